@@ -1,0 +1,51 @@
+# Everything runs in .venv, which holds the tested versions of constraints.txt.
+PYTHON ?= python3
+PYTEST_ARGS ?= -n 2
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install eval test lint clean
+
+help:
+	@echo "make eval     plan 50 Push-T episodes with the shipped world model; report and videos in out/eval-pusht-cem"
+	@echo "make test     run the tests (PYTEST_ARGS='$(PYTEST_ARGS)')"
+	@echo "make lint     check style and types"
+	@echo "make install  only install into $(VENV), with the development tools"
+	@echo "make clean    remove $(VENV) and what was built"
+
+install: $(VENV)/.dev
+
+eval: $(VENV)/.run
+	$(BIN)/lwm-agent eval --env pusht --planner cem --episodes 50 --output-dir out/eval-pusht-cem --video 3
+
+test: $(VENV)/.dev
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+# Type checkers do not know that envs/, planners/ and eval/ install inside lwm_agent: show them the installed layout.
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/typed && mkdir -p build/typed/lwm_agent
+	ln -s $(CURDIR)/lwm_agent/* $(CURDIR)/envs $(CURDIR)/planners $(CURDIR)/eval build/typed/lwm_agent/
+	$(BIN)/mypy build/typed/lwm_agent
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# Stamps: an install happens only after these files change.
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/pip install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/pip install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# The check of pip: without its pip, Debian's Python leaves a broken environment behind.
+$(BIN)/pip:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.10 or newer, or name one with PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "$(PYTHON) is older than Python 3.10: name a newer one with PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make a virtual environment: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)

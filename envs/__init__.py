@@ -1,0 +1,45 @@
+"""Environments: Gymnasium and simulators only, no torch. A new one is a file and a line of `ENVS`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gymnasium as gym
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """How the command line's name of an environment maps to Gymnasium.
+
+    Attributes:
+        env_id: id for ``gymnasium.make``.
+        entry_point: its class.
+        max_episode_steps: limit of an episode, in environment steps.
+        policies: scripted data policies, name to ``module:class``; each is built with a NumPy generator.
+        probes: what privileged state the training monitors read out, name to columns of ``info["state"]``;
+            columns called ``angle`` are read out as sine and cosine.
+    """
+
+    env_id: str
+    entry_point: str
+    max_episode_steps: int
+    policies: dict[str, str]
+    probes: dict[str, tuple[int, ...]]
+
+
+ENVS = {
+    "pusht": EnvSpec(
+        env_id="lwm/PushT-v0",
+        entry_point="lwm_agent.envs.pusht:PushTEnv",
+        max_episode_steps=300,
+        policies={"play": "lwm_agent.envs.pusht_play:PlayPolicy"},
+        probes={"agent": (0, 1), "block": (2, 3), "angle": (4,)},
+    ),
+}
+
+
+def register() -> None:
+    """Registers every environment with Gymnasium; calling it again changes nothing."""
+    for spec in ENVS.values():
+        if spec.env_id not in gym.registry:
+            gym.register(spec.env_id, spec.entry_point, max_episode_steps=spec.max_episode_steps)

@@ -1,0 +1,43 @@
+"""Evaluation: frozen tasks, one way to run them, intervals and tests for the result."""
+
+from __future__ import annotations
+
+from .baselines import NoOpPolicy, RandomPolicy, ReplayPolicy
+from .compare import Comparison, compare, mcnemar
+from .episode import Decision, Episode, EpisodeRecorder
+from .episode_log import EpisodeLog
+from .evaluate import evaluate, floors, make_env
+from .provenance import fingerprint, run_info
+from .results import Summary, save_results, summarize, table, wilson
+from .tasks import PROTOCOLS, Task, TaskSet, make_tasks, shipped
+from .video import Recorder, write_episode
+
+__all__ = [
+    "PROTOCOLS",
+    "Comparison",
+    "Decision",
+    "Episode",
+    "EpisodeLog",
+    "EpisodeRecorder",
+    "NoOpPolicy",
+    "RandomPolicy",
+    "Recorder",
+    "ReplayPolicy",
+    "Summary",
+    "Task",
+    "TaskSet",
+    "compare",
+    "evaluate",
+    "fingerprint",
+    "floors",
+    "make_env",
+    "make_tasks",
+    "mcnemar",
+    "run_info",
+    "save_results",
+    "shipped",
+    "summarize",
+    "table",
+    "wilson",
+    "write_episode",
+]

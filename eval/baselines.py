@@ -1,0 +1,93 @@
+"""Policies that need no model: the floors under every score, and the ceiling above it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+
+from .tasks import Task
+
+Actions = NDArray[np.float32]
+
+
+class NoOpPolicy:
+    """Does nothing: zeros, clipped into the action space."""
+
+    def __init__(self, action_space: Box) -> None:
+        self._action = np.clip(np.zeros(action_space.shape, np.float32), action_space.low, action_space.high)
+
+    def predict(
+        self,
+        observation: dict[str, np.ndarray],
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Actions, Any]:
+        """The same action ``(A,)`` for each of N observations, ``(N, A)``."""
+        return np.tile(self._action, (len(observation["pixels"]), 1)), None
+
+
+class RandomPolicy:
+    """Uniform in the action space.
+
+    An episode's actions follow from `seed`, its first observation and the step alone, not from its batch.
+    """
+
+    def __init__(self, action_space: Box, seed: int = 0) -> None:
+        self._space = action_space
+        self._seed = seed
+
+    def predict(
+        self,
+        observation: dict[str, np.ndarray],
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Actions, Any]:
+        """Actions ``(N, A)``; the state is (hash of the first observation, step), ``(N,)`` each."""
+        n = len(observation["pixels"])
+        if state is None:
+            state, episode_start = (np.zeros(n, np.int64), np.zeros(n, np.int64)), np.ones(n, bool)
+        hashes, steps = state
+        if episode_start is not None and episode_start.any():
+            pictures = np.concatenate([observation["pixels"], observation["goal"]], axis=1)
+            hashes = np.where(episode_start, [crc32(picture.tobytes()) for picture in pictures], hashes)
+            steps = np.where(episode_start, 0, steps)
+        return np.stack([self._draw(*key) for key in zip(hashes, steps, strict=True)]), (hashes, steps + 1)
+
+    def _draw(self, key: int, step: int) -> Actions:
+        rng = np.random.default_rng([self._seed, key, step])
+        return rng.uniform(self._space.low, self._space.high).astype(np.float32)
+
+
+class ReplayPolicy:
+    """Replays the actions from which each task was cut, then zeros: what a perfect planner would score at least.
+
+    It is told its tasks by `begin`, which `evaluate` calls on policies that have it; an agent has no such method.
+    """
+
+    def __init__(self, action_space: Box) -> None:
+        self._idle = NoOpPolicy(action_space)
+
+    def begin(self, tasks: Sequence[Task]) -> tuple[Actions, NDArray[np.int64]]:
+        """State for a batch of N tasks: their actions ``(N, offset, A)`` and the step ``(N,)``."""
+        return np.array([task.env_actions for task in tasks], np.float32), np.zeros(len(tasks), np.int64)
+
+    def predict(
+        self,
+        observation: dict[str, np.ndarray],
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Actions, Any]:
+        """The recorded action of each row's step, ``(N, A)``."""
+        recorded, steps = state
+        idle, _ = self._idle.predict(observation)
+        offset = recorded.shape[1]
+        action = recorded[np.arange(len(steps)), np.minimum(steps, offset - 1)]
+        return np.where(steps[:, None] < offset, action, idle), (recorded, steps + 1)

@@ -1,0 +1,61 @@
+"""Paired comparison of two policies on the same tasks."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two results on the same tasks.
+
+    Attributes:
+        n: tasks.
+        success_a: success rate of the first.
+        success_b: success rate of the second.
+        only_a: tasks that only the first solved.
+        only_b: tasks that only the second solved.
+        p_value: two-sided exact McNemar test of equal success rates.
+    """
+
+    n: int
+    success_a: float
+    success_b: float
+    only_a: int
+    only_b: int
+    p_value: float
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided p-value of the exact McNemar test, from the numbers of tasks that one of two policies solved."""
+    discordant = only_a + only_b
+    tail = sum(math.comb(discordant, k) for k in range(min(only_a, only_b) + 1))
+    return min(1.0, 2 * tail / (1 << discordant))
+
+
+def compare(first: str | Path, second: str | Path) -> Comparison:
+    """Paired comparison of two ``results.json`` on the same tasks."""
+    a, b = _load(first), _load(second)
+    if a["run"]["tasks"]["sha256"] != b["run"]["tasks"]["sha256"]:
+        raise ValueError(f"{first} and {second} come from different tasks: evaluate both on the same task file")
+    solved_a, solved_b = ({row["index"]: row["success"] for row in result["episodes"]} for result in (a, b))
+    if solved_a.keys() != solved_b.keys():
+        raise ValueError(f"{first} and {second} cover different tasks of their file: evaluate both on the same ones")
+    only_a = sum(solved_a[index] and not solved_b[index] for index in solved_a)
+    only_b = sum(solved_b[index] and not solved_a[index] for index in solved_a)
+    n = len(solved_a)
+    rate_a, rate_b = sum(solved_a.values()) / n, sum(solved_b.values()) / n
+    return Comparison(n, rate_a, rate_b, only_a, only_b, mcnemar(only_a, only_b))
+
+
+def _load(path: str | Path) -> Any:
+    try:
+        contents = json.loads(Path(path).read_text(encoding="utf-8"))
+        contents["run"]["tasks"]["sha256"], contents["episodes"][0]["success"]
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise ValueError(f"{path} is not a results.json, or is damaged: {error!r}") from error
+    return contents

@@ -1,0 +1,136 @@
+"""One episode of an evaluation: what is kept of it, and what happens in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from ..envs.base import GoalImageEnv
+from .tasks import TaskSet
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What came of one task.
+
+    Attributes:
+        index: number of the task in its set.
+        success: whether the goal was reached at any step.
+        solved_at_start: whether it was before the first step: a free point of protocols that do not filter.
+        steps_to_success: environment steps to the first success, None without one.
+        final_errors: distance to the goal at the end, by the environment's names, which end in the unit.
+        min_errors: the smallest of each distance on the way.
+        num_decisions: how often the policy planned.
+        plan_ms: milliseconds of each planning call, divided by the episodes planned in it.
+        rollouts: mean candidate rollouts a decision.
+        flops: mean floating-point operations a decision.
+        seconds: share of this episode in the wall time of policy and environment.
+    """
+
+    index: int
+    success: bool
+    solved_at_start: bool
+    steps_to_success: int | None
+    final_errors: dict[str, float]
+    min_errors: dict[str, float]
+    num_decisions: int
+    plan_ms: tuple[float, ...]
+    rollouts: float
+    flops: float
+    seconds: float
+
+
+class Decision(Protocol):
+    """What a planning call took and found.
+
+    A policy that plans tells it in ``state.decisions``: one entry a row, None where the last `predict` did not plan.
+    """
+
+    seconds: float  # wall time of the call
+    batch: int  # episodes planned in it
+    rollouts: float  # of one episode
+    flops: float  # of one episode
+    cost: float  # of the plan
+    trace: Sequence[float]  # best cost after each iteration
+
+
+class EpisodeRecorder(Protocol):
+    """Sees every step of the tasks that it asks for; `lwm_agent.eval.video.Recorder` is one."""
+
+    def wants(self, index: int) -> bool:
+        """Whether to be shown task `index`."""
+        ...
+
+    def record(self, index: int, info: dict[str, Any], decision: Decision | None) -> None:
+        """What the reset, then each step led to, and the planning call before it, if there was one."""
+        ...
+
+    def finish(self, episode: Episode) -> None:
+        """The episode is over."""
+        ...
+
+
+class Run:
+    """An episode on its way; `observation` is the newest, `success` tells whether it is solved, `seconds` adds up."""
+
+    def __init__(self, index: int, env: gym.Env[Any, Any], recorder: EpisodeRecorder | None) -> None:
+        self.index = index
+        self._env = env
+        self._simulator = cast(GoalImageEnv, env.unwrapped)
+        self._recorder = recorder if recorder is not None and recorder.wants(index) else None
+        self._decisions: list[Decision] = []
+        self._steps = 0
+        self._min_errors: dict[str, float] = {}
+        self.seconds = 0.0
+        self.success = False
+
+    def reset(self, task_set: TaskSet, seed: int) -> None:
+        """Puts the environment at the start of the task."""
+        task = task_set.tasks[self.index]
+        # The start is given; what is random is what wrappers do, such as noise: by task, not by batch.
+        seed = int(np.random.SeedSequence([seed, self.index]).generate_state(1)[0])
+        options = {"state": task.state, "goal_state": task.goal_state}
+        self.observation, info = self._env.reset(seed=seed, options=options)
+        self._look(info, None)
+
+    def step(self, action: NDArray[np.float32], decision: Decision | None) -> None:
+        """Takes one environment step, with an action ``(A,)`` and the planning call behind it, if there was one."""
+        if not self._env.action_space.contains(action):
+            raise ValueError(f"the policy's action {action!r} is not in the action space {self._env.action_space}")
+        if decision is not None:
+            self._decisions.append(decision)
+        self.observation, _, _, _, info = self._env.step(action)
+        self._steps += 1
+        self._look(info, decision)
+
+    def _look(self, info: dict[str, Any], decision: Decision | None) -> None:
+        self.success = info["is_success"]
+        self._errors = self._simulator.errors(info["state"], info["goal_state"])
+        self._min_errors = {name: min(error, self._min_errors.get(name, error)) for name, error in self._errors.items()}
+        if self._recorder is not None:
+            self._recorder.record(self.index, info, decision)
+
+    def finish(self) -> Episode:
+        """What came of it."""
+        made = self._decisions
+        episode = Episode(
+            index=self.index,
+            success=self.success,
+            solved_at_start=self.success and self._steps == 0,
+            steps_to_success=self._steps if self.success else None,
+            final_errors=self._errors,
+            min_errors=self._min_errors,
+            num_decisions=len(made),
+            plan_ms=tuple(1000.0 * decision.seconds / decision.batch for decision in made),
+            rollouts=float(np.mean([decision.rollouts for decision in made])) if made else 0.0,
+            flops=float(np.mean([decision.flops for decision in made])) if made else 0.0,
+            seconds=self.seconds,
+        )
+        if self._recorder is not None:
+            self._recorder.finish(episode)
+        return episode

@@ -1,0 +1,129 @@
+"""The one evaluation: episodes in lock-step, their observations as one batch for the policy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from .baselines import NoOpPolicy, RandomPolicy
+from .episode import Episode, EpisodeRecorder, Run
+from .tasks import TaskSet
+
+if TYPE_CHECKING:
+    from ..protocols import Policy
+
+
+def evaluate(
+    policy: Policy,
+    task_set: TaskSet,
+    *,
+    batch_size: int = 50,
+    seed: int = 0,
+    indices: Iterable[int] | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    on_episode: Callable[[Episode], None] | None = None,
+    recorder: EpisodeRecorder | None = None,
+) -> list[Episode]:
+    """Runs a policy on the tasks of a set; an episode ends at its first success or when its budget is spent.
+
+    Args:
+        policy: what to evaluate. Finished episodes are dropped from its batch, so its state must be None, a tuple of
+            arrays, or support ``state[rows]`` with an integer array.
+        task_set: the tasks.
+        batch_size: episodes in lock-step; no policy's rows may depend on each other, so results do not depend on it.
+        seed: of what is random in the environments beyond the tasks.
+        indices: which tasks, default all.
+        env_kwargs: arguments of ``gymnasium.make`` on top of the set's own, such as the `image_size` of a checkpoint.
+        on_episode: called with each episode as soon as it is over.
+        recorder: shown the steps of the tasks it wants.
+
+    Returns:
+        Episodes in the order of `indices`.
+    """
+    chosen = list(range(len(task_set.tasks)) if indices is None else indices)
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+    if not set(chosen) <= set(range(len(task_set.tasks))):
+        raise ValueError(f"indices must be from 0 to {len(task_set.tasks) - 1}, not {chosen}")
+    episodes: dict[int, Episode] = {}
+
+    def finish(run: Run) -> None:
+        episodes[run.index] = run.finish()
+        if on_episode is not None:
+            on_episode(episodes[run.index])
+
+    envs = [make_env(task_set, env_kwargs) for _ in range(min(batch_size, len(chosen)))]
+    try:
+        for first in range(0, len(chosen), batch_size):
+            rows = zip(chosen[first : first + batch_size], envs, strict=False)
+            runs = [Run(index, env, recorder) for index, env in rows]
+            for run in runs:
+                run.reset(task_set, seed)
+            _run_batch(policy, task_set, runs, finish)
+    finally:
+        for env in envs:
+            env.close()
+    return [episodes[index] for index in chosen]
+
+
+def make_env(task_set: TaskSet, env_kwargs: Mapping[str, Any] | None = None) -> gym.Env[Any, Any]:
+    """An environment of the set's kind that goes on after a success."""
+    kwargs = {**task_set.env_kwargs, **(env_kwargs or {}), "terminate_on_success": False}
+    return gym.make(task_set.env_id, disable_env_checker=True, **kwargs)
+
+
+def _run_batch(policy: Policy, task_set: TaskSet, runs: Collection[Run], finish: Callable[[Run], None]) -> None:
+    live = _unsolved(runs, finish)
+    begin = getattr(policy, "begin", None)
+    state = begin([task_set.tasks[run.index] for run in live]) if begin is not None else None
+    start = np.ones(len(live), bool)
+    for _ in range(task_set.budget_env_steps):
+        if not live:
+            return
+        began = time.perf_counter()
+        observation = {key: np.stack([run.observation[key] for run in live]) for key in live[0].observation}
+        actions, state = policy.predict(observation, state=state, episode_start=start, deterministic=True)
+        decisions = getattr(state, "decisions", None) or [None] * len(live)
+        for run, action, decision in zip(live, actions, decisions, strict=True):
+            run.step(action, decision)
+        share = (time.perf_counter() - began) / len(live)
+        for run in live:
+            run.seconds += share
+        rows = np.array([row for row, run in enumerate(live) if not run.success], np.int64)
+        if len(rows) < len(live):
+            state, live = _select(state, rows), _unsolved(live, finish)
+        start = np.zeros(len(live), bool)
+    for run in live:
+        finish(run)
+
+
+def _unsolved(runs: Collection[Run], finish: Callable[[Run], None]) -> list[Run]:
+    for run in runs:
+        if run.success:
+            finish(run)
+    return [run for run in runs if not run.success]
+
+
+def _select(state: Any, rows: NDArray[np.int64]) -> Any:
+    """The given rows of a policy's state."""
+    if state is None:
+        return None
+    return tuple(_select(part, rows) for part in state) if type(state) is tuple else state[rows]
+
+
+def floors(
+    task_set: TaskSet, *, batch_size: int = 50, seed: int = 0, env_kwargs: Mapping[str, Any] | None = None
+) -> dict[str, list[Episode]]:
+    """Episodes of random actions and of doing nothing: what a score on these tasks is worth."""
+    with make_env(task_set, env_kwargs) as env:
+        space = cast(gym.spaces.Box, env.action_space)
+    policies: dict[str, Policy] = {"random": RandomPolicy(space, seed), "none": NoOpPolicy(space)}
+    return {
+        name: evaluate(policy, task_set, batch_size=batch_size, seed=seed, env_kwargs=env_kwargs)
+        for name, policy in policies.items()
+    }

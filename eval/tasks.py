@@ -1,0 +1,241 @@
+"""Frozen pairs of start and goal: every policy is evaluated on the same tasks, and a file is all it takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import pkgutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+
+from ..envs import ENVS, EnvSpec
+from ..envs.base import GoalImageEnv, State
+
+SHIPPED = Path(__file__).parent / "tasks"
+FORMAT = "lwm-agent tasks 1"
+# Training episodes are drawn from SeedSequence([seed, episode]), which NumPy pads with zeros: a third word that is not
+# zero keeps the held-out episodes apart from the training data of every seed.
+HELD_OUT = 0x7E57
+MAX_TRIES = 50  # episodes played for a task before the protocol is called impossible
+
+
+@dataclass(frozen=True)
+class Task:
+    """One start and goal, cut out of an episode of scripted play.
+
+    Attributes:
+        state: simulator state at the start, as in ``info["state"]``.
+        goal_state: simulator state at the goal.
+        env_actions: the actions between them, (offset, A), exact in float32.
+        episode_seed: seed with which the episode was reset.
+        start_step: environment step of the episode at which the window starts.
+    """
+
+    state: tuple[float, ...]
+    goal_state: tuple[float, ...]
+    env_actions: tuple[tuple[float, ...], ...]
+    episode_seed: int
+    start_step: int
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """The tasks of an evaluation and the rules that hold for them.
+
+    Attributes:
+        env: name in `ENVS`.
+        env_id: id for ``gymnasium.make``.
+        env_kwargs: its arguments, such as the success criterion.
+        protocol: how windows were filtered, a key of `PROTOCOLS`.
+        split: ``test``, ``val`` or ``custom``.
+        offset_env_steps: environment steps between start and goal in the episode they come from.
+        budget_env_steps: environment steps that a policy may use.
+        seed: what the episodes were drawn from.
+        tasks: the tasks.
+    """
+
+    env: str
+    env_id: str
+    env_kwargs: dict[str, Any]
+    protocol: str
+    split: str
+    offset_env_steps: int
+    budget_env_steps: int
+    seed: int
+    tasks: tuple[Task, ...]
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError("there are no tasks in the task set")
+        state_size = len(self.tasks[0].state)
+        for index, task in enumerate(self.tasks):
+            if not len(task.state) == len(task.goal_state) == state_size:
+                raise ValueError(f"task {index}: start and goal must have {state_size} numbers, as in task 0")
+            if not all(map(math.isfinite, (*task.state, *task.goal_state))):
+                raise ValueError(f"task {index}: start and goal must be finite")
+            if len(task.env_actions) != self.offset_env_steps:
+                raise ValueError(f"task {index}: {len(task.env_actions)} actions, expected {self.offset_env_steps}")
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file's contents: what two results must share to be compared."""
+        return hashlib.sha256(self._to_json().encode()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Writes the tasks as JSON, with floats that restore exactly."""
+        write_atomic(path, self._to_json())
+
+    def _to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":"), allow_nan=False) + "\n"
+
+    @classmethod
+    def load(cls, path: str | Path) -> TaskSet:
+        """Reads what `save` wrote; raises ValueError on anything else."""
+        try:
+            contents = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is not a task file, or is damaged: {error}") from error
+        found = contents.pop("format", None) if isinstance(contents, dict) else None
+        if found != FORMAT:
+            raise ValueError(f"{path} is not a task file: its format is {found!r}, expected {FORMAT!r}")
+        _check_keys(contents, cls, str(path))
+        try:
+            tasks = tuple(_parse_task(index, task) for index, task in enumerate(contents.pop("tasks")))
+            return cls(**contents, tasks=tasks)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _parse_task(index: int, task: Any) -> Task:
+    _check_keys(task, Task, f"task {index}")
+    return Task(
+        state=tuple(map(float, task["state"])),
+        goal_state=tuple(map(float, task["goal_state"])),
+        env_actions=tuple(tuple(map(float, action)) for action in task["env_actions"]),
+        episode_seed=int(task["episode_seed"]),
+        start_step=int(task["start_step"]),
+    )
+
+
+def _check_keys(contents: Any, cls: type[Task] | type[TaskSet], where: str) -> None:
+    expected, found = {field.name for field in fields(cls)}, set(contents)
+    if expected != found:
+        missing, unknown = sorted(expected - found), sorted(found - expected)
+        raise ValueError(f"{where} is damaged: missing {missing}, unknown {unknown}")
+
+
+def write_atomic(path: str | Path, text: str) -> None:
+    """Writes a text file so that a reader sees the old contents or the new, never half of them."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def shipped(env: str, protocol: str = "strict", split: str = "test", offset: int = 25) -> TaskSet:
+    """The frozen tasks that come with the package."""
+    path = SHIPPED / f"{env}-{protocol}-{split}-{offset}.json"
+    if not path.exists():
+        choices = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.json"))) or "none"
+        raise ValueError(f"no tasks {path.stem!r} are shipped: choose one of {choices}, or make them with make_tasks")
+    return TaskSet.load(path)
+
+
+def _strict(env: GoalImageEnv, state: State, goal_state: State) -> bool:
+    return not env.is_success(state, goal_state) and env.is_nontrivial(state, goal_state)
+
+
+def _unfiltered(env: GoalImageEnv, state: State, goal_state: State) -> bool:
+    return True
+
+
+PROTOCOLS: dict[str, Callable[[GoalImageEnv, State, State], bool]] = {
+    "strict": _strict,  # not solved at the start, and not solvable by moving the agent alone
+    "lewm-paper": _unfiltered,  # arXiv 2603.19312: any window, so some are solved before the first step
+}
+
+
+def make_tasks(
+    env: str,
+    offset: int,
+    episodes: int,
+    seed: int,
+    protocol: str = "strict",
+    *,
+    split: str = "custom",
+    progress: Callable[[int, int], None] | None = None,
+) -> TaskSet:
+    """Cuts one random window out of each of `episodes` held-out episodes of the environment's scripted play.
+
+    Args:
+        env: name in `ENVS`.
+        offset: environment steps between start and goal; the budget is twice that.
+        episodes: tasks wanted; episodes whose window the protocol refuses are replaced by further ones.
+        seed: what the episodes are drawn from; never the same episodes as the training data of any seed.
+        protocol: a key of `PROTOCOLS`.
+        split: name to file the tasks under.
+        progress: called with the number of tasks found and wanted after each.
+    """
+    spec = _checked_spec(env, offset, protocol)
+    tasks: list[Task] = []
+    # Nothing here looks at pictures: the smallest are the fastest.
+    with gym.make(spec.env_id, image_size=16, terminate_on_success=False, disable_env_checker=True) as player:
+        simulator = cast(GoalImageEnv, player.unwrapped)
+        for episode in range(MAX_TRIES * episodes):
+            task = _cut_window(player, env, offset, np.random.SeedSequence([seed, episode, HELD_OUT]))
+            if not PROTOCOLS[protocol](simulator, np.array(task.state), np.array(task.goal_state)):
+                continue
+            _check_replay(player, task)
+            tasks.append(task)
+            if progress is not None:
+                progress(len(tasks), episodes)
+            if len(tasks) == episodes:
+                return TaskSet(env, spec.env_id, {}, protocol, split, offset, 2 * offset, seed, tuple(tasks))
+    raise RuntimeError(f"{protocol} accepted {len(tasks)} of {MAX_TRIES * episodes} windows, wanted {episodes}")
+
+
+def _checked_spec(env: str, offset: int, protocol: str) -> EnvSpec:
+    if env not in ENVS:
+        raise ValueError(f"env={env!r} is unknown: choose one of {', '.join(ENVS)}")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol={protocol!r} is unknown: choose one of {', '.join(PROTOCOLS)}")
+    if not 1 <= offset <= ENVS[env].max_episode_steps:
+        raise ValueError(f"offset={offset} is out of range: choose one from 1 to {ENVS[env].max_episode_steps}")
+    return ENVS[env]
+
+
+def _cut_window(player: gym.Env[Any, Any], env: str, offset: int, sequence: np.random.SeedSequence) -> Task:
+    rng = np.random.default_rng(sequence)
+    start = int(rng.integers(ENVS[env].max_episode_steps - offset + 1))
+    episode_seed = int(rng.integers(2**31))
+    policy = pkgutil.resolve_name(ENVS[env].policies["play"])(rng)
+    policy.reset()
+    _, info = player.reset(seed=episode_seed)
+    states, actions = [tuple(info["state"].tolist())], []
+    for _ in range(start + offset):
+        # Played as rounded, three decimals describe the actions exactly: the files stay small.
+        action = np.round(policy(info), 3).astype(np.float32)
+        _, _, _, _, info = player.step(action)
+        states.append(tuple(info["state"].tolist()))
+        actions.append(tuple(float(str(value)) for value in action))
+    return Task(states[start], states[-1], tuple(actions[start:]), episode_seed, start)
+
+
+def _check_replay(player: gym.Env[Any, Any], task: Task) -> None:
+    _, info = player.reset(options={"state": task.state, "goal_state": task.goal_state})
+    for action in task.env_actions:
+        _, _, _, _, info = player.step(np.array(action, np.float32))
+    miss = float(np.abs(info["state"] - task.goal_state).max())
+    if miss > 0:
+        raise RuntimeError(
+            f"replaying the actions misses the goal by {miss:g} (episode seed {task.episode_seed}, step "
+            f"{task.start_step}): set_state of {player.unwrapped} does not restore exactly"
+        )

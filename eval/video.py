@@ -1,0 +1,142 @@
+"""Videos of episodes: what happens, what should happen, and what the planner expects it to cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+import imageio.v2 as imageio
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ..envs.base import GoalImageEnv, State
+from .episode import Decision, Episode
+from .tasks import TaskSet
+
+Frame = NDArray[np.uint8]
+
+PANEL, GAP, HEADER, CAPTION = 256, 16, 48, 32  # px
+SIZE = (3 * PANEL + 4 * GAP, HEADER + PANEL + CAPTION)  # 832 x 336: multiples of 16, which ffmpeg needs
+FORMATS: dict[str, dict[str, Any]] = {
+    ".mp4": {"codec": "libx264", "quality": 8},
+    ".gif": {"loop": 0},
+}
+PAPER, INK, FAINT, GRID = "#ffffff", "#24292f", "#6e7781", "#d8dee4"
+CURVE, GREEN, RED = "#4169e1", "#1a7f37", "#cf222e"
+
+
+def write_episode(path: str | Path, frames: Sequence[Frame], fps: int = 10) -> None:
+    """Writes frames ``(h, w, 3)`` as ``.mp4`` or ``.gif``; for mp4, h and w must be multiples of 16."""
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise ValueError(f"{path.name} is no video that can be written: choose one of {', '.join(FORMATS)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    timing = {"fps": fps} if path.suffix == ".mp4" else {"duration": 1000 / fps}
+    imageio.mimwrite(unfinished, list(frames), **timing, **FORMATS[path.suffix])
+    os.replace(unfinished, path)
+
+
+class Recorder:
+    """Writes a video of each of the first tasks; hand it to `evaluate`.
+
+    Args:
+        directory: where the videos go, as ``task-000.mp4``.
+        task_set: the tasks that are evaluated.
+        count: number of tasks to record, from the first.
+        suffix: ``.mp4`` or ``.gif``.
+    """
+
+    def __init__(self, directory: str | Path, task_set: TaskSet, *, count: int = 4, suffix: str = ".mp4") -> None:
+        if suffix not in FORMATS:
+            raise ValueError(f"suffix={suffix!r} is unknown: choose one of {', '.join(FORMATS)}")
+        self._directory = Path(directory)
+        self._count = count
+        self._suffix = suffix
+        self._task_set = task_set
+        # Draws states larger than the policy sees them, without touching the environment that is evaluated.
+        env = gym.make(task_set.env_id, disable_env_checker=True, **{**task_set.env_kwargs, "image_size": PANEL})
+        self._painter = cast(GoalImageEnv, env.unwrapped)
+        self._fps = int(env.metadata["render_fps"])
+        self._states: dict[int, list[State]] = {}
+        self._costs: dict[int, list[tuple[int, float]]] = {}
+
+    def wants(self, index: int) -> bool:
+        """Whether to be shown task `index`."""
+        return index < self._count
+
+    def record(self, index: int, info: dict[str, Any], decision: Decision | None) -> None:
+        """Remembers the state after the reset or a step of task `index`, and the planning call before it."""
+        states, costs = self._states.setdefault(index, []), self._costs.setdefault(index, [])
+        if decision is not None:
+            costs.append((len(states) - 1, float(decision.cost)))
+        states.append(info["state"])
+
+    def finish(self, episode: Episode) -> None:
+        """Draws and writes the video; its last frame, with the verdict, is held for a second."""
+        states, costs = self._states.pop(episode.index), self._costs.pop(episode.index)
+        goal = self._painter.picture(np.array(self._task_set.tasks[episode.index].goal_state))
+        frames = []
+        for step, state in enumerate(states):
+            title = f"task {episode.index}    step {step} / {self._task_set.budget_env_steps}"
+            verdict = episode.success if step == len(states) - 1 else None
+            plot = draw_costs(costs, step, self._task_set.budget_env_steps)
+            frames.append(compose(self._painter.picture(state), goal, plot, title, verdict))
+        write_episode(self.path(episode.index), frames + frames[-1:] * self._fps, self._fps)
+
+    def path(self, index: int) -> Path:
+        """Where the video of a task is written."""
+        return self._directory / f"task-{index:03d}{self._suffix}"
+
+
+def compose(now: Frame, goal: Frame, plot: Image.Image, title: str, verdict: bool | None) -> Frame:
+    """One video frame ``(336, 832, 3)`` of panels ``(256, 256, 3)``; `verdict` None means that the episode goes on."""
+    canvas = Image.new("RGB", SIZE, PAPER)
+    draw = ImageDraw.Draw(canvas)
+    panels = {"now": Image.fromarray(now), "goal": Image.fromarray(goal), "plan cost": plot}
+    for column, (caption, panel) in enumerate(panels.items()):
+        left = GAP + column * (PANEL + GAP)
+        canvas.paste(panel, (left, HEADER))
+        draw.rectangle((left - 1, HEADER - 1, left + PANEL, HEADER + PANEL), outline=GRID)
+        draw.text((left + PANEL / 2, HEADER + PANEL + CAPTION / 2), caption, FAINT, _font(15), anchor="mm")
+    draw.text((GAP, HEADER / 2), title, INK, _font(18), anchor="lm")
+    if verdict is not None:
+        right, middle = SIZE[0] - GAP, HEADER / 2
+        draw.rounded_rectangle((right - 112, middle - 14, right, middle + 14), 6, GREEN if verdict else RED)
+        draw.text((right - 56, middle), "SUCCESS" if verdict else "FAILED", PAPER, _font(17), anchor="mm")
+    return np.asarray(canvas)
+
+
+def draw_costs(costs: Sequence[tuple[int, float]], step: int, budget: int) -> Image.Image:
+    """The costs ``(step, cost)`` of the plans made before `step`, on axes that fit all of them."""
+    image = Image.new("RGB", (PANEL, PANEL), PAPER)
+    draw = ImageDraw.Draw(image)
+    if not costs:
+        draw.text((PANEL / 2, PANEL / 2), "no planner", FAINT, _font(15), anchor="mm")
+        return image
+    left, top, right, bottom = 50, 16, PANEL - 16, PANEL - 32
+    low, high = min(0.0, *(cost for _, cost in costs)), max(cost for _, cost in costs)
+    for share in (0.0, 0.5, 1.0):
+        y, value = bottom - share * (bottom - top), low + share * (high - low)
+        draw.line((left, y, right, y), GRID)
+        draw.text((left - 6, y), f"{value:.3g}", FAINT, _font(13), anchor="rm")
+        draw.text((left + share * (right - left), bottom + 14), f"{share * budget:g}", FAINT, _font(13), anchor="mm")
+    points = [
+        (left + at / budget * (right - left), bottom - (cost - low) / ((high - low) or 1.0) * (bottom - top))
+        for at, cost in costs
+        if at < max(step, 1)
+    ]
+    draw.line(points, CURVE, 2)
+    for x, y in points:
+        draw.ellipse((x - 3, y - 3, x + 3, y + 3), CURVE)
+    return image
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

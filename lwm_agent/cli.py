@@ -1,0 +1,255 @@
+"""The command line: one function a command, which turns options into a configuration and results into text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from . import __version__
+from .envs import ENVS
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+console = Console()
+
+# typer reads annotations at run time on Python 3.10 too, hence Optional.
+EnvOption = Annotated[str, typer.Option(help=f"Environment: {', '.join(ENVS)}.")]
+SeedOption = Annotated[int, typer.Option(help="Source of every random choice.")]
+SetOption = Annotated[
+    Optional[list[str]], typer.Option("--set", metavar="GROUP.NAME=VALUE", help="Any other setting; may be repeated.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+def main() -> None:
+    """Runs the command line; mistakes in its use are told in a line, without a traceback."""
+    try:
+        app()
+    except (ValueError, TypeError, FileNotFoundError, RuntimeError) as error:
+        Console(stderr=True).print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted: the same command goes on where this one stopped")
+        raise SystemExit(130) from None
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Model-based planning with latent world models."""
+    if version:
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def collect(
+    out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
+    env: Annotated[str, typer.Option(help=f"{', '.join(ENVS)}, or any Gymnasium id that renders rgb_array.")] = "pusht",
+    policy: Annotated[str, typer.Option(help="play (scripted) or random.")] = "play",
+    episodes: Annotated[int, typer.Option(help="Episodes to record.")] = 1000,
+    episode_env_steps: Annotated[int, typer.Option(help="Environment steps of an episode.")] = 150,
+    seed: SeedOption = 0,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    image_size: Annotated[int, typer.Option(help="Side of the frames, px.")] = 64,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Record episodes of an environment into an HDF5 file. Interrupted? The same command resumes."""
+    from .collect import CollectConfig
+    from .collect import collect as run
+
+    config = CollectConfig(
+        out=out,
+        env=env,
+        policy=policy,
+        episodes=episodes,
+        episode_env_steps=episode_env_steps,
+        seed=seed,
+        workers=workers,
+        image_size=image_size,
+        overwrite=overwrite,
+    )
+    with _bar("collecting", "episodes") as update:
+        run(config, update)
+    console.print(f"wrote {out} ({out.stat().st_size / 2**20:.1f} MiB)")
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="HDF5 file of trajectories.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; the checkpoint goes to OUT/checkpoint.")],
+    env: EnvOption = "pusht",
+    preset: Annotated[str, typer.Option(help="tiny (64 px, for CPUs) or base (the paper's, 224 px).")] = "tiny",
+    steps: Annotated[Optional[int], typer.Option(help="Optimisation steps (default: the preset's).")] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    num_devices: Annotated[int, typer.Option(help="Processes that train together.")] = 1,
+    precision: Annotated[str, typer.Option(help="bf16-mixed, 16-mixed or 32-true.")] = "bf16-mixed",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUT.")] = False,
+    track: Annotated[bool, typer.Option("--track", help="Log to Weights & Biases too.")] = False,
+    settings: SetOption = None,
+) -> None:
+    """Train a LeWorldModel from pixels and actions. [dim]--set model.NAME=VALUE, --set train.NAME=VALUE[/]"""
+    from .settings import parse_settings
+    from .train import TrainConfig
+    from .train import Progress as Step
+    from .train import train as run
+
+    given = parse_settings(settings or [], ("model", "train"))
+    config = TrainConfig.from_preset(
+        preset,
+        data=str(data),
+        out=str(out),
+        env=env,
+        seed=seed,
+        device=device,
+        num_devices=num_devices,
+        precision=precision,
+        track=track,
+        model=given["model"],
+        **({} if steps is None else {"steps": steps}),
+        **given["train"],
+    )
+    with _bar("training", "steps") as update:
+
+        def show(step: Step) -> None:
+            losses = "  ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
+            update(step.step, config.steps, losses)
+
+        checkpoint = run(config, resume=resume, on_step=show)
+    table = Table(title="validation", box=None)
+    for name, value in checkpoint.training["validation"].items():
+        table.add_row(name, f"{value:.4f}")
+    console.print(table)
+    console.print(f"wrote {out / 'checkpoint'}; try `lwm-agent eval --env {env} --checkpoint {out / 'checkpoint'}`")
+
+
+@app.command("eval")
+def evaluate(
+    env: EnvOption = "pusht",
+    planner: Annotated[str, typer.Option(help="cem, gradient, random-shooting; or random, none, replay.")] = "cem",
+    checkpoint: Annotated[Optional[str], typer.Option(help="Folder or name (default: the package's own).")] = None,
+    protocol: Annotated[str, typer.Option(help="strict, or lewm-paper (50 tasks, unfiltered, CEM 300 x 30).")] = "strict",
+    split: Annotated[str, typer.Option(help="test, or val for tuning.")] = "test",
+    offset: Annotated[int, typer.Option(help="Environment steps from start to goal: 25, 50, 75 or 100.")] = 25,
+    tasks: Annotated[Optional[Path], typer.Option(help="Task file to use instead (see `lwm-agent tasks`).")] = None,
+    episodes: Annotated[Optional[int], typer.Option(help="Use the first so many tasks (default: all).")] = None,
+    seed: SeedOption = 0,
+    batch_size: Annotated[int, typer.Option(help="Episodes in lock-step.")] = 50,
+    device: DeviceOption = "auto",
+    budget_rollouts: Annotated[Optional[int], typer.Option(help="Most candidate rollouts of a plan.")] = None,
+    budget_flops: Annotated[Optional[float], typer.Option(help="Most floating-point operations of a plan.")] = None,
+    budget_ms: Annotated[Optional[float], typer.Option(help="Most milliseconds of a planning call (a batch).")] = None,
+    output_dir: Annotated[Optional[Path], typer.Option(help="Where results go (default: out/ and the options).")] = None,
+    video: Annotated[int, typer.Option(help="Film the first so many episodes.")] = 0,
+    with_floors: Annotated[bool, typer.Option("--floors/--no-floors", help="Run random and do-nothing too.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other results in the folder.")] = False,
+    settings: SetOption = None,
+) -> None:
+    """Evaluate a planner on frozen tasks, beside its floors. [dim]--set planner.NAME=VALUE, --set agent.NAME=VALUE[/]"""
+    from .eval import table
+    from .evaluation import EvalConfig, run_evaluation
+    from .planners import Budget
+    from .settings import parse_settings
+
+    given = parse_settings(settings or [], ("planner", "agent"))
+    config = EvalConfig(
+        env=env,
+        planner=planner,
+        checkpoint=checkpoint,
+        protocol=protocol,
+        split=split,
+        offset=offset,
+        tasks=tasks,
+        episodes=episodes,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        budget=Budget(
+            rollouts=budget_rollouts,
+            flops=budget_flops,
+            seconds=None if budget_ms is None else budget_ms / 1000,
+        ),
+        output_dir=output_dir or Path("out") / f"{env}-{planner}-{protocol}-{split}-{offset}",
+        video=video,
+        with_floors=with_floors,
+        overwrite=overwrite,
+        planner_settings=given["planner"],
+        agent_settings=given["agent"],
+    )
+    done, solved = 0, 0
+    with _bar(f"{env} {planner}", "episodes") as update:
+
+        def show(episode: object, total: int) -> None:
+            nonlocal done, solved
+            done, solved = done + 1, solved + bool(getattr(episode, "success", False))
+            update(done, total, f"success so far {100 * solved / done:.0f} %")
+
+        report = run_evaluation(config, show)
+    task_set = report.task_set
+    title = f"{env}, {task_set.protocol} {task_set.split} tasks, offset {task_set.offset_env_steps} env steps"
+    console.print(table(report.summaries, f"{title}, budget {task_set.budget_env_steps}"))
+    if report.num_resumed:
+        console.print(f"{report.num_resumed} of {len(task_set.tasks)} episodes were there from an earlier run")
+    console.print(f"wrote {config.output_dir / 'results.json'}" + (f" and {video} videos" if video else ""))
+
+
+@app.command()
+def tasks(
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    env: EnvOption = "pusht",
+    offset: Annotated[int, typer.Option(help="Environment steps from start to goal.")] = 25,
+    episodes: Annotated[int, typer.Option(help="Number of tasks.")] = 200,
+    seed: SeedOption = 0,
+    protocol: Annotated[str, typer.Option(help="strict or lewm-paper.")] = "strict",
+    split: Annotated[str, typer.Option(help="Name to file them under.")] = "custom",
+) -> None:
+    """Make evaluation tasks from held-out episodes: pairs of a start and a goal."""
+    from .eval import make_tasks
+
+    with _bar("making tasks", "tasks") as update:
+        make_tasks(env, offset, episodes, seed, protocol, split=split, progress=update).save(out)
+    console.print(f"wrote {out}")
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="results.json")],
+    second: Annotated[Path, typer.Argument(help="results.json on the same tasks")],
+) -> None:
+    """Compare two evaluations on the same tasks, task by task (exact McNemar test)."""
+    from .eval import compare as run
+
+    result = run(first, second)
+    table = Table(title=f"{result.n} tasks", box=None)
+    for name, value in (
+        (str(first), f"{100 * result.success_a:.1f} %"),
+        (str(second), f"{100 * result.success_b:.1f} %"),
+        ("solved by the first only", str(result.only_a)),
+        ("solved by the second only", str(result.only_b)),
+        ("p of equal rates", f"{result.p_value:.3g}"),
+    ):
+        table.add_row(name, value)
+    console.print(table)
+
+
+@contextmanager
+def _bar(title: str, unit: str) -> Iterator[Callable[..., None]]:
+    """A progress bar with the time left; yields ``update(done, total, text="")``."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    with Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=console
+    ) as progress:
+        bar = progress.add_task(title, total=None, text="")
+
+        def update(done: int, total: int, text: str = "") -> None:
+            progress.update(bar, completed=done, total=total, text=text)
+
+        yield update

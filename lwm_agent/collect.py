@@ -1,0 +1,220 @@
+"""Records episodes of an environment under a scripted or random policy, in parallel, reproducibly, resumably."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from . import __version__
+from .dataset import Episode, Progress
+from .envs import ENVS, EnvSpec
+from .parallel import ordered_map
+from .schema import partial_path
+from .writer import TrajectoryWriter
+
+DataPolicy = Callable[[dict[str, Any]], NDArray[np.float32]]
+"""``info`` to the action to take, in environment units."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """What to record. The file depends on everything but `out`, `workers` and `overwrite`.
+
+    Attributes:
+        out: HDF5 file to write.
+        env: a name of `ENVS`, or any Gymnasium id; the latter is filmed by ``render()``.
+        policy: a scripted policy of the environment (`EnvSpec.policies`), or "random": uniform over the action space.
+        episodes: how many.
+        episode_env_steps: steps of an episode; only environments that end by themselves stop sooner.
+        seed: episode i is a function of (seed, i).
+        workers: processes; 1 records in the calling one.
+        image_size: side of the frames, px.
+        env_kwargs: for ``gymnasium.make``; must fit in JSON.
+        overwrite: replace `out`, or what an interrupted collection left of it.
+    """
+
+    out: str | Path
+    env: str = "pusht"
+    policy: str = "play"
+    episodes: int = 1000
+    episode_env_steps: int = 150
+    seed: int = 0
+    workers: int = 2
+    image_size: int = 64
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "episode_env_steps", "workers", "image_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must not be negative")
+        taken = self.env_kwargs.keys() & {"image_size", "render_mode", "terminate_on_success"}
+        if taken:
+            raise ValueError(f"env_kwargs must not set {', '.join(sorted(taken))}: collect does")
+        policies = ["random", *(self.spec.policies if self.spec else ())]
+        if self.policy not in policies:
+            raise ValueError(f"policy={self.policy!r} is unknown for {self.env}: choose one of {', '.join(policies)}")
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """The package's own environment that `env` names, if it does."""
+        return next((spec for name, spec in ENVS.items() if self.env in (name, spec.env_id)), None)
+
+    @property
+    def env_id(self) -> str:
+        """Its Gymnasium id."""
+        return self.spec.env_id if self.spec else self.env
+
+
+def collect(config: CollectConfig, progress: Progress | None = None) -> Path:
+    """Records the data set and returns its path; call it again after an interruption to go on where it stopped.
+
+    `progress` is called with episodes done and their number. Raises `DatasetError` if `out` exists or was begun with
+    other settings, `ValueError` if the environment cannot be recorded, `RuntimeError` if a worker process dies.
+    """
+    out = Path(config.out)
+    with closing(Recorder(config)) as recorder, _writer(config, recorder.action_space) as writer:
+        record = recorder.record if config.workers == 1 else partial(_record, config)
+        try:
+            with closing(ordered_map(record, range(writer.num_episodes, config.episodes), config.workers)) as episodes:
+                for episode in episodes:
+                    writer.add(*episode)
+                    if progress is not None:
+                        progress(writer.num_episodes, config.episodes)
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"a worker process died (killed, or out of memory?); the episodes so far are in {partial_path(out)}: "
+                "collect again to go on. In a script, call collect() under `if __name__ == '__main__':`"
+            ) from error
+    return out
+
+
+def _writer(config: CollectConfig, space: gym.spaces.Box) -> TrajectoryWriter:
+    return TrajectoryWriter(
+        config.out,
+        env_id=config.env_id,
+        env_kwargs={**config.env_kwargs, **({"image_size": config.image_size} if config.spec else {})},
+        action_low=space.low,
+        action_high=space.high,
+        attributes={
+            "policy": config.policy,
+            "seed": config.seed,
+            "episodes": config.episodes,
+            "episode_env_steps": config.episode_env_steps,
+            "image_size": config.image_size,
+            "lwm_agent_version": __version__,
+        },
+        resume=not config.overwrite,
+        overwrite=config.overwrite,
+    )
+
+
+class Recorder:
+    """An environment and a policy; `record` plays one episode."""
+
+    def __init__(self, config: CollectConfig) -> None:
+        self._config = config
+        self._env = make_env(config)
+        self.action_space = _checked_space(self._env, config)
+
+    def record(self, index: int) -> Episode:
+        """Episode number `index`."""
+        config = self._config
+        env_seed, policy_seed = np.random.SeedSequence([config.seed, index]).spawn(2)
+        policy = self._policy(np.random.default_rng(policy_seed))
+        observation, info = self._env.reset(seed=int(env_seed.generate_state(1)[0]))
+        actions: list[NDArray[np.float32]] = []
+        frames, states = [self._frame(observation)], [_state(observation, info)]
+        ended = False
+        while len(actions) < config.episode_env_steps and not ended:
+            action = policy(info)
+            if not self.action_space.contains(action):
+                raise ValueError(f"policy {config.policy!r} took {action!r}, which is not in {self.action_space}")
+            observation, _, terminated, truncated, info = self._env.step(action)
+            ended = terminated or truncated
+            actions.append(action)
+            frames.append(self._frame(observation))
+            states.append(_state(observation, info))
+        state = None if states[0] is None else np.array(states, np.float64)
+        return Episode(np.stack(frames), np.stack(actions).astype(np.float32), state)
+
+    def close(self) -> None:
+        """Closes the environment."""
+        self._env.close()
+
+    def _policy(self, rng: np.random.Generator) -> DataPolicy:
+        config, space = self._config, self.action_space
+        if config.policy == "random":
+            return lambda info: rng.uniform(space.low, space.high).astype(np.float32)
+        assert config.spec is not None
+        module, name = config.spec.policies[config.policy].split(":")
+        policy: DataPolicy = getattr(import_module(module), name)(rng)
+        return policy
+
+    def _frame(self, observation: Any) -> NDArray[np.uint8]:
+        if self._config.spec:
+            frame: NDArray[np.uint8] = observation["pixels"]
+            return frame
+        return area_resize(self._env.render(), self._config.image_size)  # type: ignore[arg-type]
+
+
+def make_env(config: CollectConfig) -> gym.Env[Any, Any]:
+    """The environment to record: one of ours never stops early, any other shows itself by ``render()``."""
+    if config.spec:
+        return gym.make(
+            config.env_id,
+            max_episode_steps=config.episode_env_steps,
+            disable_env_checker=True,
+            image_size=config.image_size,
+            terminate_on_success=False,
+            **config.env_kwargs,
+        )
+    try:
+        return gym.make(config.env_id, render_mode="rgb_array", disable_env_checker=True, **config.env_kwargs)
+    except (gym.error.UnregisteredEnv, gym.error.NamespaceNotFound) as error:
+        choices = ", ".join(ENVS)
+        raise ValueError(f"env={config.env!r} is unknown: choose {choices} or a Gymnasium id ({error})") from error
+
+
+def area_resize(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """A picture ``(h, w, 3)`` as ``(size, size, 3)``, each pixel the mean of the area that it covers."""
+    if frame.shape == (size, size, 3):
+        return frame
+    return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BOX))
+
+
+def _checked_space(env: gym.Env[Any, Any], config: CollectConfig) -> gym.spaces.Box:
+    space = env.action_space
+    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+        raise ValueError(f"{config.env} acts in {space}: only a Box of one axis can be planned in")
+    if config.policy == "random" and not space.is_bounded():
+        raise ValueError(f"policy 'random' needs a bounded action space, {config.env} has {space}")
+    return space
+
+
+def _state(observation: Any, info: dict[str, Any]) -> NDArray[np.float64] | None:
+    """What the simulator says of itself: ``info["state"]``, or an observation that is a vector."""
+    state = info.get("state", observation)
+    return np.array(state, np.float64) if isinstance(state, np.ndarray) and state.ndim == 1 else None
+
+
+@lru_cache(maxsize=1)
+def _worker_recorder(config: CollectConfig) -> Recorder:
+    return Recorder(config)
+
+
+def _record(config: CollectConfig, index: int) -> Episode:
+    return _worker_recorder(config).record(index)

@@ -1,0 +1,193 @@
+"""`lwm-agent eval`: puts an agent or a floor together with tasks, files and a progress report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+
+from .agent import Agent
+from .checkpoint import checksum
+from .envs import ENVS
+from .eval import (
+    Episode,
+    EpisodeLog,
+    NoOpPolicy,
+    RandomPolicy,
+    Recorder,
+    ReplayPolicy,
+    Summary,
+    TaskSet,
+    evaluate,
+    fingerprint,
+    floors,
+    make_env,
+    run_info,
+    save_results,
+    shipped,
+    summarize,
+)
+from .planners import PLANNERS, Budget, make_planner
+from .protocols import Policy
+
+BASELINES: dict[str, Callable[[gym.spaces.Box, int], Policy]] = {
+    "random": RandomPolicy,
+    "none": lambda space, seed: NoOpPolicy(space),
+    "replay": lambda space, seed: ReplayPolicy(space),
+}
+"""Policies without a model: two floors and the ceiling."""
+
+PAPER_SETTINGS: dict[str, dict[str, Any]] = {
+    "agent": {"cost": "terminal", "replan_every": 5, "horizon": 5, "deadline_env_steps": None},
+    "cem": {"num_samples": 300, "num_elites": 30, "iterations": 30, "noise_correlation": 0.0, "keep_best": False},
+}
+"""How the LeWorldModel paper (arXiv 2603.19312, appendix D) plans: whole plans are executed, CEM draws independent noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """What to evaluate and how.
+
+    Attributes:
+        env: name in `ENVS`.
+        planner: name in `PLANNERS` or in `BASELINES`.
+        checkpoint: folder or name; None takes the one of the environment that ships with the package.
+        protocol: "strict" or "lewm-paper", which also sets agent and CEM as in the paper.
+        split: "test" or "val".
+        offset: environment steps between start and goal.
+        tasks: file of tasks to use instead of the shipped ones.
+        episodes: how many of the tasks, from the first; None takes all.
+        seed: of the planner and the floors.
+        batch_size: episodes in lock-step.
+        device: "auto", "cpu", "cuda" or "mps".
+        budget: the most that one plan may spend.
+        output_dir: where results, videos and what is needed to resume go.
+        video: number of episodes to film.
+        with_floors: whether to run the floors on the same tasks.
+        overwrite: throw away an earlier, different evaluation in `output_dir`.
+        planner_settings: arguments of the planner.
+        agent_settings: arguments of `Agent`.
+    """
+
+    env: str = "pusht"
+    planner: str = "cem"
+    checkpoint: str | None = None
+    protocol: str = "strict"
+    split: str = "test"
+    offset: int = 25
+    tasks: Path | None = None
+    episodes: int | None = None
+    seed: int = 0
+    batch_size: int = 50
+    device: str = "auto"
+    budget: Budget = Budget()  # noqa: RUF009  (frozen)
+    output_dir: Path
+    video: int = 0
+    with_floors: bool = True
+    overwrite: bool = False
+    planner_settings: Mapping[str, Any] = field(default_factory=dict)
+    agent_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.env not in ENVS:
+            raise ValueError(f"--env {self.env!r} is unknown: choose one of {', '.join(ENVS)}")
+        if self.planner not in (*PLANNERS, *BASELINES):
+            raise ValueError(f"--planner {self.planner!r} is unknown: choose one of {', '.join((*PLANNERS, *BASELINES))}")
+        if self.episodes is not None and self.episodes < 1:
+            raise ValueError(f"--episodes {self.episodes} must be at least 1")
+        if self.planner in BASELINES and (self.planner_settings or self.agent_settings):
+            raise ValueError(f"--planner {self.planner} has no settings")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Summaries of an evaluation by policy: the one asked for first, then the floors."""
+
+    summaries: dict[str, Summary]
+    task_set: TaskSet
+    num_resumed: int
+
+
+def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None] | None = None) -> Report:
+    """Evaluates, writes ``results.json``, ``results.csv`` and videos, and resumes what was interrupted.
+
+    `on_episode` is called with each finished episode and the number of tasks.
+    """
+    task_set = load_tasks(config)
+    policy, facts, env_kwargs = make_policy(config, task_set)
+    run = run_info(task_set, seed=config.seed, planner=facts, env_kwargs=env_kwargs, checkpoint=facts.pop("checkpoint"))
+    log = EpisodeLog(config.output_dir / "episodes.jsonl", fingerprint(run), overwrite=config.overwrite)
+    num_resumed = len(log.episodes)
+    recorder = Recorder(config.output_dir / "videos", task_set, count=config.video) if config.video else None
+
+    def finish(episode: Episode) -> None:
+        log.append(episode)
+        if on_episode is not None:
+            on_episode(episode, len(task_set.tasks))
+
+    evaluate(
+        policy,
+        task_set,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        env_kwargs=env_kwargs,
+        indices=[index for index in range(len(task_set.tasks)) if index not in log.episodes],
+        on_episode=finish,
+        recorder=recorder,
+    )
+    episodes = [log.episodes[index] for index in range(len(task_set.tasks))]
+    # Floors see no pictures: the smallest are the fastest.
+    below = floors(task_set, seed=config.seed, env_kwargs={"image_size": 16}) if config.with_floors else {}
+    summary = save_results(config.output_dir, run, episodes, below)
+    summaries = {config.planner: summary, **{name: summarize(rows) for name, rows in below.items()}}
+    return Report(summaries, task_set, num_resumed)
+
+
+def load_tasks(config: EvalConfig) -> TaskSet:
+    """The tasks that `config` asks for."""
+    if config.tasks is not None:
+        task_set = TaskSet.load(config.tasks)
+        if task_set.env != config.env:
+            raise ValueError(f"{config.tasks} holds tasks of {task_set.env}, not of {config.env}: pass --env {task_set.env}")
+    else:
+        task_set = shipped(config.env, config.protocol, config.split, config.offset)
+    if config.episodes is None:
+        return task_set
+    if config.episodes > len(task_set.tasks):
+        raise ValueError(
+            f"--episodes {config.episodes}: there are {len(task_set.tasks)} such tasks; make more with `lwm-agent tasks`"
+        )
+    return replace(task_set, tasks=task_set.tasks[: config.episodes])
+
+
+def make_policy(config: EvalConfig, task_set: TaskSet) -> tuple[Policy, dict[str, Any], dict[str, Any]]:
+    """The policy, the settings that decide what it does, and the arguments of the environment that it needs."""
+    if config.planner in BASELINES:
+        with make_env(task_set) as env:
+            space = cast(gym.spaces.Box, env.action_space)
+        return BASELINES[config.planner](space, config.seed), {"name": config.planner, "checkpoint": None}, {}
+    checkpoint = config.checkpoint or f"{config.env}-tiny"
+    paper = config.protocol == "lewm-paper"
+    agent_settings = {
+        "deadline_env_steps": task_set.budget_env_steps,
+        **(PAPER_SETTINGS["agent"] if paper else {}),
+        **config.agent_settings,
+    }
+    planner_settings = {**(PAPER_SETTINGS.get(config.planner, {}) if paper else {}), **config.planner_settings}
+    planner = make_planner(config.planner, **planner_settings)
+    agent = Agent.load(
+        checkpoint, planner, seed=config.seed, device=config.device, budget=config.budget, **agent_settings
+    )
+    if agent.checkpoint.env != config.env:
+        raise ValueError(f"checkpoint {checkpoint!r} was trained for {agent.checkpoint.env}, not for {config.env}")
+    facts = {
+        "name": config.planner,
+        **asdict(planner),  # type: ignore[call-overload]
+        "budget": asdict(config.budget),
+        "agent": agent.settings(),
+        "checkpoint": checksum(checkpoint),
+    }
+    return agent, facts, dict(agent.checkpoint.env_kwargs)

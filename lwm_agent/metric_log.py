@@ -1,0 +1,67 @@
+"""Where training metrics go: metrics.jsonl and TensorBoard always, Weights & Biases on demand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+METRICS = "metrics.jsonl"
+
+
+class MetricLog:
+    """Writes scalars under ``folder``; a resumed run drops the lines that it is about to write again.
+
+    Args:
+        folder: the run's folder.
+        settings: what W&B shows as the run's configuration.
+        start: steps already done.
+        track: log to W&B as well.
+        enabled: False on all processes but the first.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], start: int, *, track: bool, enabled: bool) -> None:
+        self._enabled = enabled
+        if not enabled:
+            return
+        path = folder / METRICS
+        lines = path.read_text().splitlines(keepends=True) if start and path.exists() else []
+        # A line torn by a crash ends without a newline; it belongs to a step that is done again anyway.
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start]
+        self._file = path.open("w")
+        self._file.writelines(kept)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
+        self._run = _wandb_run(folder, settings) if track else None
+
+    def write(self, step: int, group: str, values: Mapping[str, float]) -> None:
+        """Logs `values` after `step` steps as ``group/name``."""
+        if not self._enabled:
+            return
+        named = {f"{group}/{name}": value for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **named}) + "\n")
+        self._file.flush()
+        for name, value in named.items():
+            self._board.add_scalar(name, value, step)
+        if self._run is not None:
+            self._run.log(named, step=step)
+
+    def __enter__(self) -> MetricLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._enabled:
+            self._file.close()
+            self._board.close()
+            if self._run is not None:
+                self._run.finish()
+
+
+def _wandb_run(folder: Path, settings: Mapping[str, Any]) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ValueError("--track needs Weights & Biases: pip install 'lwm-agent[track]'") from error
+    return wandb.init(project="lwm-agent", dir=str(folder), config=dict(settings), resume="allow")

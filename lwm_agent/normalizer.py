@@ -1,0 +1,82 @@
+"""The one place where pictures and actions change units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalizer:
+    """Units of a checkpoint: pictures to tensors, environment actions to normalised blocks and back.
+
+    Attributes:
+        pixel_mean: mean of each colour over the training frames, on the scale [0, 1].
+        pixel_std: standard deviation of each colour.
+        action_mean: mean of each of the A environment actions.
+        action_std: standard deviation of each.
+        action_low: smallest action that may be planned: the environment's bound, or the smallest of the data if that is tighter.
+        action_high: largest action that may be planned.
+    """
+
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+    action_mean: tuple[float, ...]
+    action_std: tuple[float, ...]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name, values in vars(self).items():
+            object.__setattr__(self, name, tuple(float(value) for value in values))
+        if min((*self.pixel_std, *self.action_std)) <= 0:
+            raise ValueError(f"standard deviations must be positive: pixels {self.pixel_std}, actions {self.action_std}")
+
+    @property
+    def action_size(self) -> int:
+        """A."""
+        return len(self.action_mean)
+
+    def pixels(self, frames: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+        """Frames ``(..., h, w, C)`` in uint8 to a normalised tensor ``(..., C, h, w)``."""
+        if frames.dtype != np.uint8 or frames.ndim < 3 or frames.shape[-1] != len(self.pixel_mean):
+            raise ValueError(f"frames must be uint8 (..., h, w, {len(self.pixel_mean)}), not {frames.dtype} {frames.shape}")
+        scale = torch.tensor(self.pixel_std, device=device) * 255.0
+        shift = torch.tensor(self.pixel_mean, device=device) * 255.0
+        tensor = torch.from_numpy(frames).to(device)
+        return ((tensor - shift) / scale).movedim(-1, -3)
+
+    def blocks(self, env_actions: NDArray[np.float32], device: torch.device | str = "cpu") -> Tensor:
+        """Environment actions ``(..., F, A)`` to normalised action blocks ``(..., F*A)``."""
+        actions = torch.from_numpy(np.ascontiguousarray(env_actions, dtype=np.float32)).to(device)
+        return self._normalize(actions).flatten(-2)
+
+    def env_actions(self, blocks: Tensor) -> NDArray[np.float32]:
+        """Normalised blocks ``(..., F*A)`` to environment actions ``(..., F, A)`` inside the bounds."""
+        actions = blocks.detach().float().cpu().unflatten(-1, (-1, self.action_size)).numpy()
+        actions = actions * np.float32(self.action_std) + np.float32(self.action_mean)
+        return np.clip(actions, np.float32(self.action_low), np.float32(self.action_high))
+
+    def bounds(self, frameskip: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Lower and upper bound of a normalised block, each ``(F*A,)``."""
+        low, high = (
+            self._normalize(torch.tensor(bound, device=device)).repeat(frameskip)
+            for bound in (self.action_low, self.action_high)
+        )
+        return low, high
+
+    def _normalize(self, actions: Tensor) -> Tensor:
+        mean, std = (torch.tensor(values, device=actions.device) for values in (self.action_mean, self.action_std))
+        return (actions - mean) / std
+
+    @classmethod
+    def from_config(cls, config: dict[str, Sequence[float]]) -> Normalizer:
+        """The inverse of ``dataclasses.asdict``; a missing or unknown field is an error."""
+        fields: dict[str, Any] = {name: tuple(values) for name, values in config.items()}
+        return cls(**fields)

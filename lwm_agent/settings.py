@@ -1,0 +1,30 @@
+"""``--set group.name=value`` on the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+
+def parse_settings(assignments: Iterable[str], groups: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Assignments such as ``planner.num_samples=128`` as ``{"planner": {"num_samples": 128}}``.
+
+    Values are read as JSON where they are (numbers, true, null, lists), as text otherwise. Every one of `groups` is in the
+    result; whether a name exists in its group is for the receiver of the group to say.
+
+    Raises:
+        ValueError: an assignment without ``group.name=``, or of another group.
+    """
+    settings: dict[str, dict[str, Any]] = {group: {} for group in groups}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        group, dot, name = key.partition(".")
+        if not (equals and dot and name) or group not in groups:
+            choices = ", ".join(f"{choice}.NAME=VALUE" for choice in groups)
+            raise ValueError(f"--set {assignment!r} is not understood: write {choices}")
+        try:
+            settings[group][name] = json.loads(text)
+        except ValueError:
+            settings[group][name] = text
+    return settings

@@ -1,0 +1,304 @@
+"""Training a world model on recorded trajectories: one loop for every model, device and number of processes."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .checkpoint import Checkpoint
+from .dataset import Clips, Trajectories, Windows, action_range, action_statistics, split
+from .device import keep_freed_memory, resolve_device
+from .envs import ENVS
+from .model_card import model_card
+from .models import MODELS, PRESETS
+from .monitors import collapse_monitors, collapse_warning, linear_probes
+from .metric_log import MetricLog
+from .normalizer import Normalizer
+from .protocols import Batch
+from .training_state import TrainingState
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "base": {"learning_rate": 5e-5, "batch_size": 128, "clip_length": 4, "steps": 100_000},
+    "tiny": {"learning_rate": 6e-4, "batch_size": 96, "clip_length": 6, "steps": 9_000},
+}
+"""Settings of `TrainConfig` by preset; those of `base` are the paper's (appendix D and the released configuration)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How to train. `TrainConfig.from_preset` fills in what a preset prescribes.
+
+    Attributes:
+        data: HDF5 file of trajectories.
+        out: folder of the run: the checkpoint, its training state and its logs.
+        env: name in `ENVS`, or a Gymnasium id.
+        preset: name in `PRESETS`.
+        model: constructor arguments of the model that differ from the preset's.
+        steps: optimisation steps.
+        batch_size: clips in a step, over all processes.
+        clip_length: L, frames of a clip.
+        learning_rate: peak of the schedule: linear warm-up, then half a cosine to zero.
+        weight_decay: of AdamW.
+        warmup: share of the steps that warm up.
+        clip_norm: largest norm of the gradient.
+        precision: Fabric's name for it: "bf16-mixed", "32-true", ...
+        validation: share of the episodes held out.
+        validate_every: steps between two looks at validation data.
+        save_every: steps between two saves of the training state.
+        seed: source of every random choice.
+        device: "auto", "cpu", "cuda" or "mps".
+        num_devices: processes that train together.
+        track: log to Weights & Biases too.
+    """
+
+    data: str
+    out: str
+    env: str = "pusht"
+    preset: str = "tiny"
+    model: dict[str, Any] = field(default_factory=dict)
+    steps: int = 9_000
+    batch_size: int = 96
+    clip_length: int = 6
+    learning_rate: float = 6e-4
+    weight_decay: float = 1e-3
+    warmup: float = 0.03
+    clip_norm: float = 1.0
+    precision: str = "bf16-mixed"
+    validation: float = 0.05
+    validate_every: int = 500
+    save_every: int = 500
+    seed: int = 0
+    device: str = "auto"
+    num_devices: int = 1
+    track: bool = False
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset={self.preset!r} is unknown: choose one of {', '.join(PRESETS)}")
+        for name in ("steps", "batch_size", "validate_every", "save_every", "num_devices", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        if self.clip_length < 2:
+            raise ValueError(f"clip_length={self.clip_length} must be at least 2: a frame and the one to predict")
+        if self.batch_size % self.num_devices:
+            raise ValueError(f"batch_size={self.batch_size} must be a multiple of num_devices={self.num_devices}")
+
+    @classmethod
+    def from_preset(cls, preset: str, **settings: Any) -> TrainConfig:
+        """The preset's recipe with `settings` on top; an unknown one is an error that lists them all."""
+        known = {item.name for item in fields(cls)}
+        if settings.keys() - known:
+            unknown = ", ".join(sorted(settings.keys() - known))
+            raise ValueError(f"unknown training settings {unknown}: choose from {', '.join(sorted(known))}")
+        return cls(preset=preset, **{**RECIPES.get(preset, {}), **settings})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What `train` reports after each step: the step, its losses, and what validation data said last."""
+
+    step: int
+    losses: dict[str, float]
+    validation: dict[str, float]
+
+
+def train(
+    config: TrainConfig, *, resume: bool = False, on_step: Callable[[Progress], None] | None = None
+) -> Checkpoint:
+    """Trains, and leaves a checkpoint in ``config.out``.
+
+    A resumed training goes on exactly where it stopped: batches, directions and dropout are functions of seed and step.
+
+    Raises:
+        ValueError: a run is there already and `resume` is False, or it was begun with other settings.
+        FloatingPointError: the loss is not finite any more.
+    """
+    began = time.perf_counter()
+    keep_freed_memory()
+    fabric = Fabric(
+        accelerator=resolve_device(config.device).type,
+        devices=config.num_devices,
+        precision=config.precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    trajectories = Trajectories.open(config.data)
+    training, validation = split(trajectories.num_episodes, config.validation, config.seed)
+    checkpoint = _new_checkpoint(config, trajectories, training)
+    frameskip: int = checkpoint.model.frameskip  # type: ignore[assignment]
+    windows = Windows(trajectories, training, config.clip_length, frameskip)
+    held_out = Windows(trajectories, validation, config.clip_length, frameskip)
+    optimizer = torch.optim.AdamW(checkpoint.model.parameters(), lr=0.0, weight_decay=config.weight_decay)
+    state = TrainingState(Path(config.out), checkpoint.model, optimizer, asdict(config))
+    start = state.load() if resume else state.begin()
+    model, fabric_optimizer = fabric.setup(checkpoint.model, optimizer)
+    model.mark_forward_method("loss")
+
+    def draw(step: int) -> Batch:
+        rng = np.random.default_rng([config.seed, step, fabric.global_rank])
+        return to_batch(windows.sample(config.batch_size // config.num_devices, rng), checkpoint.normalizer)
+
+    validated: dict[str, float] = {}
+    log = MetricLog(Path(config.out), asdict(config), start, track=config.track, enabled=fabric.is_global_zero)
+    with ThreadPoolExecutor(1) as prefetcher, log:
+        pending = prefetcher.submit(draw, start)
+        for step in range(start, config.steps):
+            batch, pending = pending.result(), prefetcher.submit(draw, step + 1)
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
+            losses = _step(fabric, model, fabric_optimizer, fabric.to_device(batch), config, step)
+            done = step + 1
+            log.write(done, "train", losses)
+            if done % config.validate_every == 0 or done == config.steps:
+                validated = validate(checkpoint, held_out, config.env)
+                log.write(done, "validation", validated)
+            if fabric.is_global_zero and (done % config.save_every == 0 or done == config.steps):
+                state.save(done)
+            if on_step is not None:
+                on_step(Progress(done, losses, validated))
+    recalibrate_batch_norm(checkpoint, windows, config)
+    validated = validated if start < config.steps else {}
+    facts = {"validation": validated or validate(checkpoint, held_out, config.env), "seconds": time.perf_counter() - began}
+    checkpoint.training.update(asdict(config), frames=trajectories.num_frames, **facts)
+    if fabric.is_global_zero:
+        checkpoint.save(Path(config.out) / "checkpoint", model_card(checkpoint))
+    return checkpoint
+
+
+def _step(
+    fabric: Fabric, model: Any, optimizer: Any, batch: Batch, config: TrainConfig, step: int
+) -> dict[str, float]:
+    """One optimisation step; its losses."""
+    model.train()
+    # Directions must agree between processes, dropout must not; both depend on nothing but seed and step.
+    directions = torch.Generator().manual_seed(_seed(config.seed, step))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_seed(config.seed, step, fabric.global_rank))
+        losses: dict[str, Tensor] = model.loss(batch, directions)
+    fabric.backward(losses["loss"])
+    fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    values = {name: float(value.detach()) for name, value in losses.items()}
+    if not math.isfinite(values["loss"]):
+        raise FloatingPointError(f"the loss is {values['loss']} at step {step + 1}: lower learning_rate")
+    return values
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak learning rate: a linear warm-up, then half a cosine down to zero."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def to_batch(clips: Clips, normalizer: Normalizer) -> Batch:
+    """Raw clips as what models train on."""
+    state = None if clips.state is None else torch.from_numpy(clips.state)
+    return Batch(normalizer.pixels(clips.pixels), normalizer.blocks(clips.env_action), state)
+
+
+@torch.no_grad()
+def validate(checkpoint: Checkpoint, windows: Windows, env: str, num_clips: int = 512) -> dict[str, float]:
+    """Losses, collapse monitors and linear probes on the same `num_clips` validation clips each time.
+
+    Warns (`RuntimeWarning`) when the latents are collapsing.
+    """
+    model, losses, latents = checkpoint.model.eval(), [], []
+    device = next(model.parameters()).device
+    clips = windows.sample(num_clips, np.random.default_rng(0))
+    for part in range(0, num_clips, 64):
+        some = Clips(*(None if column is None else column[part : part + 64] for column in clips))  # type: ignore[arg-type]
+        batch = Batch(*(None if x is None else x.to(device) for x in to_batch(some, checkpoint.normalizer)))  # type: ignore[arg-type]
+        losses.append(model.loss(batch, torch.Generator().manual_seed(part)))  # type: ignore[operator]
+        latents.append(model.embed(batch.pixels[:, 0]).float().cpu())  # type: ignore[operator]
+    values = {name: float(torch.stack([loss[name] for loss in losses]).mean()) for name in losses[0]}
+    monitors = collapse_monitors(torch.cat(latents))
+    warning = collapse_warning(monitors, latents[0].shape[1])
+    if warning:
+        warnings.warn(warning, RuntimeWarning, stacklevel=2)
+    probes = ENVS[env].probes if env in ENVS else {}
+    if clips.state is not None:
+        monitors.update(linear_probes(torch.cat(latents), clips.state[:, 0], probes))
+    return {**values, **monitors}
+
+
+@torch.no_grad()
+def recalibrate_batch_norm(checkpoint: Checkpoint, windows: Windows, config: TrainConfig, num_batches: int = 50) -> None:
+    """Replaces the running statistics of BatchNorm by exact means over training clips ("precise BN").
+
+    The moving averages lag behind the weights so much that the prediction error in evaluation mode can be 300 times
+    that of training (arXiv 2608.10145).
+    """
+    norms = [module for module in checkpoint.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    device = next(checkpoint.model.parameters()).device
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative mean instead of an exponential one
+    checkpoint.model.eval()
+    for norm in norms:
+        norm.train()  # dropout stays off: it would change the statistics
+    for index in range(num_batches):
+        clips = windows.sample(config.batch_size, np.random.default_rng([config.seed, index]))
+        batch = to_batch(clips, checkpoint.normalizer)
+        checkpoint.model.loss(Batch(batch.pixels.to(device), batch.actions.to(device)), torch.Generator().manual_seed(index))  # type: ignore[operator]
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    checkpoint.model.eval()
+
+
+def _new_checkpoint(config: TrainConfig, data: Trajectories, episodes: NDArray[np.int64]) -> Checkpoint:
+    """An untrained model for the data, with the data's statistics."""
+    settings = {"image_size": data.image_size, **PRESETS[config.preset], **config.model, "action_size": data.action_size}
+    if settings["image_size"] != data.image_size:
+        raise ValueError(
+            f"the model takes {settings['image_size']}-px frames and {config.data} has {data.image_size}: "
+            f"collect with --image-size {settings['image_size']}, or train with --set model.image_size={data.image_size}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = MODELS["lewm"](**settings)
+    return Checkpoint(
+        name="lewm",
+        model_config=settings,
+        model=model,
+        normalizer=fit_normalizer(data, episodes),
+        env=config.env,
+        env_kwargs={**data.env_kwargs, "image_size": data.image_size} if config.env in ENVS else {},
+        training={},
+    )
+
+
+def fit_normalizer(data: Trajectories, episodes: NDArray[np.int64], num_frames: int = 2000) -> Normalizer:
+    """Statistics of the training episodes: all of their actions, `num_frames` of their pictures."""
+    mean, std = action_statistics(data, episodes)
+    low, high = action_range(data, episodes)
+    rows = np.sort(np.random.default_rng(0).choice(data.num_frames, min(num_frames, data.num_frames), replace=False))
+    frames = data.pixels[rows].reshape(-1, 3) / 255.0
+    return Normalizer(
+        pixel_mean=tuple(frames.mean(0)),
+        pixel_std=tuple(frames.std(0) + 1e-3),
+        action_mean=tuple(mean),
+        action_std=tuple(std + 1e-6),
+        action_low=tuple(low),
+        action_high=tuple(high),
+    )

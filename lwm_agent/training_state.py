@@ -1,0 +1,77 @@
+"""What an interrupted training needs to go on exactly: weights, optimiser moments and the step, without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+STATE = "training.safetensors"
+EXTENDABLE = ("out", "data", "device", "track", "save_every", "validate_every")
+"""Settings that a resumed training may change: they do not change what is computed."""
+
+
+class TrainingState:
+    """Saves and restores a training in ``folder``.
+
+    Args:
+        folder: the run's folder.
+        model: its parameters and buffers are saved as they are, in full precision.
+        optimizer: AdamW over the model's parameters.
+        settings: compared when a training is resumed, so that it goes on with what it was begun with.
+    """
+
+    def __init__(
+        self, folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, settings: dict[str, Any]
+    ) -> None:
+        self._path, self._model, self._optimizer = folder / STATE, model, optimizer
+        self._settings = json.loads(json.dumps(settings))
+
+    def begin(self) -> int:
+        """Starts a new run at step 0; an error if one is there."""
+        if self._path.exists():
+            raise ValueError(f"{self._path.parent} holds a training already: resume it (--resume) or choose another --out")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return 0
+
+    def save(self, step: int) -> None:
+        """Writes the state after `step` steps, atomically."""
+        tensors = {f"model/{name}": tensor for name, tensor in self._model.state_dict().items()}
+        for name, parameter in self._model.named_parameters():
+            for key, value in self._optimizer.state[parameter].items():
+                tensors[f"optimizer/{name}/{key}"] = value
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        partial = self._path.with_suffix(".partial")
+        save_file(tensors, partial, {"step": str(step), "settings": json.dumps(self._settings)})
+        os.replace(partial, self._path)
+
+    def load(self) -> int:
+        """Restores the last saved state and returns its step; 0 where nothing was saved yet."""
+        if not self._path.exists():
+            return self.begin()
+        with safe_open(self._path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            metadata = file.metadata()
+            self._check(json.loads(metadata["settings"]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        prefix = "model/"
+        self._model.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+        for name, parameter in self._model.named_parameters():
+            start = f"optimizer/{name}/"
+            moments = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+            self._optimizer.state[parameter].update(moments)
+        return int(metadata["step"])
+
+    def _check(self, saved: dict[str, Any]) -> None:
+        changed = [
+            f"{name} was {saved.get(name)!r} and is {value!r}"
+            for name, value in self._settings.items()
+            if name not in EXTENDABLE and saved.get(name) != value
+        ]
+        if changed:
+            raise ValueError(f"cannot resume {self._path.parent} with other settings: {'; '.join(changed)}")

@@ -1,0 +1,63 @@
+"""Cross-entropy method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lwm_agent.protocols import Problem
+
+from .base import check_types, check_value, clamp, sample_actions
+
+
+@dataclass(frozen=True, kw_only=True)
+class CEM:
+    """Cross-entropy method: samples a Gaussian, refits it to its elites, and repeats (Rubinstein, 1999).
+
+    Correlated noise and the kept best candidate are from iCEM (arXiv 2008.06389).
+
+    Attributes:
+        num_samples: S, candidates an iteration; the first is the mean itself, so that it can win.
+        num_elites: K, cheapest candidates to which mean and standard deviation are refitted.
+        iterations: the most iterations of a plan.
+        noise_correlation: correlation of the noise of successive environment steps.
+        momentum: share of the old mean and standard deviation that is kept.
+        min_std: lower bound of the refitted standard deviation, in normalised action units.
+        keep_best: whether the best candidate of an iteration competes again in the next.
+    """
+
+    num_samples: int = 128
+    num_elites: int = 16
+    iterations: int = 10
+    noise_correlation: float = 0.7
+    momentum: float = 0.0
+    min_std: float = 0.05
+    keep_best: bool = True
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_value(self, "num_samples", self.num_samples >= 2, "at least 2 (the mean and the kept best)")
+        check_value(
+            self, "num_elites", 1 <= self.num_elites <= self.num_samples, f"1 to num_samples = {self.num_samples}"
+        )
+        check_value(self, "iterations", self.iterations >= 1, "at least 1")
+        check_value(self, "noise_correlation", 0 <= self.noise_correlation < 1, "in [0, 1)")
+        check_value(self, "momentum", 0 <= self.momentum < 1, "in [0, 1)")
+        check_value(self, "min_std", self.min_std >= 0, "at least 0")
+
+    def improve(self, problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the best candidate ``(B, T, F*A)`` of each iteration and its cost ``(B,)``."""
+        mean, std, best = problem.init, problem.scale, clamp(problem.init, problem)
+        while True:
+            candidates = sample_actions(problem, mean, std, self.num_samples, self.noise_correlation)
+            if self.keep_best:
+                candidates[:, 1] = best
+            costs, index = problem.objective(candidates).topk(self.num_elites, dim=1, largest=False)
+            elites = candidates.take_along_dim(index[:, :, None, None], dim=1)  # (B, K, T, F*A)
+            best = elites[:, 0]
+            mean = self.momentum * mean + (1 - self.momentum) * elites.mean(dim=1)
+            std = self.momentum * std + (1 - self.momentum) * elites.std(dim=1, correction=0)
+            std = std.clamp_min(self.min_std)
+            yield best, costs[:, 0]

@@ -1,0 +1,39 @@
+"""Random shooting, the baseline that every other planner has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lwm_agent.protocols import Problem
+
+from .base import check_types, check_value, sample_actions, select_best
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomShooting:
+    """Draws fresh candidates around the first guess at each iteration, and learns nothing from the last ones.
+
+    Attributes:
+        num_samples: S, candidates an iteration; the first is the first guess itself.
+        iterations: the most iterations of a plan.
+        noise_correlation: correlation of the noise of successive environment steps.
+    """
+
+    num_samples: int = 128
+    iterations: int = 10
+    noise_correlation: float = 0.7
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_value(self, "num_samples", self.num_samples >= 1, "at least 1")
+        check_value(self, "iterations", self.iterations >= 1, "at least 1")
+        check_value(self, "noise_correlation", 0 <= self.noise_correlation < 1, "in [0, 1)")
+
+    def improve(self, problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the best candidate ``(B, T, F*A)`` of each iteration and its cost ``(B,)``."""
+        while True:
+            candidates = sample_actions(problem, problem.init, problem.scale, self.num_samples, self.noise_correlation)
+            yield select_best(candidates, problem.objective(candidates))

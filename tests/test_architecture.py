@@ -1,0 +1,127 @@
+"""The rules of the architecture that can be read off the source: who imports whom, and what nobody does."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions, requires
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {  # folder to package, as in pyproject.toml
+    "lwm_agent": "lwm_agent",
+    "envs": "lwm_agent.envs",
+    "planners": "lwm_agent.planners",
+    "eval": "lwm_agent.eval",
+}
+AGENT = ("lwm_agent.agent", "lwm_agent.Agent")
+MUST_NOT_IMPORT = {
+    "lwm_agent.envs": ("torch", "lwm_agent.models", "lwm_agent.planners", *AGENT),
+    "lwm_agent.planners": ("gymnasium", "lwm_agent.models", "lwm_agent.envs", *AGENT),
+    "lwm_agent.models": ("gymnasium", "lwm_agent.planners", "lwm_agent.envs"),
+    "lwm_agent.eval": AGENT,
+    "lwm_agent.protocols": ("lwm_agent",),
+}
+UNSAFE = ("pickle", "cloudpickle", "dill", "joblib", "shelve", "torch.load")  # loading them can run a stranger's code
+
+
+def sources() -> dict[str, Path]:
+    """Full module name to file; a package is called ``package.__init__``, so that relative imports resolve alike."""
+    return {
+        ".".join((package, *path.relative_to(ROOT / folder).with_suffix("").parts)): path
+        for folder, package in PACKAGES.items()
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    }
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def imported(module: str, tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = module.split(".")[: -node.level] if node.level else []
+            base = ".".join(parents + ([node.module] if node.module else []))
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def bad_imports(module: str, tree: ast.AST) -> Iterator[str]:
+    banned = [name for package, names in MUST_NOT_IMPORT.items() if within(module, package) for name in names]
+    for name in imported(module, tree):
+        if any(within(name, other) for other in (*banned, *UNSAFE)):
+            yield f"{module} must not import {name}"
+
+
+def names_a_device(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.split(":")[0] == "cuda"
+
+
+def bad_code(module: str, tree: ast.AST) -> Iterator[str]:
+    compared = {side for node in ast.walk(tree) if isinstance(node, ast.Compare) for side in node.comparators}
+    for node in ast.walk(tree):
+        where = f"{module}:{getattr(node, 'lineno', 0)}"
+        # Asking for `device.type == "cuda"` is fine, deciding for it is not.
+        if names_a_device(node) and node not in compared and module != "lwm_agent.device":
+            yield f"{where} names a device: take it from a tensor or from lwm_agent.device"
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "print" and module != "lwm_agent.cli":
+            yield f"{where} prints: return it, or leave it to the command line"
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.load":
+            yield f"{where} calls torch.load: store numbers as safetensors or HDF5"
+
+
+def violations(module: str, source: str) -> list[str]:
+    tree = ast.parse(source)
+    vague = [f"{module}: name a module after what it holds"] if module.endswith(".utils") else []
+    return [*bad_imports(module, tree), *bad_code(module, tree), *vague]
+
+
+@pytest.mark.parametrize("module", sources())
+def test_module_keeps_the_rules(module: str) -> None:
+    assert violations(module, sources()[module].read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("lwm_agent.envs.pusht", "import torch.nn"),
+        ("lwm_agent.envs.pusht", "from ..models import lewm"),
+        ("lwm_agent.planners.cem", "from .. import envs"),
+        ("lwm_agent.planners.__init__", "import gymnasium as gym"),
+        ("lwm_agent.models.lewm", "from ..planners.cem import CEM"),
+        ("lwm_agent.eval.evaluate", "from lwm_agent import Agent"),
+        ("lwm_agent.eval.__init__", "from ..agent import Agent"),
+        ("lwm_agent.protocols", "def late():\n    from .device import pick"),
+        ("lwm_agent.checkpoint", "import pickle"),
+        ("lwm_agent.checkpoint", "from torch import load"),
+        ("lwm_agent.checkpoint", "state = torch.load(path)"),
+        ("lwm_agent.train", "model.to('cuda:0')"),
+        ("lwm_agent.train", "print('step')"),
+        ("lwm_agent.models.utils", ""),
+    ],
+)
+def test_broken_rule_is_found(module: str, source: str) -> None:
+    assert len(violations(module, source)) == 1
+
+
+def test_every_import_is_declared() -> None:
+    declared = {re.split(r"[^\w.-]", line)[0].lower() for line in requires("lwm-agent")}
+    providers = packages_distributions()
+    for module, path in sources().items():
+        for name in imported(module, ast.parse(path.read_text("utf-8"))):
+            top = name.split(".")[0]
+            offered = {other.lower().replace("_", "-") for other in providers.get(top, [top])}
+            assert top in {"lwm_agent", *sys.stdlib_module_names} or offered & declared, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("statement", ["import lwm_agent", "import lwm_agent.envs.pusht"])
+def test_import_leaves_torch_alone(statement: str) -> None:
+    code = f"{statement}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import h5py
+import numpy as np
+import pytest
+
+from lwm_agent.collect import CollectConfig, area_resize, collect
+from lwm_agent.dataset import DatasetError, Trajectories
+
+SMALL: dict[str, Any] = {"episodes": 5, "episode_env_steps": 7, "image_size": 32, "seed": 3, "workers": 1}
+
+FRAGILE = '''
+"""Pendulum whose episodes fail in the way that its action bound tells."""
+import os
+import gymnasium as gym
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
+
+class Fragile(PendulumEnv):
+    def __init__(self, failure, render_mode=None):
+        super().__init__(render_mode)
+        self.failure, self.episodes = failure, 0
+
+    def reset(self, **kwargs):
+        self.episodes += 1
+        if self.episodes > 2:
+            if self.failure == "die":
+                os._exit(1)
+            raise RuntimeError("the simulator broke")
+        return super().reset(**kwargs)
+
+gym.register("Fragile-v0", Fragile)
+'''
+
+
+def content(path: Path) -> dict[str, np.ndarray]:
+    with h5py.File(path) as file:
+        return {name: column[:] for name, column in file.items()} | {
+            f"@{k}": np.array(v) for k, v in file.attrs.items()
+        }
+
+
+def assert_same(first: Path, second: Path) -> None:
+    a, b = content(first), content(second)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def pusht(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return collect(CollectConfig(out=tmp_path_factory.mktemp("data") / "pusht.h5", **SMALL))
+
+
+def test_file_tells_how_it_was_made(pusht: Path) -> None:
+    made = content(pusht)
+    assert made["pixels"].shape == (40, 32, 32, 3)
+    assert made["@env_id"] == "lwm/PushT-v0"
+    assert made["@env_kwargs"] == '{"image_size": 32}'
+    assert {name: made[f"@{name}"].item() for name in ("policy", "seed", "episodes", "episode_env_steps")} == {
+        "policy": "play",
+        "seed": 3,
+        "episodes": 5,
+        "episode_env_steps": 7,
+    }
+    np.testing.assert_array_equal(made["@action_low"], [-1, -1])
+    assert made["@complete"]
+
+
+def test_actions_lead_from_frame_to_frame(pusht: Path) -> None:
+    data = Trajectories.open(pusht)
+    assert data.env_id is not None
+    env = gym.make(data.env_id, terminate_on_success=False, **data.env_kwargs)
+    for index in range(data.num_episodes):
+        pixels, action, state = data.episode(index)
+        assert state is not None
+        observation, info = env.reset(options={"state": state[0]})
+        for t in range(len(pixels)):
+            np.testing.assert_array_equal(info["state"], state[t])
+            np.testing.assert_array_equal(observation["pixels"], pixels[t])
+            if t < len(action):
+                observation, _, _, _, info = env.step(action[t])
+    assert np.ptp(data.state[data.offsets], axis=0)[:5].min() > 0  # type: ignore[index]
+
+
+def test_episodes_depend_on_seed_and_number_only(pusht: Path, tmp_path: Path) -> None:
+    assert_same(pusht, collect(CollectConfig(out=tmp_path / "two.h5", **{**SMALL, "workers": 2})))
+    other = collect(CollectConfig(out=tmp_path / "other.h5", **{**SMALL, "seed": 4}))
+    assert not np.array_equal(content(pusht)["state"], content(other)["state"])
+
+
+def test_interrupted_collection_resumes(pusht: Path, tmp_path: Path) -> None:
+    out, calls = tmp_path / "data.h5", []
+
+    def interrupt(done: int, total: int) -> None:
+        calls.append((done, total))
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect(CollectConfig(out=out, **SMALL), interrupt)
+    with pytest.raises(DatasetError, match="incomplete collection"):
+        Trajectories.open(out)
+    with pytest.raises(DatasetError, match="policy is 'play' there and 'random' here"):
+        collect(CollectConfig(out=out, policy="random", **SMALL))
+    collect(CollectConfig(out=out, **SMALL), lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+    assert_same(pusht, out)
+    with pytest.raises(DatasetError, match="exists already"):
+        collect(CollectConfig(out=out, **SMALL))
+    collect(CollectConfig(out=out, policy="random", overwrite=True, **SMALL))
+    assert content(out)["@policy"] == "random"
+
+
+SCRIPT = """
+import sys
+from lwm_agent.collect import CollectConfig, collect
+if __name__ == "__main__":
+    settings = dict(episodes=60, episode_env_steps=70, image_size=32, policy="random", workers=2)
+    collect(CollectConfig(out=sys.argv[1], **settings), lambda done, total: print(done, flush=True))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_collection_resumes_and_leaves_no_process(tmp_path: Path, how: signal.Signals) -> None:
+    script, out = tmp_path / "script.py", tmp_path / "data.h5"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        while int(process.stdout.readline()) < 40:
+            pass
+        (os.killpg if how == signal.SIGINT else os.kill)(process.pid, how)
+        process.communicate(timeout=300)  # ends when the last process that holds the pipe does
+    assert process.returncode == -how
+    assert not out.exists()
+    collect(CollectConfig(out=out, episodes=60, episode_env_steps=70, image_size=32, policy="random", workers=1))
+    data = Trajectories.open(out)
+    assert data.lengths.tolist() == [71] * 60
+    np.testing.assert_array_equal(data.action[-2], _uniform(np.random.SeedSequence([0, 59]), 70)[-1])
+
+
+def _uniform(seed: np.random.SeedSequence, steps: int) -> np.ndarray:
+    rng = np.random.default_rng(seed.spawn(2)[1])
+    return np.array([rng.uniform([-1, -1], [1, 1]) for _ in range(steps)]).astype(np.float32)
+
+
+def test_foreign_environment(tmp_path: Path) -> None:
+    config = CollectConfig(out=tmp_path / "p.h5", env="Pendulum-v1", policy="random", env_kwargs={"g": 9.0}, **SMALL)
+    data = Trajectories.open(collect(config))
+    assert (data.env_id, data.env_kwargs, data.action_size, data.image_size) == ("Pendulum-v1", {"g": 9.0}, 1, 32)
+    assert data.pixels.std() > 0
+    env = gym.make("Pendulum-v1", render_mode="rgb_array", g=9.0)
+    seed = np.random.SeedSequence([3, 4]).spawn(2)[0].generate_state(1)[0]
+    observation, _ = env.reset(seed=int(seed))
+    pixels, action, state = data.episode(4)
+    assert state is not None
+    for t in range(8):
+        np.testing.assert_array_equal(state[t], observation)
+        np.testing.assert_array_equal(pixels[t], area_resize(env.render(), 32))  # type: ignore[arg-type]
+        if t < 7:
+            observation, *_ = env.step(action[t])
+
+
+def test_foreign_episodes_end_where_they_end(tmp_path: Path) -> None:
+    config = {**SMALL, "episode_env_steps": 900, "episodes": 1}
+    data = Trajectories.open(
+        collect(CollectConfig(out=tmp_path / "p.h5", env="Pendulum-v1", policy="random", **config))
+    )
+    assert data.lengths.tolist() == [201]  # its own limit
+
+
+def test_area_resize_is_a_mean() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    expected = frame.reshape(30, 2, 30, 3, 3).mean((1, 3))
+    np.testing.assert_allclose(area_resize(frame, 30), expected, atol=1)  # rounded once along each axis
+
+
+@pytest.fixture
+def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "fragile_env.py").write_text(FRAGILE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "fragile_env:Fragile-v0"
+    gym.registry.pop("Fragile-v0", None)
+    sys.modules.pop("fragile_env", None)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_reaches_the_caller(tmp_path: Path, fragile: str, workers: int) -> None:
+    config = CollectConfig(
+        out=tmp_path / "f.h5",
+        env=fragile,
+        policy="random",
+        env_kwargs={"failure": "raise"},
+        **{**SMALL, "workers": workers},
+    )
+    with pytest.raises(RuntimeError, match="the simulator broke") as caught:
+        collect(config)
+    trace = str(caught.value.__cause__) if workers == 2 else str(caught.traceback)
+    assert "fragile_env.py" in trace
+
+
+def test_a_dead_worker_is_an_error(tmp_path: Path, fragile: str) -> None:
+    out, settings = tmp_path / "f.h5", {**SMALL, "workers": 2}
+    with pytest.raises(RuntimeError, match=r"worker process died.*f.h5.partial: collect again"):
+        collect(CollectConfig(out=out, env=fragile, policy="random", env_kwargs={"failure": "die"}, **settings))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"env": "CartPole-v1", "policy": "random"}, r"Discrete\(2\): only a Box"),
+        ({"env": "Nothing-v7", "policy": "random"}, "env='Nothing-v7' is unknown: choose pusht or a Gymnasium id"),
+        ({"env": "Pendulum-v1"}, "policy='play' is unknown for Pendulum-v1: choose one of random"),
+        ({"policy": "expert"}, "choose one of random, play"),
+        ({"episodes": 0}, "episodes=0 must be at least 1"),
+        ({"env_kwargs": {"image_size": 9}}, "env_kwargs must not set image_size"),
+        ({"env_kwargs": {"control_mode": "absolute"}}, r"policy 'play' took .* not in Box\(0.0, 512.0"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        collect(CollectConfig(out=tmp_path / "x.h5", **{**SMALL, **settings}))
+    assert not (tmp_path / "x.h5").exists()

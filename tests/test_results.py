@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.spaces import Box
+from rich.console import Console
+
+from lwm_agent.eval import (
+    Episode,
+    EpisodeLog,
+    RandomPolicy,
+    ReplayPolicy,
+    TaskSet,
+    compare,
+    evaluate,
+    fingerprint,
+    make_tasks,
+    mcnemar,
+    run_info,
+    save_results,
+    summarize,
+    table,
+    wilson,
+)
+
+SPACE = Box(-1.0, 1.0, (2,), np.float32)
+
+
+@pytest.fixture(scope="module")
+def task_set() -> TaskSet:
+    return make_tasks("pusht", 5, 6, seed=1)
+
+
+def _episode(index: int, success: bool, plan_ms: tuple[float, ...] = (2.0, 4.0), rollouts: float = 100.0) -> Episode:
+    steps = 10 + index if success else None
+    errors = {"position_px": 3.0 * index}
+    return Episode(index, success, False, steps, errors, errors, len(plan_ms), plan_ms, rollouts, 1e9, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"), [(0, 10, 0.0, 0.2775), (8, 10, 0.4902, 0.9433), (500, 1000, 0.4691, 0.5309)]
+)
+def test_wilson(successes: int, n: int, low: float, high: float) -> None:
+    assert wilson(successes, n) == pytest.approx((low, high), abs=1e-4)
+    assert wilson(n - successes, n) == pytest.approx((1 - high, 1 - low), abs=1e-4)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 2)])
+def test_wilson_refuses_impossible_counts(successes: int, n: int) -> None:
+    with pytest.raises(ValueError, match="have no rate"):
+        wilson(successes, n)
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "p_value"), [(0, 0, 1.0), (3, 3, 1.0), (1, 5, 0.21875), (10, 2, 0.03857), (0, 2000, 0.0)]
+)
+def test_mcnemar(only_a: int, only_b: int, p_value: float) -> None:
+    assert mcnemar(only_a, only_b) == mcnemar(only_b, only_a) == pytest.approx(p_value, abs=1e-5)
+
+
+def test_summary_weighs_by_decision() -> None:
+    few, many = _episode(0, True, (1.0,), 10.0), _episode(2, True, (5.0, 5.0, 9.0), 30.0)
+    summary = summarize([few, many, _episode(4, False, ())])
+    assert (summary.n, summary.success, summary.ci95) == (3, 2 / 3, wilson(2, 3))
+    assert summary.steps_to_success == 11
+    assert summary.plan_ms_p50 == 5
+    assert summary.rollouts == pytest.approx((10 + 3 * 30) / 4)
+    assert summary.final_errors == {"position_px": 6.0}
+
+
+def test_results_on_disk(task_set: TaskSet, tmp_path: Path) -> None:
+    run = run_info(task_set, seed=3, checkpoint="abc", planner={"samples": 64}, env_kwargs={"image_size": 32})
+    episodes = [_episode(0, True), _episode(1, False, ())]
+    summary = save_results(tmp_path, run, episodes, {"none": [_episode(0, False, ())]})
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert list(results) == ["run", "summary", "floors", "episodes"]
+    assert results["run"]["tasks"]["sha256"] == task_set.sha256
+    assert results["run"]["tasks"]["env_kwargs"] == {"image_size": 32}
+    assert results["run"]["versions"].keys() >= {"python", "torch", "gymnasium", "pymunk", "lwm-agent"}
+    assert results["run"]["hardware"]["cores"] >= 1
+    assert results["summary"]["success"] == summary.success == 0.5
+    assert results["floors"]["none"]["plan_ms_p50"] is None
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
+    assert [row["success"] for row in rows] == ["1", "0"]
+    assert rows[1]["final_position_px"] == "3.0"
+    assert (rows[0]["plan_ms_p50"], rows[1]["plan_ms_p50"]) == ("3.0", "")
+
+
+def test_table_fits_a_terminal() -> None:
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(
+        table({"CEM": summarize([_episode(i, True) for i in range(200)]), "none": summarize([_episode(0, False, ())])})
+    )
+    text = console.export_text()
+    for word in ("success %", "95 % CI", "100.0", "98.1-100.0", "GFLOP"):
+        assert word in text
+
+
+class Killed(BaseException):
+    """Stands for a killed process."""
+
+
+def test_a_resumed_evaluation_equals_an_uninterrupted_one(task_set: TaskSet, tmp_path: Path) -> None:
+    policy, mark = RandomPolicy(SPACE, seed=4), fingerprint(run_info(task_set, seed=4))
+    log = EpisodeLog(tmp_path / "episodes.jsonl", mark)
+
+    def append_three(episode: Episode) -> None:
+        log.append(episode)
+        if len(log.episodes) == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        evaluate(policy, task_set, batch_size=2, on_episode=append_three)
+    with (tmp_path / "episodes.jsonl").open("a") as file:
+        file.write('{"index": 3, "succ')  # torn by the interruption
+    log = EpisodeLog(tmp_path / "episodes.jsonl", mark)
+    todo = [index for index in range(6) if index not in log.episodes]
+    assert len(todo) == 3
+    evaluate(policy, task_set, indices=todo, on_episode=log.append)
+    resumed = EpisodeLog(tmp_path / "episodes.jsonl", mark).episodes
+    whole = evaluate(policy, task_set)
+    assert {index: replace(episode, seconds=0.0) for index, episode in resumed.items()} == {
+        episode.index: replace(episode, seconds=0.0) for episode in whole
+    }
+
+
+def test_a_log_of_another_evaluation_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "episodes.jsonl"
+    EpisodeLog(path, {"seed": 1, "planner": {"samples": 64, "topk": 8}}).append(_episode(0, True))
+    with pytest.raises(
+        ValueError, match=r"planner\.samples: 64 there, 128 now\): choose another --output-dir or --over"
+    ):
+        EpisodeLog(path, {"seed": 1, "planner": {"samples": 128, "topk": 8}})
+    with pytest.raises(ValueError, match="seed: 1 there, 2 now"):
+        EpisodeLog(path, {"seed": 2, "planner": {"samples": 64, "topk": 8}})
+    assert EpisodeLog(path, {"seed": 1, "planner": {"topk": 8, "samples": 64}}).episodes == {0: _episode(0, True)}
+    assert EpisodeLog(path, {"seed": 2}, overwrite=True).episodes == {}
+    assert EpisodeLog(path, {"seed": 2}).episodes == {}
+
+
+@pytest.mark.parametrize("middle", ["{not json}\n", '{"index": 0}\n', "[]\n"])
+def test_a_damaged_log_is_refused(tmp_path: Path, middle: str) -> None:
+    path = tmp_path / "episodes.jsonl"
+    path.write_text('{"seed": 1}\n' + middle)
+    with pytest.raises(ValueError, match="damaged"):
+        EpisodeLog(path, {"seed": 1})
+
+
+def test_a_log_torn_in_its_first_line_starts_anew(tmp_path: Path) -> None:
+    path = tmp_path / "episodes.jsonl"
+    path.write_text('{"se')
+    assert EpisodeLog(path, {"seed": 1}).episodes == {}
+    assert path.read_text() == '{"seed": 1}\n'
+
+
+def _save(directory: Path, sha256: str, solved: list[bool]) -> Path:
+    episodes = [_episode(index, success) for index, success in enumerate(solved)]
+    save_results(directory, {"tasks": {"sha256": sha256}}, episodes)
+    return directory / "results.json"
+
+
+def test_compare_is_paired(tmp_path: Path) -> None:
+    first = _save(tmp_path / "a", "x", [True] * 5 + [False] + [True] * 2)
+    second = _save(tmp_path / "b", "x", [False] * 5 + [True] + [True] * 2)
+    result = compare(first, second)
+    assert (result.n, result.only_a, result.only_b) == (8, 5, 1)
+    assert (result.success_a, result.success_b) == (7 / 8, 3 / 8)
+    assert result.p_value == pytest.approx(0.21875)
+
+
+def test_compare_refuses_what_is_not_comparable(tmp_path: Path) -> None:
+    first = _save(tmp_path / "a", "x", [True] * 3)
+    with pytest.raises(ValueError, match="different tasks: evaluate both on the same task file"):
+        compare(first, _save(tmp_path / "b", "y", [True] * 3))
+    with pytest.raises(ValueError, match="cover different tasks"):
+        compare(first, _save(tmp_path / "c", "x", [True] * 2))
+    for number, text in enumerate(["{", "[]", '{"run": {"tasks": {"sha256": "x"}}, "episodes": []}']):
+        path = tmp_path / f"{number}.json"
+        path.write_text(text)
+        with pytest.raises(ValueError, match="not a results"):
+            compare(first, path)
+
+
+def test_episodes_survive_json(task_set: TaskSet, tmp_path: Path) -> None:
+    log = EpisodeLog(tmp_path / "episodes.jsonl", {})
+    episodes: list[Any] = evaluate(ReplayPolicy(SPACE), task_set, on_episode=log.append)
+    assert list(EpisodeLog(tmp_path / "episodes.jsonl", {}).episodes.values()) == sorted(
+        episodes, key=lambda episode: list(log.episodes).index(episode.index)
+    )

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lwm_agent.envs.pusht import PushTEnv, angle_error, position_error
+from lwm_agent.eval import TaskSet, make_env, make_tasks, shipped
+from lwm_agent.eval.tasks import HELD_OUT
+
+
+@pytest.fixture(scope="module")
+def task_set() -> TaskSet:
+    return make_tasks("pusht", 11, 5, seed=3)
+
+
+def test_saved_tasks_load_unchanged(task_set: TaskSet, tmp_path: Path) -> None:
+    task_set.save(tmp_path / "tasks.json")
+    loaded = TaskSet.load(tmp_path / "tasks.json")
+    assert loaded == task_set
+    assert loaded.sha256 == task_set.sha256
+    assert [file.name for file in tmp_path.iterdir()] == ["tasks.json"]
+
+
+def test_replaying_loaded_actions_reaches_the_goal_exactly(task_set: TaskSet, tmp_path: Path) -> None:
+    task_set.save(tmp_path / "tasks.json")
+    with make_env(task_set) as env:
+        for task in TaskSet.load(tmp_path / "tasks.json").tasks:
+            env.reset(options={"state": task.state, "goal_state": task.goal_state})
+            for action in task.env_actions:
+                info = env.step(np.array(action, np.float32))[-1]
+            assert tuple(info["state"]) == task.goal_state
+
+
+def test_strict_tasks_need_the_block_to_move(task_set: TaskSet) -> None:
+    env = PushTEnv()
+    for task in task_set.tasks:
+        state, goal_state = np.array(task.state), np.array(task.goal_state)
+        assert not env.is_success(state, goal_state)
+        assert position_error(state, goal_state, first=2) >= 20 or np.degrees(angle_error(state, goal_state)) >= 20
+
+
+def test_paper_protocol_keeps_the_first_windows() -> None:
+    task_set = make_tasks("pusht", 2, 4, seed=0, protocol="lewm-paper")
+    assert task_set.budget_env_steps == 4
+    env = PushTEnv()
+    assert any(env.is_success(np.array(task.state), np.array(task.goal_state)) for task in task_set.tasks)
+
+
+def test_a_seed_gives_its_tasks_and_reports_progress() -> None:
+    seen: list[tuple[int, int]] = []
+    again = make_tasks("pusht", 5, 2, seed=7, split="val", progress=lambda done, wanted: seen.append((done, wanted)))
+    assert again == make_tasks("pusht", 5, 2, seed=7, split="val")
+    assert again.tasks != make_tasks("pusht", 5, 2, seed=8).tasks
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_held_out_episodes_are_not_training_episodes() -> None:
+    def root(*words: int) -> bytes:
+        return np.random.SeedSequence(words).generate_state(4).tobytes()
+
+    training = {root(seed, episode) for seed in (0, 1, HELD_OUT) for episode in (0, 1, HELD_OUT)}
+    held_out = {root(seed, episode, HELD_OUT) for seed in (0, 1, HELD_OUT) for episode in (0, 1, HELD_OUT)}
+    assert not training & held_out
+
+
+def test_an_environment_that_does_not_restore_exactly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    restore = PushTEnv.set_state
+    monkeypatch.setattr(PushTEnv, "set_state", lambda self, state: restore(self, np.add(state, 1e-9)))
+    with pytest.raises(RuntimeError, match="does not restore exactly"):
+        make_tasks("pusht", 5, 1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"env": "pong"}, "env='pong' is unknown: choose one of pusht"),
+        ({"protocol": "easy"}, "choose one of strict, lewm-paper"),
+        ({"offset": 0}, "offset=0 is out of range"),
+        ({"offset": 10_000}, "offset=10000 is out of range"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_tasks(**{"env": "pusht", "offset": 5, "episodes": 1, "seed": 0, **arguments})
+
+
+def _edited(**fields: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda contents: {**contents, **fields}
+
+
+def _second_task(**fields: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda contents: {**contents, "tasks": [contents["tasks"][0], {**contents["tasks"][1], **fields}]}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda contents: {"tasks": [1, 2]}, "format is None"),
+        (lambda contents: [1, 2], "format is None"),
+        (_edited(format="lwm-agent tasks 0"), "format is 'lwm-agent tasks 0'"),
+        (_edited(notes="mine"), r"unknown \['notes'\]"),
+        (lambda contents: {"format": contents["format"]}, r"missing \['budget_env_steps', .*\], unknown \[\]"),
+        (_edited(tasks=[7]), "damaged"),
+        (_edited(tasks=7), "damaged"),
+        (_edited(tasks=[]), "no tasks"),
+        (_second_task(state=[1.0] * 8), "task 1: start and goal must have 7 numbers"),
+        (_second_task(goal_state=["left"] * 7), "damaged: could not convert string to float: 'left'"),
+        (_second_task(goal_state=[float("nan")] * 7), "task 1: start and goal must be finite"),
+        (_second_task(env_actions=[[0.0, 0.0]] * 10), "task 1: 10 actions, expected 11"),
+        (_second_task(score=1), r"unknown \['score'\]"),
+    ],
+)
+def test_damaged_files_say_what_is_wrong(
+    task_set: TaskSet, tmp_path: Path, damage: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    path = tmp_path / "tasks.json"
+    task_set.save(path)
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(ValueError, match=message) as error:
+        TaskSet.load(path)
+    assert "tasks.json" in str(error.value)
+
+
+def test_torn_files_are_refused(task_set: TaskSet, tmp_path: Path) -> None:
+    path = tmp_path / "tasks.json"
+    task_set.save(path)
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(ValueError, match="not a task file, or is damaged"):
+        TaskSet.load(path)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "tasks.json").write_bytes(b"\x89HDF\xff\x00")
+    with pytest.raises(ValueError, match="not a task file"):
+        TaskSet.load(tmp_path / "tasks.json")
+
+
+def test_shipped_lists_the_choices(task_set: TaskSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lwm_agent.eval.tasks.SHIPPED", tmp_path)
+    replace(task_set, split="test").save(tmp_path / "pusht-strict-test-11.json")
+    assert shipped("pusht", "strict", "test", 11).tasks == task_set.tasks
+    with pytest.raises(ValueError, match="choose one of pusht-strict-test-11"):
+        shipped("pusht", "strict", "test", 12)
