@@ -16,11 +16,11 @@ State = NDArray[np.float64]
 class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]]):
     """An environment that shows where it is and where it should be as two pictures.
 
-    Observation: ``{"pixels", "goal"}``, both uint8 ``(h, w, 3)``. Nothing else is observed: what a simulator knows beyond
-    the picture is in ``info`` (`state`, `goal_state`, `is_success`, and what a subclass adds).
+    Observation: ``{"pixels", "goal"}``, both uint8 ``(h, w, 3)``. Nothing else is observed: what a simulator knows
+        beyond the picture is in ``info`` (`state`, `goal_state`, `is_success`, and what a subclass adds).
 
-    Reset options: `state` and `goal_state` (vectors as in ``info``) set both exactly, `goal_image` (uint8 ``(h, w, 3)``) sets a
-    goal that is known by its picture only: `goal_state` is then NaN and success is never reported.
+    Reset options: `state` and `goal_state` (vectors as in ``info``) set both exactly, `goal_image` (uint8 ``(h, w,
+    3)``) sets a goal that is known by its picture only: `goal_state` is then NaN and success is never reported.
 
     Reward is 1.0 on success, else 0.0; an episode terminates on success unless `terminate_on_success` is False.
     """
@@ -40,7 +40,7 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]]):
         self.terminate_on_success = terminate_on_success
         self.render_mode = render_mode
         picture = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-        self.observation_space = gym.spaces.Dict({"pixels": picture, "goal": picture})
+        self.observation_space = gym.spaces.Dict({"pixels": picture, "goal": picture})  # type: ignore[assignment]
         self.goal_state: State = np.full(self.state_size, np.nan)
         self._goal = np.zeros(picture.shape, np.uint8)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from typing import Any, ClassVar
+from typing import Any
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
@@ -35,9 +36,10 @@ WALL_COLOR = "lightgray"
 class PushTEnv(GoalImageEnv):
     """Push-T with the physics of the public environment (Diffusion Policy, arXiv 2303.04137), on pymunk 7.
 
-    Actions: ``Box(-1, 1, (2,))``, the wanted displacement of the agent divided by 100 px (`control_mode` "relative"), or
-    ``Box(0, 512, (2,))``, the position to go to in px ("absolute", the original). Control runs at 10 Hz; a PD controller with
-    k_p 100 and k_v 20 moves the agent, which is kinematic: the block and the walls never push it back.
+    Actions: ``Box(-1, 1, (2,))``, the wanted displacement of the agent divided by 100 px (`control_mode` "relative"),
+        or ``Box(0, 512, (2,))``, the position to go to in px ("absolute", the original). Control runs at 10 Hz; a
+        PD controller with k_p 100 and k_v 20 moves the agent, which is kinematic: the block and the walls never
+        push it back.
 
     State: agent x, y, block x, y (px), block angle (rad, not wrapped), agent velocity x, y (px/s).
 
@@ -47,11 +49,15 @@ class PushTEnv(GoalImageEnv):
 
     ``info`` adds `coverage`, the covered share of the goal block.
 
-    Physics is a function of the state alone: unlike in the public environment, no contact impulses are carried over from one control
-    step to the next and the block's motion is integrated at the end of a control step, which is what makes restoring exact.
+    Physics is a function of the state alone: unlike in the public environment, no contact impulses are carried over
+    from one control step to the next and the block's motion is integrated at the end of a control step, which is what
+    makes restoring exact.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "human"], "render_fps": 10}
+    metadata: dict[str, Any] = {  # noqa: RUF012  (declared so by Gymnasium)
+        "render_modes": ["rgb_array", "human"],
+        "render_fps": 10,
+    }
     state_size = 7
     successes = ("pose", "block", "coverage")
 
@@ -82,7 +88,7 @@ class PushTEnv(GoalImageEnv):
         self._space = pymunk.Space()
         self._space.damping = 0.0
         corners = [(5, 506), (5, 5), (506, 5), (506, 506), (5, 506)]
-        for a, b in zip(corners, corners[1:], strict=False):
+        for a, b in itertools.pairwise(corners):
             self._space.add(pymunk.Segment(self._space.static_body, a, b, 2))
         self._agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
         # Both moments are the bar's: a slip of the public environment that defines its dynamics.
@@ -164,7 +170,7 @@ class PushTEnv(GoalImageEnv):
         self._draw(self._canvas, state)
         return _to_array(pygame.transform.smoothscale(self._canvas, (self.image_size, self.image_size)))
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """The table with the goal block in green, ``(render_size, render_size, 3)``, or a window in `human` mode."""
         if self.render_mode is None:
             gym.logger.warn("render() needs a render_mode: gymnasium.make('lwm/PushT-v0', render_mode='rgb_array')")

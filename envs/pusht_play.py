@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from .pusht import AGENT_RADIUS, RELATIVE_SCALE, WORLD
 
-# Outward normals and mid-points of the T's eight faces in the block's frame, with half the length a push may start from.
+# Outward normals and mid-points of the T's eight faces in the block's frame, with half the length a push may start
+# from.
 _FACES = (
     ((0.0, -1.0), (0.0, 0.0), 55.0),  # top of the bar
     ((1.0, 0.0), (60.0, 15.0), 12.0),  # right end of the bar
@@ -29,8 +30,8 @@ _MARGIN = 30.0  # px from the walls that targets keep
 class PlayPolicy:
     """Approaches, circles and pushes the block from all sides, fast and slow, with noise (relative actions only).
 
-    A push chooses a face of the T, a point on it and a speed, goes around the block to that point and pushes for a random time,
-    turning slowly. Between pushes the agent sometimes wanders off or circles the block.
+    A push chooses a face of the T, a point on it and a speed, goes around the block to that point and pushes for a
+    random time, turning slowly. Between pushes the agent sometimes wanders off or circles the block.
 
     Args:
         rng: source of every choice.
@@ -65,9 +66,7 @@ class PlayPolicy:
 
     def _next_mode(self, block_x: float, block_y: float, angle: float) -> None:
         chance = self._rng.random()
-        if self._mode == "approach":  # took too long: the way may be blocked
-            self._mode = "wander"
-        elif chance < 0.15:
+        if self._mode == "approach" or chance < 0.15:  # took too long: the way may be blocked
             self._mode = "wander"
         elif chance < 0.25:
             self._mode = "circle"

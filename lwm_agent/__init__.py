@@ -1,4 +1,4 @@
-"""Model-based planning with latent world models. Importing this registers the environments, and does not import torch."""
+"""Model-based planning with latent world models. Importing it registers the environments, not torch."""
 
 from __future__ import annotations
 

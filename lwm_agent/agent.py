@@ -122,7 +122,8 @@ class Agent:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.checkpoint = checkpoint
-        self.model: Any = checkpoint.model.to(self.device)
+        model: Any = checkpoint.model.to(self.device)
+        self.model = model
         self.normalizer = checkpoint.normalizer
         self.planner = make_planner(planner) if isinstance(planner, str) else planner
         self.cost_name, self.cost = cost, make_cost(cost)
@@ -173,7 +174,7 @@ class Agent:
         """
         pixels, goal, single = self._batch(observation)
         starts = _episode_starts(len(pixels), state, episode_start)
-        rows = list(state.rows) if state is not None else [None] * len(pixels)
+        rows: list[Any] = list(state.rows) if state is not None else [None] * len(pixels)
         self._begin(rows, np.flatnonzero(starts), pixels, goal, deterministic)
         decisions: list[Decision | None] = [None] * len(rows)
         due = [i for i, row in enumerate(rows) if not row.queue]
@@ -196,14 +197,19 @@ class Agent:
         size = self.model.image_size
         if pixels.shape != goal.shape or pixels.ndim not in (3, 4) or pixels.shape[-3:-1] != (size, size):
             raise ValueError(
-                f"pixels {pixels.shape} and goal {goal.shape} must both be ([B,] {size}, {size}, 3): this checkpoint sees "
+                f"pixels {pixels.shape} and goal {goal.shape} must both be ([B,] {size}, {size}, 3): this model sees "
                 f"{size}-px frames (gymnasium.make(..., image_size={size}))"
             )
         single = pixels.ndim == 3
         return (pixels[None], goal[None], True) if single else (pixels, goal, False)
 
     def _begin(
-        self, rows: list[Any], starts: NDArray[np.intp], pixels: NDArray[np.uint8], goal: NDArray[np.uint8], deterministic: bool
+        self,
+        rows: list[Any],
+        starts: NDArray[np.intp],
+        pixels: NDArray[np.uint8],
+        goal: NDArray[np.uint8],
+        deterministic: bool,
     ) -> None:
         """Fresh rows where an episode starts; the goal is encoded once an episode."""
         if len(starts) == 0:
@@ -314,7 +320,9 @@ def _episode_starts(
         return np.ones(num, bool)
     starts = np.zeros(num, bool) if episode_start is None else np.atleast_1d(np.asarray(episode_start, bool))
     if len(state) != num or starts.shape != (num,):
-        raise ValueError(f"{num} observations do not fit a state of {len(state)} and an episode_start of {starts.shape}")
+        raise ValueError(
+            f"{num} observations do not fit a state of {len(state)} and an episode_start of {starts.shape}"
+        )
     return starts
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -22,7 +22,7 @@ console = Console()
 EnvOption = Annotated[str, typer.Option(help=f"Environment: {', '.join(ENVS)}.")]
 SeedOption = Annotated[int, typer.Option(help="Source of every random choice.")]
 SetOption = Annotated[
-    Optional[list[str]], typer.Option("--set", metavar="GROUP.NAME=VALUE", help="Any other setting; may be repeated.")
+    list[str] | None, typer.Option("--set", metavar="GROUP.NAME=VALUE", help="Any other setting; may be repeated.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
@@ -87,7 +87,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the run; the checkpoint goes to OUT/checkpoint.")],
     env: EnvOption = "pusht",
     preset: Annotated[str, typer.Option(help="tiny (64 px, for CPUs) or base (the paper's, 224 px).")] = "tiny",
-    steps: Annotated[Optional[int], typer.Option(help="Optimisation steps (default: the preset's).")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimisation steps (default: the preset's).")] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     num_devices: Annotated[int, typer.Option(help="Processes that train together.")] = 1,
@@ -98,8 +98,8 @@ def train(
 ) -> None:
     """Train a LeWorldModel from pixels and actions. [dim]--set model.NAME=VALUE, --set train.NAME=VALUE[/]"""
     from .settings import parse_settings
-    from .train import TrainConfig
     from .train import Progress as Step
+    from .train import TrainConfig
     from .train import train as run
 
     given = parse_settings(settings or [], ("model", "train"))
@@ -135,25 +135,27 @@ def train(
 def evaluate(
     env: EnvOption = "pusht",
     planner: Annotated[str, typer.Option(help="cem, gradient, random-shooting; or random, none, replay.")] = "cem",
-    checkpoint: Annotated[Optional[str], typer.Option(help="Folder or name (default: the package's own).")] = None,
-    protocol: Annotated[str, typer.Option(help="strict, or lewm-paper (50 tasks, unfiltered, CEM 300 x 30).")] = "strict",
+    checkpoint: Annotated[str | None, typer.Option(help="Folder or name (default: the package's own).")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="strict, or lewm-paper (50 tasks, unfiltered, CEM 300 x 30).")
+    ] = "strict",
     split: Annotated[str, typer.Option(help="test, or val for tuning.")] = "test",
     offset: Annotated[int, typer.Option(help="Environment steps from start to goal: 25, 50, 75 or 100.")] = 25,
-    tasks: Annotated[Optional[Path], typer.Option(help="Task file to use instead (see `lwm-agent tasks`).")] = None,
-    episodes: Annotated[Optional[int], typer.Option(help="Use the first so many tasks (default: all).")] = None,
+    tasks: Annotated[Path | None, typer.Option(help="Task file to use instead (see `lwm-agent tasks`).")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Use the first so many tasks (default: all).")] = None,
     seed: SeedOption = 0,
     batch_size: Annotated[int, typer.Option(help="Episodes in lock-step.")] = 50,
     device: DeviceOption = "auto",
-    budget_rollouts: Annotated[Optional[int], typer.Option(help="Most candidate rollouts of a plan.")] = None,
-    budget_flops: Annotated[Optional[float], typer.Option(help="Most floating-point operations of a plan.")] = None,
-    budget_ms: Annotated[Optional[float], typer.Option(help="Most milliseconds of a planning call (a batch).")] = None,
-    output_dir: Annotated[Optional[Path], typer.Option(help="Where results go (default: out/ and the options).")] = None,
+    budget_rollouts: Annotated[int | None, typer.Option(help="Most candidate rollouts of a plan.")] = None,
+    budget_flops: Annotated[float | None, typer.Option(help="Most floating-point operations of a plan.")] = None,
+    budget_ms: Annotated[float | None, typer.Option(help="Most milliseconds of a planning call (a batch).")] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="Where results go (default: out/ and the options).")] = None,
     video: Annotated[int, typer.Option(help="Film the first so many episodes.")] = 0,
     with_floors: Annotated[bool, typer.Option("--floors/--no-floors", help="Run random and do-nothing too.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other results in the folder.")] = False,
     settings: SetOption = None,
 ) -> None:
-    """Evaluate a planner on frozen tasks, beside its floors. [dim]--set planner.NAME=VALUE, --set agent.NAME=VALUE[/]"""
+    """Evaluate a planner on frozen tasks. [dim]--set planner.NAME=VALUE, --set agent.NAME=VALUE[/]"""
     from .eval import table
     from .evaluation import EvalConfig, run_evaluation
     from .planners import Budget

@@ -30,8 +30,8 @@ def resolve_device(name: str) -> torch.device:
 def keep_freed_memory() -> None:
     """Tells glibc to keep freed memory instead of handing it back to the system at once.
 
-    Page faults on buffers that are freed and asked for again dominate small training steps on a CPU: keeping them is worth a factor of
-    3. Does nothing where there is no glibc.
+    Page faults on buffers that are freed and asked for again dominate small training steps on a CPU: keeping them is
+    worth a factor of 3. Does nothing where there is no glibc.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -45,7 +45,7 @@ def keep_freed_memory() -> None:
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are faster than in float32: on CUDA, and on CPUs with instructions for them."""
+    """Whether matrix products in bfloat16 are faster than in float32: on CUDA, and on CPUs made for it."""
     if device.type == "cpu":
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "bf16" in _cpu_flags()
     return device.type == "cuda"

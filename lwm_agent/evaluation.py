@@ -44,7 +44,7 @@ PAPER_SETTINGS: dict[str, dict[str, Any]] = {
     "agent": {"cost": "terminal", "replan_every": 5, "horizon": 5, "deadline_env_steps": None},
     "cem": {"num_samples": 300, "num_elites": 30, "iterations": 30, "noise_correlation": 0.0, "keep_best": False},
 }
-"""How the LeWorldModel paper (arXiv 2603.19312, appendix D) plans: whole plans are executed, CEM draws independent noise."""
+"""How the LeWorldModel paper (arXiv 2603.19312, appendix D) plans: whole plans, CEM with independent noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,9 @@ class EvalConfig:
         if self.env not in ENVS:
             raise ValueError(f"--env {self.env!r} is unknown: choose one of {', '.join(ENVS)}")
         if self.planner not in (*PLANNERS, *BASELINES):
-            raise ValueError(f"--planner {self.planner!r} is unknown: choose one of {', '.join((*PLANNERS, *BASELINES))}")
+            raise ValueError(
+                f"--planner {self.planner!r} is unknown: choose one of {', '.join((*PLANNERS, *BASELINES))}"
+            )
         if self.episodes is not None and self.episodes < 1:
             raise ValueError(f"--episodes {self.episodes} must be at least 1")
         if self.planner in BASELINES and (self.planner_settings or self.agent_settings):
@@ -151,14 +153,16 @@ def load_tasks(config: EvalConfig) -> TaskSet:
     if config.tasks is not None:
         task_set = TaskSet.load(config.tasks)
         if task_set.env != config.env:
-            raise ValueError(f"{config.tasks} holds tasks of {task_set.env}, not of {config.env}: pass --env {task_set.env}")
+            raise ValueError(
+                f"{config.tasks} holds tasks of {task_set.env}, not of {config.env}: pass --env {task_set.env}"
+            )
     else:
         task_set = shipped(config.env, config.protocol, config.split, config.offset)
     if config.episodes is None:
         return task_set
     if config.episodes > len(task_set.tasks):
         raise ValueError(
-            f"--episodes {config.episodes}: there are {len(task_set.tasks)} such tasks; make more with `lwm-agent tasks`"
+            f"--episodes {config.episodes}: there are {len(task_set.tasks)} such tasks, make more: `lwm-agent tasks`"
         )
     return replace(task_set, tasks=task_set.tasks[: config.episodes])
 

@@ -15,8 +15,8 @@ from .models.sigreg import sigreg
 def collapse_monitors(latents: Tensor, num_directions: int = 256) -> dict[str, float]:
     """Effective rank, spread and SIGReg value of `latents` ``(N, D)``.
 
-    The effective rank (Roy and Vetterli, 2007) is the exponential of the entropy of the covariance's normalised eigenvalues: D for
-    an isotropic Gaussian, 1 for a line.
+    The effective rank (Roy and Vetterli, 2007) is the exponential of the entropy of the covariance's normalised
+    eigenvalues: D for an isotropic Gaussian, 1 for a line.
     """
     latents = latents.float()
     std = latents.std(0)
@@ -42,7 +42,7 @@ def collapse_warning(monitors: Mapping[str, float], latent_size: int) -> str | N
         )
     if monitors["std_mean"] < 0.1:
         return (
-            f"the latents are collapsing: their mean standard deviation is {monitors['std_mean']:.3f}, it should be near 1. "
+            f"the latents are collapsing: their mean standard deviation is {monitors['std_mean']:.3f}, not near 1. "
             "Raise model.sigreg_weight"
         )
     return None
@@ -51,9 +51,10 @@ def collapse_warning(monitors: Mapping[str, float], latent_size: int) -> str | N
 def linear_probes(
     latents: Tensor, state: NDArray[np.float64], probes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, float]:
-    """R2, on held-out rows, of a ridge regression from `latents` ``(N, D)`` to the `probes` columns of `state` ``(N, k)``.
+    """Held-out R2 of a ridge regression from `latents` ``(N, D)`` to the `probes` columns of `state` ``(N, k)``.
 
-    The first two thirds of the rows fit the map, the last third scores it. A probe called "angle" is read out as sine and cosine.
+    The first two thirds of the rows fit the map, the last third scores it. A probe called "angle" is read out as sine
+    and cosine.
     """
     features = latents.double().cpu()
     features = torch.cat([features, torch.ones(len(features), 1, dtype=torch.float64)], dim=1)

@@ -21,7 +21,8 @@ class Normalizer:
         pixel_std: standard deviation of each colour.
         action_mean: mean of each of the A environment actions.
         action_std: standard deviation of each.
-        action_low: smallest action that may be planned: the environment's bound, or the smallest of the data if that is tighter.
+        action_low: smallest action that may be planned: the environment's bound, or the smallest of the data if that is
+            tighter.
         action_high: largest action that may be planned.
     """
 
@@ -36,7 +37,9 @@ class Normalizer:
         for name, values in vars(self).items():
             object.__setattr__(self, name, tuple(float(value) for value in values))
         if min((*self.pixel_std, *self.action_std)) <= 0:
-            raise ValueError(f"standard deviations must be positive: pixels {self.pixel_std}, actions {self.action_std}")
+            raise ValueError(
+                f"standard deviations must be positive: pixels {self.pixel_std}, actions {self.action_std}"
+            )
 
     @property
     def action_size(self) -> int:
@@ -46,7 +49,9 @@ class Normalizer:
     def pixels(self, frames: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
         """Frames ``(..., h, w, C)`` in uint8 to a normalised tensor ``(..., C, h, w)``."""
         if frames.dtype != np.uint8 or frames.ndim < 3 or frames.shape[-1] != len(self.pixel_mean):
-            raise ValueError(f"frames must be uint8 (..., h, w, {len(self.pixel_mean)}), not {frames.dtype} {frames.shape}")
+            raise ValueError(
+                f"frames must be uint8 (..., h, w, {len(self.pixel_mean)}), not {frames.dtype} {frames.shape}"
+            )
         scale = torch.tensor(self.pixel_std, device=device) * 255.0
         shift = torch.tensor(self.pixel_mean, device=device) * 255.0
         tensor = torch.from_numpy(frames).to(device)
@@ -60,8 +65,8 @@ class Normalizer:
     def env_actions(self, blocks: Tensor) -> NDArray[np.float32]:
         """Normalised blocks ``(..., F*A)`` to environment actions ``(..., F, A)`` inside the bounds."""
         actions = blocks.detach().float().cpu().unflatten(-1, (-1, self.action_size)).numpy()
-        actions = actions * np.float32(self.action_std) + np.float32(self.action_mean)
-        return np.clip(actions, np.float32(self.action_low), np.float32(self.action_high))
+        actions = actions * np.array(self.action_std, np.float32) + np.array(self.action_mean, np.float32)
+        return np.clip(actions, np.array(self.action_low, np.float32), np.array(self.action_high, np.float32))
 
     def bounds(self, frameskip: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Lower and upper bound of a normalised block, each ``(F*A,)``."""

@@ -15,8 +15,8 @@ Order is always batch, sample, time, feature: actions ``(B, S, T, F*A)``, latent
 
     frame[0] --action[0]--> frame[1] --action[1]--> frame[2]
 
-Actions are normalised (zero mean, unit variance over the training data) everywhere inside planners and models; those in the
-environment's own units are called ``env_action``, and durations in environment steps end in ``_env_steps``.
+Actions are normalised (zero mean, unit variance over the training data) everywhere inside planners and models; those in
+the environment's own units are called ``env_action``, and durations in environment steps end in ``_env_steps``.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py  # type: ignore[import-untyped]
+import h5py
 import hdf5plugin  # noqa: F401  registers the Blosc filter, which the released files need
 import numpy as np
 from numpy.typing import NDArray

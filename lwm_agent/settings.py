@@ -10,8 +10,8 @@ from typing import Any
 def parse_settings(assignments: Iterable[str], groups: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Assignments such as ``planner.num_samples=128`` as ``{"planner": {"num_samples": 128}}``.
 
-    Values are read as JSON where they are (numbers, true, null, lists), as text otherwise. Every one of `groups` is in the
-    result; whether a name exists in its group is for the receiver of the group to say.
+    Values are read as JSON where they are (numbers, true, null, lists), as text otherwise. Every one of `groups` is in
+    the result; whether a name exists in its group is for the receiver of the group to say.
 
     Raises:
         ValueError: an assignment without ``group.name=``, or of another group.

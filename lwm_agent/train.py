@@ -21,10 +21,10 @@ from .checkpoint import Checkpoint
 from .dataset import Clips, Trajectories, Windows, action_range, action_statistics, split
 from .device import keep_freed_memory, resolve_device
 from .envs import ENVS
+from .metric_log import MetricLog
 from .model_card import model_card
 from .models import MODELS, PRESETS
 from .monitors import collapse_monitors, collapse_warning, linear_probes
-from .metric_log import MetricLog
 from .normalizer import Normalizer
 from .protocols import Batch
 from .training_state import TrainingState
@@ -169,16 +169,17 @@ def train(
                 on_step(Progress(done, losses, validated))
     recalibrate_batch_norm(checkpoint, windows, config)
     validated = validated if start < config.steps else {}
-    facts = {"validation": validated or validate(checkpoint, held_out, config.env), "seconds": time.perf_counter() - began}
+    facts = {
+        "validation": validated or validate(checkpoint, held_out, config.env),
+        "seconds": time.perf_counter() - began,
+    }
     checkpoint.training.update(asdict(config), frames=trajectories.num_frames, **facts)
     if fabric.is_global_zero:
         checkpoint.save(Path(config.out) / "checkpoint", model_card(checkpoint))
     return checkpoint
 
 
-def _step(
-    fabric: Fabric, model: Any, optimizer: Any, batch: Batch, config: TrainConfig, step: int
-) -> dict[str, float]:
+def _step(fabric: Fabric, model: Any, optimizer: Any, batch: Batch, config: TrainConfig, step: int) -> dict[str, float]:
     """One optimisation step; its losses."""
     model.train()
     # Directions must agree between processes, dropout must not; both depend on nothing but seed and step.
@@ -227,7 +228,7 @@ def validate(checkpoint: Checkpoint, windows: Windows, env: str, num_clips: int 
         some = Clips(*(None if column is None else column[part : part + 64] for column in clips))  # type: ignore[arg-type]
         batch = Batch(*(None if x is None else x.to(device) for x in to_batch(some, checkpoint.normalizer)))  # type: ignore[arg-type]
         losses.append(model.loss(batch, torch.Generator().manual_seed(part)))  # type: ignore[operator]
-        latents.append(model.embed(batch.pixels[:, 0]).float().cpu())  # type: ignore[operator]
+        latents.append(model.embed(batch.pixels.flatten(0, 1)).float().cpu())  # type: ignore[operator]
     values = {name: float(torch.stack([loss[name] for loss in losses]).mean()) for name in losses[0]}
     monitors = collapse_monitors(torch.cat(latents))
     warning = collapse_warning(monitors, latents[0].shape[1])
@@ -235,12 +236,15 @@ def validate(checkpoint: Checkpoint, windows: Windows, env: str, num_clips: int 
         warnings.warn(warning, RuntimeWarning, stacklevel=2)
     probes = ENVS[env].probes if env in ENVS else {}
     if clips.state is not None:
-        monitors.update(linear_probes(torch.cat(latents), clips.state[:, 0], probes))
+        state = clips.state.reshape(-1, clips.state.shape[-1])
+        monitors.update(linear_probes(torch.cat(latents), state, probes))
     return {**values, **monitors}
 
 
 @torch.no_grad()
-def recalibrate_batch_norm(checkpoint: Checkpoint, windows: Windows, config: TrainConfig, num_batches: int = 50) -> None:
+def recalibrate_batch_norm(
+    checkpoint: Checkpoint, windows: Windows, config: TrainConfig, num_batches: int = 50
+) -> None:
     """Replaces the running statistics of BatchNorm by exact means over training clips ("precise BN").
 
     The moving averages lag behind the weights so much that the prediction error in evaluation mode can be 300 times
@@ -260,7 +264,9 @@ def recalibrate_batch_norm(checkpoint: Checkpoint, windows: Windows, config: Tra
     for index in range(num_batches):
         clips = windows.sample(config.batch_size, np.random.default_rng([config.seed, index]))
         batch = to_batch(clips, checkpoint.normalizer)
-        checkpoint.model.loss(Batch(batch.pixels.to(device), batch.actions.to(device)), torch.Generator().manual_seed(index))  # type: ignore[operator]
+        checkpoint.model.loss(
+            Batch(batch.pixels.to(device), batch.actions.to(device)), torch.Generator().manual_seed(index)
+        )  # type: ignore[operator]
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     checkpoint.model.eval()
@@ -268,11 +274,17 @@ def recalibrate_batch_norm(checkpoint: Checkpoint, windows: Windows, config: Tra
 
 def _new_checkpoint(config: TrainConfig, data: Trajectories, episodes: NDArray[np.int64]) -> Checkpoint:
     """An untrained model for the data, with the data's statistics."""
-    settings = {"image_size": data.image_size, **PRESETS[config.preset], **config.model, "action_size": data.action_size}
+    settings = {
+        "image_size": data.image_size,
+        **PRESETS[config.preset],
+        **config.model,
+        "action_size": data.action_size,
+    }
     if settings["image_size"] != data.image_size:
         raise ValueError(
             f"the model takes {settings['image_size']}-px frames and {config.data} has {data.image_size}: "
-            f"collect with --image-size {settings['image_size']}, or train with --set model.image_size={data.image_size}"
+            f"collect with --image-size {settings['image_size']}, or train with "
+            f"--set model.image_size={data.image_size}"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

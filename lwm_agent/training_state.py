@@ -27,16 +27,16 @@ class TrainingState:
         settings: compared when a training is resumed, so that it goes on with what it was begun with.
     """
 
-    def __init__(
-        self, folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, settings: dict[str, Any]
-    ) -> None:
+    def __init__(self, folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, settings: dict[str, Any]) -> None:
         self._path, self._model, self._optimizer = folder / STATE, model, optimizer
         self._settings = json.loads(json.dumps(settings))
 
     def begin(self) -> int:
         """Starts a new run at step 0; an error if one is there."""
         if self._path.exists():
-            raise ValueError(f"{self._path.parent} holds a training already: resume it (--resume) or choose another --out")
+            raise ValueError(
+                f"{self._path.parent} holds a training already: resume it (--resume) or choose another --out"
+            )
         self._path.parent.mkdir(parents=True, exist_ok=True)
         return 0
 
@@ -55,7 +55,7 @@ class TrainingState:
         """Restores the last saved state and returns its step; 0 where nothing was saved yet."""
         if not self._path.exists():
             return self.begin()
-        with safe_open(self._path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(self._path, framework="pt") as file:
             metadata = file.metadata()
             self._check(json.loads(metadata["settings"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

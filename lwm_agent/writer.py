@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import h5py  # type: ignore[import-untyped]
+import h5py
 import hdf5plugin
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

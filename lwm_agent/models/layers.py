@@ -18,7 +18,9 @@ def projector(in_features: int, hidden: int, out_features: int) -> nn.Module:
 class Attention(nn.Module):
     """Multi-head self-attention over ``(N, tokens, width)``."""
 
-    def __init__(self, width: int, heads: int, head_size: int, *, bias: bool, causal: bool, dropout: float = 0.0) -> None:
+    def __init__(
+        self, width: int, heads: int, head_size: int, *, bias: bool, causal: bool, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.heads, self.causal, self.dropout = heads, causal, dropout
         self.qkv = nn.Linear(width, 3 * heads * head_size, bias=bias)
@@ -57,7 +59,8 @@ class Block(nn.Module):
 class ConditionalBlock(nn.Module):
     """Causal transformer block whose norms are shifted, scaled and gated by a condition (AdaLN-zero, arXiv 2212.09748).
 
-    The gates start at zero, so that a new block changes nothing. The inner norms are those of the released LeWorldModel.
+    The gates start at zero, so that a new block changes nothing. The inner norms are those of the released
+    LeWorldModel.
     """
 
     def __init__(self, width: int, heads: int, head_size: int, mlp_size: int, dropout: float) -> None:

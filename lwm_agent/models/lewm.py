@@ -60,9 +60,7 @@ class Predictor(nn.Module):
         )
         self.inward = nn.Identity() if latent_size == width else nn.Linear(latent_size, width)
         self.positions = nn.Parameter(0.02 * torch.randn(history, width))
-        self.blocks = nn.ModuleList(
-            ConditionalBlock(width, heads, head_size, mlp_size, dropout) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(ConditionalBlock(width, heads, head_size, mlp_size, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.outward = projector(width, projector_size, latent_size)
 
@@ -84,9 +82,9 @@ class Predictor(nn.Module):
 class LeWorldModel(nn.Module):
     """Encoder, action-conditioned predictor and the two-term loss: one latent vector ``(D,)`` a frame.
 
-    Loss (section 3.2): mean squared error of the next latent, plus `sigreg_weight` times SIGReg for each time step; gradients flow
-    through both sides, without stop-gradient or moving average. With `rollout_weight` above 0 the error of an
-    imagined rollout is added, its k-th step weighted by `rollout_decay` to the power k.
+    Loss (section 3.2): mean squared error of the next latent, plus `sigreg_weight` times SIGReg for each time step;
+    gradients flow through both sides, without stop-gradient or moving average. With `rollout_weight` above 0 the error
+    of an imagined rollout is added, its k-th step weighted by `rollout_decay` to the power k.
 
     Args:
         action_size: A, numbers in an environment action.
@@ -159,7 +157,7 @@ class LeWorldModel(nn.Module):
         return latents
 
     def encode(self, pixels: Tensor, action: Tensor | None = None, belief: Belief | None = None) -> Belief:
-        """Belief after seeing `pixels` ``(B, C, h, w)``: alone, or after `belief` and the block `action` ``(B, F*A)``."""
+        """Belief after `pixels` ``(B, C, h, w)``, alone or after `belief` and the block `action` ``(B, F*A)``."""
         latent = self.embed(pixels).float().unsqueeze(1)
         if belief is None:
             return Belief(latent, latent.new_zeros(len(latent), 0, self.frameskip * self.action_size))
@@ -178,7 +176,7 @@ class LeWorldModel(nn.Module):
         return self._imagine(latents, torch.cat([past, actions.flatten(0, 1)], dim=1)).unflatten(0, actions.shape[:2])
 
     def _imagine(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """Latents ``(N, T, D)`` that follow the context `latents` ``(N, H, D)`` under `actions` ``(N, H - 1 + T, F*A)``."""
+        """Latents ``(N, T, D)`` that follow `latents` ``(N, H, D)`` under `actions` ``(N, H - 1 + T, F*A)``."""
         modulations = self.predictor.modulations(actions)  # once for all steps
         context = latents.shape[1]
         frames = list(latents.unbind(1))
@@ -218,13 +216,14 @@ class LeWorldModel(nn.Module):
         return (errors * weights).sum() / weights.sum()
 
     def rollout_flops(self, horizon: int, context: int) -> float:
-        """Matrix-product FLOPs of one candidate over `horizon` blocks from `context` frames (a multiply-add counts two)."""
+        """Matrix-product FLOPs of one candidate over `horizon` blocks from `context` frames (a multiply-add is two)."""
         token_weights = [self.predictor.inward, self.predictor.outward]
         per_token = sum(_linear_weights(module) for module in token_weights)
         modulation = 0
         for block in self.predictor.blocks:
-            modulation += _linear_weights(block.modulation)
-            per_token += _linear_weights(block) - _linear_weights(block.modulation)
+            in_modulation = _linear_weights(block.get_submodule("modulation"))
+            modulation += in_modulation
+            per_token += _linear_weights(block) - in_modulation
         per_action = modulation + _linear_weights(self.predictor.action_embedding)
         windows = [min(self.history, context + step) for step in range(horizon)]
         attention = 2 * sum(b.attention.out.in_features for b in self.predictor.blocks)  # type: ignore[union-attr,misc]

@@ -1,4 +1,4 @@
-"""SIGReg: pushes latents towards an isotropic Gaussian, which is what keeps a JEPA without a teacher from collapsing."""
+"""SIGReg: pushes latents towards an isotropic Gaussian, so that a JEPA without a teacher does not collapse."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import torch.distributed.nn.functional as dist_nn
 from torch import Tensor
 
 NULL_VALUE = 1.0594
-"""What `epps_pulley` scores on average for a standard normal sample: the integral of (1 - exp(-t^2)) exp(-t^2 / 2) over [-3, 3]."""
+"""Mean of `epps_pulley` for a standard normal sample: (1 - exp(-t^2)) exp(-t^2 / 2) integrated over [-3, 3]."""
 
 
 def epps_pulley(samples: Tensor, num_knots: int = 17, limit: float = 3.0) -> Tensor:
     """Epps-Pulley statistic of each column of `samples` ``(..., N, M)`` against the standard normal, ``(..., M)``.
 
-    N times the squared distance between the empirical and the normal characteristic function, weighted by exp(-t^2 / 2) and
-    integrated over [-limit, limit] by the trapezoid rule on `num_knots` knots of its symmetric half. In a distributed
-    run the characteristic functions are averaged over processes first, so that every process sees the statistic of the whole batch.
+    N times the squared distance between the empirical and the normal characteristic function, weighted by exp(-t^2 / 2)
+    and integrated over [-limit, limit] by the trapezoid rule on `num_knots` knots of its symmetric half. In a
+    distributed run the characteristic functions are averaged over processes first, so that every process sees the
+    statistic of the whole batch.
 
     Source: LeJEPA (arXiv 2511.08544) and LeWorldModel (arXiv 2603.19312), section 3.2.
     """
