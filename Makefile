@@ -4,10 +4,11 @@ PYTEST_ARGS ?= -n 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install eval test lint clean
+.PHONY: help install eval results test lint clean
 
 help:
 	@echo "make eval     plan 50 Push-T episodes with the shipped world model; report and videos in out/eval-pusht-cem"
+	@echo "make results  run the evaluations behind the README's table, into results/"
 	@echo "make test     run the tests (PYTEST_ARGS='$(PYTEST_ARGS)')"
 	@echo "make lint     check style and types"
 	@echo "make install  only install into $(VENV), with the development tools"
@@ -20,6 +21,19 @@ eval: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# One results.json a row of the README's table; an interrupted run goes on where it stopped.
+RESULTS := cem-25 gradient-25 random-shooting-25 replay-25 cem-50 cem-75 cem-100
+results: $(addprefix results/pusht-,$(addsuffix .json,$(RESULTS))) results/pusht-lewm-paper.json
+
+results/pusht-lewm-paper.json: | $(VENV)/.run
+	$(BIN)/lwm-agent eval --env pusht --planner cem --protocol lewm-paper --output-dir out/results/lewm-paper
+	cp out/results/lewm-paper/results.json $@
+
+results/pusht-%.json: | $(VENV)/.run
+	$(BIN)/lwm-agent eval --env pusht --planner $(patsubst %-$(lastword $(subst -, ,$*)),%,$*) \
+		--offset $(lastword $(subst -, ,$*)) --output-dir out/results/$*
+	cp out/results/$*/results.json $@
 
 # Type checkers do not know that envs/, planners/ and eval/ install inside lwm_agent: show them the installed layout.
 lint: $(VENV)/.dev

@@ -88,13 +88,13 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]]):
         unknown = options.keys() - {"state", "goal_state", "goal_image"}
         if unknown:
             raise ValueError(f"unknown reset options {sorted(unknown)}: choose from state, goal_state, goal_image")
-        goal_image = options.get("goal_image")
-        self.set_state(self._checked(options.get("state"), "state"))
-        if goal_image is None:
+        state = self._checked(options.get("state"), "state")
+        if options.get("goal_image") is None:
             self.goal_state = self._checked(options.get("goal_state"), "goal_state")
             self._goal = self.picture(self.goal_state)
         else:
-            self._set_goal_image(np.asarray(goal_image), options.get("goal_state"))
+            self._set_goal_image(np.array(options["goal_image"]), options.get("goal_state"))
+        self.set_state(state)
         if self.render_mode == "human":
             self.render()
         return self._observe(), self._info()
@@ -113,7 +113,7 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]]):
     def _checked(self, state: Any, name: str) -> State:
         if state is None:
             return self.sample_state()
-        state = np.asarray(state, np.float64)
+        state = np.array(state, np.float64)
         if state.shape != (self.state_size,) or not np.isfinite(state).all():
             raise ValueError(f"options[{name!r}] must be {self.state_size} finite numbers, not {state!r}")
         return state

@@ -16,14 +16,10 @@ import pymunk
 from numpy.typing import NDArray
 
 from .base import GoalImageEnv, State
-from .polygons import Polygon, overlap_area, place
+from .polygons import BAR, CENTER_OF_GRAVITY, STEM, block_coverage, block_polygons, distance_to_block
 
 WORLD = 512.0
 AGENT_RADIUS = 15.0
-BAR: Polygon = ((-60.0, 30.0), (60.0, 30.0), (60.0, 0.0), (-60.0, 0.0))
-STEM: Polygon = ((-15.0, 30.0), (-15.0, 120.0), (15.0, 120.0), (15.0, 30.0))
-BLOCK_AREA = 120.0 * 30.0 + 30.0 * 90.0
-CENTER_OF_GRAVITY = (0.0, 45.0)  # mean of the two rectangles' centres, as in the public environment
 
 DT, SUBSTEPS = 0.01, 10  # 100 Hz physics, 10 Hz control
 K_P, K_V = 100.0, 20.0
@@ -74,38 +70,44 @@ class PushTEnv(GoalImageEnv):
         super().__init__(image_size, success, terminate_on_success, render_mode)
         if control_mode not in ("relative", "absolute"):
             raise ValueError(f"control_mode={control_mode!r} is unknown: choose one of relative, absolute")
+        if not 16 <= render_size <= 4096:
+            raise ValueError(f"render_size={render_size} is out of range: choose one from 16 to 4096")
         self.control_mode = control_mode
         self.render_size = render_size
         low, high = (-1.0, 1.0) if control_mode == "relative" else (0.0, WORLD)
         self.action_space = gym.spaces.Box(low, high, (2,), np.float32)
         self._window: pygame.Surface | None = None
-        self._clock: pygame.time.Clock | None = None
+        self._clock = pygame.time.Clock()
         # Drawn larger, then smoothed down: an agent of 4 px still moves by fractions of a pixel.
-        self._canvas = pygame.Surface((_drawing_size(image_size),) * 2)
-        self._build_space()
+        self._oversampling = min(3, 1024 // image_size)
+        self._table = _empty_table(image_size * self._oversampling)
+        self._small_table = pygame.transform.smoothscale(self._table, (image_size, image_size))
+        self._canvas = self._table.copy()
+        self._build_bodies()
 
-    def _build_space(self) -> None:
-        self._space = pymunk.Space()
-        self._space.damping = 0.0
-        corners = [(5, 506), (5, 5), (506, 5), (506, 506), (5, 506)]
-        for a, b in itertools.pairwise(corners):
-            self._space.add(pymunk.Segment(self._space.static_body, a, b, 2))
+    def _build_bodies(self) -> None:
         self._agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
         # Both moments are the bar's: a slip of the public environment that defines its dynamics.
         self._block = pymunk.Body(1.0, 2 * pymunk.moment_for_poly(1.0, BAR))
         self._block.center_of_gravity = CENTER_OF_GRAVITY
-        self._shapes = (
+        table = pymunk.Body(body_type=pymunk.Body.STATIC)
+        corners = [(5, 506), (5, 5), (506, 5), (506, 506), (5, 506)]
+        self._contents = (
+            *(self._agent, self._block, table),
+            *(pymunk.Segment(table, a, b, 2) for a, b in itertools.pairwise(corners)),
             pymunk.Circle(self._agent, AGENT_RADIUS),
             pymunk.Poly(self._block, BAR),
             pymunk.Poly(self._block, STEM),
         )
-        self._space.add(self._agent, self._block, *self._shapes)
+        self._space = pymunk.Space()
+        self._space.add(*self._contents)
 
     def get_state(self) -> State:
         return self._state.copy()
 
     def set_state(self, state: State) -> None:
-        agent_x, agent_y, block_x, block_y, angle, velocity_x, velocity_y = map(float, state)
+        self._state = np.array(state, np.float64)
+        agent_x, agent_y, block_x, block_y, angle, velocity_x, velocity_y = self._state.tolist()
         self._agent.position = agent_x, agent_y
         self._agent.velocity = velocity_x, velocity_y
         self._block.angle = angle  # before the position: the angle turns the block about its centre of gravity
@@ -113,9 +115,11 @@ class PushTEnv(GoalImageEnv):
         self._block.velocity = 0.0, 0.0
         self._block.angular_velocity = 0.0
         pymunk.Body.update_position(self._block, 0.0)  # drops the solver's hidden position correction
-        self._space.reindex_shapes_for_body(self._agent)
-        self._space.reindex_shapes_for_body(self._block)
-        self._state = np.array(state, np.float64)
+        # A space remembers contact impulses and the order it met its shapes in; only a new one goes by the state alone.
+        self._space.remove(*self._contents)
+        self._space = pymunk.Space()
+        self._space.damping = 0.0
+        self._space.add(*self._contents)
 
     def sample_state(self) -> State:
         while True:
@@ -127,10 +131,7 @@ class PushTEnv(GoalImageEnv):
                 return np.array([x, y, *block, 0.0, 0.0])
 
     def simulate(self, action: NDArray[np.float32]) -> None:
-        # The cached impulses of the last control step are not part of the state; taking the shapes out drops them.
-        self._space.remove(*self._shapes)
-        self._space.add(*self._shapes)
-        x, y, velocity_x, velocity_y = map(float, self._state[[0, 1, 5, 6]])
+        x, y, *_, velocity_x, velocity_y = self._state.tolist()
         target_x, target_y = float(action[0]), float(action[1])
         if self.control_mode == "relative":
             # Kept on the table, as absolute targets are: walls do not stop a kinematic agent.
@@ -167,23 +168,31 @@ class PushTEnv(GoalImageEnv):
         return {"coverage": coverage(self.get_state(), self.goal_state)}
 
     def picture(self, state: State) -> NDArray[np.uint8]:
-        self._draw(self._canvas, state)
-        return _to_array(pygame.transform.smoothscale(self._canvas, (self.image_size, self.image_size)))
+        self._canvas.blit(self._table, (0, 0))
+        picture, factor = self._small_table.copy(), self._oversampling
+        # Smoothing costs most: only whole pixels of the picture around what differs from the empty table are smoothed.
+        for drawn in _draw_scene(self._canvas, state):
+            box = pygame.Rect(drawn.x // factor, drawn.y // factor, drawn.w // factor + 2, drawn.h // factor + 2)
+            box = box.clip(picture.get_rect())
+            if box:  # nothing is left of what lies beyond the edge
+                part = self._canvas.subsurface([factor * value for value in box])
+                picture.blit(pygame.transform.smoothscale(part, box.size), box)
+        return _to_array(picture)
 
     def render(self) -> NDArray[np.uint8] | None:
         """The table with the goal block in green, ``(render_size, render_size, 3)``, or a window in `human` mode."""
         if self.render_mode is None:
             gym.logger.warn("render() needs a render_mode: gymnasium.make('lwm/PushT-v0', render_mode='rgb_array')")
             return None
-        canvas = pygame.Surface((self.render_size, self.render_size))
-        self._draw(canvas, self.get_state(), self.goal_state)
+        canvas = _empty_table(self.render_size)
+        if np.isfinite(self.goal_state).all():
+            _draw_block(canvas, GOAL_COLOR, self.goal_state)
+        _draw_scene(canvas, self.get_state())
         if self.render_mode == "rgb_array":
             return _to_array(canvas)
         if self._window is None:
             pygame.display.init()
             self._window = pygame.display.set_mode(canvas.get_size())
-            self._clock = pygame.time.Clock()
-        assert self._clock is not None
         self._window.blit(canvas, (0, 0))
         pygame.event.pump()
         pygame.display.flip()
@@ -195,43 +204,35 @@ class PushTEnv(GoalImageEnv):
             pygame.display.quit()
             self._window = None
 
-    def _draw(self, canvas: pygame.Surface, state: State, goal_state: State | None = None) -> None:
-        scale = canvas.get_width() / WORLD
-        canvas.fill(BACKGROUND)
-        frame = pygame.Rect(5 * scale, 5 * scale, 501 * scale, 501 * scale)
-        pygame.draw.rect(canvas, WALL_COLOR, frame, max(1, round(4 * scale)))
-        if goal_state is not None and np.isfinite(goal_state).all():
-            _draw_block(canvas, GOAL_COLOR, goal_state, scale)
-        pygame.draw.circle(canvas, AGENT_COLOR, (state[0] * scale, state[1] * scale), AGENT_RADIUS * scale)
-        _draw_block(canvas, BLOCK_COLOR, state, scale)
+
+def _empty_table(size: int) -> pygame.Surface:
+    canvas = pygame.Surface((size, size))
+    canvas.fill(BACKGROUND)
+    scale = size / WORLD
+    walls = pygame.Rect(5 * scale, 5 * scale, 501 * scale, 501 * scale)
+    pygame.draw.rect(canvas, WALL_COLOR, walls, max(1, round(4 * scale)))
+    return canvas
 
 
-def _drawing_size(image_size: int) -> int:
-    return image_size * max(1, min(3, 1024 // image_size))
+def _draw_scene(canvas: pygame.Surface, state: State) -> tuple[pygame.Rect, pygame.Rect]:
+    """Draws agent and block; returns the two boxes drawn on."""
+    scale = canvas.get_width() / WORLD
+    agent = pygame.draw.circle(canvas, AGENT_COLOR, (state[0] * scale, state[1] * scale), AGENT_RADIUS * scale)
+    return agent, _draw_block(canvas, BLOCK_COLOR, state)
 
 
-def _draw_block(canvas: pygame.Surface, color: str, state: State, scale: float) -> None:
-    for polygon in block_polygons(state[2], state[3], state[4]):
+def _draw_block(canvas: pygame.Surface, color: str, state: State) -> pygame.Rect:
+    scale = canvas.get_width() / WORLD
+    bar, stem = (
         pygame.draw.polygon(canvas, color, [(x * scale, y * scale) for x, y in polygon])
+        for polygon in block_polygons(*state[2:5].tolist())
+    )
+    return bar.union(stem)
 
 
 def _to_array(canvas: pygame.Surface) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(pygame.surfarray.pixels3d(canvas).swapaxes(0, 1))
-
-
-def block_polygons(x: float, y: float, angle: float) -> tuple[Polygon, Polygon]:
-    """Corners of the T's bar and stem in the world, px."""
-    return place(BAR, x, y, angle), place(STEM, x, y, angle)
-
-
-def distance_to_block(x: float, y: float, block_x: float, block_y: float, angle: float) -> float:
-    """Distance in px from a point to the T, 0 inside."""
-    cos, sin = math.cos(angle), math.sin(angle)
-    local_x = cos * (x - block_x) + sin * (y - block_y)
-    local_y = -sin * (x - block_x) + cos * (y - block_y)
-    bar = math.hypot(max(abs(local_x) - 60.0, 0.0), max(abs(local_y - 15.0) - 15.0, 0.0))
-    stem = math.hypot(max(abs(local_x) - 15.0, 0.0), max(abs(local_y - 75.0) - 45.0, 0.0))
-    return min(bar, stem)
+    width, height = canvas.get_size()
+    return np.frombuffer(pygame.image.tobytes(canvas, "RGB"), np.uint8).reshape(height, width, 3).copy()
 
 
 def position_error(state: State, goal_state: State, first: int = 0) -> float:
@@ -246,11 +247,4 @@ def angle_error(state: State, goal_state: State) -> float:
 
 def coverage(state: State, goal_state: State) -> float:
     """Share of the goal block that the block covers, in [0, 1]; 0 where the goal's state is unknown."""
-    if not position_error(state, goal_state, first=2) < 270.0:  # further apart than two blocks reach, or NaN
-        return 0.0
-    area = sum(
-        overlap_area(part, goal_part)
-        for part in block_polygons(state[2], state[3], state[4])
-        for goal_part in block_polygons(goal_state[2], goal_state[3], goal_state[4])
-    )
-    return min(1.0, area / BLOCK_AREA)
+    return block_coverage(state[2:5].tolist(), goal_state[2:5].tolist())

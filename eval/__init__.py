@@ -8,6 +8,7 @@ from .episode import Decision, Episode, EpisodeRecorder
 from .episode_log import EpisodeLog
 from .evaluate import evaluate, floors, make_env
 from .provenance import fingerprint, run_info
+from .report import markdown_table
 from .results import Summary, save_results, summarize, table, wilson
 from .tasks import PROTOCOLS, Task, TaskSet, make_tasks, shipped
 from .video import Recorder, write_episode
@@ -32,6 +33,7 @@ __all__ = [
     "floors",
     "make_env",
     "make_tasks",
+    "markdown_table",
     "mcnemar",
     "run_info",
     "save_results",

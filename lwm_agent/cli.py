@@ -242,6 +242,16 @@ def compare(
     console.print(table)
 
 
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="results.json files, a row each.")],
+) -> None:
+    """Print several evaluations as one Markdown table."""
+    from .eval import markdown_table
+
+    typer.echo(markdown_table(results))
+
+
 @contextmanager
 def _bar(title: str, unit: str) -> Iterator[Callable[..., None]]:
     """A progress bar with the time left; yields ``update(done, total, text="")``."""

@@ -31,7 +31,7 @@ from .training_state import TrainingState
 
 RECIPES: dict[str, dict[str, Any]] = {
     "base": {"learning_rate": 5e-5, "batch_size": 128, "clip_length": 4, "steps": 100_000},
-    "tiny": {"learning_rate": 6e-4, "batch_size": 96, "clip_length": 6, "steps": 9_000},
+    "tiny": {"learning_rate": 8e-4, "batch_size": 80, "clip_length": 6, "steps": 4_200},
 }
 """Settings of `TrainConfig` by preset; those of `base` are the paper's (appendix D and the released configuration)."""
 
@@ -55,6 +55,7 @@ class TrainConfig:
         clip_norm: largest norm of the gradient.
         precision: Fabric's name for it: "bf16-mixed", "32-true", ...
         validation: share of the episodes held out.
+        log_every: steps between two lines of the log.
         validate_every: steps between two looks at validation data.
         save_every: steps between two saves of the training state.
         seed: source of every random choice.
@@ -68,16 +69,17 @@ class TrainConfig:
     env: str = "pusht"
     preset: str = "tiny"
     model: dict[str, Any] = field(default_factory=dict)
-    steps: int = 9_000
-    batch_size: int = 96
+    steps: int = 4_200
+    batch_size: int = 80
     clip_length: int = 6
-    learning_rate: float = 6e-4
+    learning_rate: float = 8e-4
     weight_decay: float = 1e-3
     warmup: float = 0.03
     clip_norm: float = 1.0
     precision: str = "bf16-mixed"
     validation: float = 0.05
-    validate_every: int = 500
+    log_every: int = 10
+    validate_every: int = 250
     save_every: int = 500
     seed: int = 0
     device: str = "auto"
@@ -145,21 +147,24 @@ def train(
     model, fabric_optimizer = fabric.setup(checkpoint.model, optimizer)
     model.mark_forward_method("loss")
 
-    def draw(step: int) -> Batch:
+    def draw(step: int) -> Clips:
         rng = np.random.default_rng([config.seed, step, fabric.global_rank])
-        return to_batch(windows.sample(config.batch_size // config.num_devices, rng), checkpoint.normalizer)
+        return windows.sample(config.batch_size // config.num_devices, rng)
 
     validated: dict[str, float] = {}
     log = MetricLog(Path(config.out), asdict(config), start, track=config.track, enabled=fabric.is_global_zero)
     with ThreadPoolExecutor(1) as prefetcher, log:
         pending = prefetcher.submit(draw, start)
         for step in range(start, config.steps):
-            batch, pending = pending.result(), prefetcher.submit(draw, step + 1)
+            # Only reads in the other thread: torch's thread pools of two threads get in each other's way.
+            clips, pending = pending.result(), prefetcher.submit(draw, step + 1)
+            batch = fabric.to_device(to_batch(clips, checkpoint.normalizer))
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
-            losses = _step(fabric, model, fabric_optimizer, fabric.to_device(batch), config, step)
+            losses = _step(fabric, model, fabric_optimizer, batch, config, step)
             done = step + 1
-            log.write(done, "train", losses)
+            if done % config.log_every == 0:
+                log.write(done, "train", losses)
             if done % config.validate_every == 0 or done == config.steps:
                 validated = validate(checkpoint, held_out, config.env)
                 log.write(done, "validation", validated)
@@ -188,7 +193,7 @@ def _step(fabric: Fabric, model: Any, optimizer: Any, batch: Batch, config: Trai
         torch.manual_seed(_seed(config.seed, step, fabric.global_rank))
         losses: dict[str, Tensor] = model.loss(batch, directions)
     fabric.backward(losses["loss"])
-    fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm)
+    fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
     optimizer.step()
     optimizer.zero_grad()
     values = {name: float(value.detach()) for name, value in losses.items()}
@@ -286,6 +291,7 @@ def _new_checkpoint(config: TrainConfig, data: Trajectories, episodes: NDArray[n
             f"collect with --image-size {settings['image_size']}, or train with "
             f"--set model.image_size={data.image_size}"
         )
+    normalizer = fit_normalizer(data, episodes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = MODELS["lewm"](**settings)
@@ -293,7 +299,7 @@ def _new_checkpoint(config: TrainConfig, data: Trajectories, episodes: NDArray[n
         name="lewm",
         model_config=settings,
         model=model,
-        normalizer=fit_normalizer(data, episodes),
+        normalizer=normalizer,
         env=config.env,
         env_kwargs={**data.env_kwargs, "image_size": data.image_size} if config.env in ENVS else {},
         training={},
@@ -304,8 +310,8 @@ def fit_normalizer(data: Trajectories, episodes: NDArray[np.int64], num_frames: 
     """Statistics of the training episodes: all of their actions, `num_frames` of their pictures."""
     mean, std = action_statistics(data, episodes)
     low, high = action_range(data, episodes)
-    rows = np.sort(np.random.default_rng(0).choice(data.num_frames, min(num_frames, data.num_frames), replace=False))
-    frames = data.pixels[rows].reshape(-1, 3) / 255.0
+    rows = np.random.default_rng(0).choice(data.num_frames, min(num_frames, data.num_frames), replace=False)
+    frames = data.frames(np.sort(rows)[:, None]).reshape(-1, 3) / 255.0
     return Normalizer(
         pixel_mean=tuple(frames.mean(0)),
         pixel_std=tuple(frames.std(0) + 1e-3),

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 STATE = "training.safetensors"
-EXTENDABLE = ("out", "data", "device", "track", "save_every", "validate_every")
+EXTENDABLE = ("out", "data", "device", "track", "save_every", "validate_every", "log_every")
 """Settings that a resumed training may change: they do not change what is computed."""
 
 

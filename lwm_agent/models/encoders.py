@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -35,29 +32,46 @@ class ViT(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """Cheap convolutional encoder: a stem of stride 4, 3x3 convolutions of stride 2, a hidden layer.
+    """Cheap convolutional encoder for small frames: three convolutions, read out in three ways.
 
-    The flattened map keeps where things are; the hidden layer turns that into what does not depend on it, such as
-    angles.
+    A hidden layer over the flattened last map says roughly where things are, the spatial softmax (arXiv 1504.00702)
+    where exactly, and the means and mean squares of all maps what is seen wherever it is. Without the pooled features
+    and their direct way out, the latents know nothing of a block's angle after thousands of steps.
     """
 
-    def __init__(self, image_size: int, widths: Sequence[int] = (64, 128, 256), hidden: int = 512) -> None:
+    def __init__(self, image_size: int, hidden: int = 512, keypoints: int = 32) -> None:
         super().__init__()
-        stride = 4 * 2 ** (len(widths) - 1)
-        if image_size % stride:
-            raise ValueError(f"image_size={image_size} must be a multiple of {stride} with {len(widths)} stages")
-        self.features = hidden
-        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, 4), nn.GroupNorm(8, widths[0]), nn.ReLU()]
-        for before, after in itertools.pairwise(widths):
-            layers += [nn.Conv2d(before, after, 3, 2, padding=1), nn.GroupNorm(8, after), nn.ReLU()]
-        cells = (image_size // stride) ** 2
-        layers += [nn.Flatten(), nn.Linear(widths[-1] * cells, hidden), nn.LayerNorm(hidden), nn.GELU()]
-        self.layers = nn.Sequential(*layers)
+        if image_size % 16:
+            raise ValueError(f"image_size={image_size} must be a multiple of 16")
+        self.stages = nn.ModuleList([_stage(3, 64, 4, 4, 0), _stage(64, 128, 3, 2, 1), _stage(128, 256, 3, 2, 1)])
+        self.keypoints = nn.ModuleList([nn.Conv2d(64, keypoints, 1), nn.Conv2d(128, keypoints, 1)])
+        sizes = (256 * (image_size // 16) ** 2, 2 * (64 + 128 + 256), 2 * 2 * keypoints)
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
+        self.hidden = nn.Sequential(nn.Linear(sum(sizes), hidden), nn.LayerNorm(hidden), nn.GELU())
+        self.features = hidden + sizes[1] + sizes[2]
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Feature vectors ``(N, hidden)``."""
+        """Feature vectors ``(N, features)``."""
         # channels_last is several times faster for small convolutions in bf16 on a CPU.
-        return self.layers(pixels.contiguous(memory_format=torch.channels_last))
+        maps = [pixels.contiguous(memory_format=torch.channels_last)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        pooled = [moment.mean((2, 3)) for features in maps[1:] for moment in (features, features.square())]
+        places = [_spatial_softmax(find(features)) for find, features in zip(self.keypoints, maps[1:3], strict=True)]
+        views = (maps[3].flatten(1), torch.cat(pooled, dim=1), torch.cat(places, dim=1))
+        flat, pool, place = (norm(view) for norm, view in zip(self.norms, views, strict=True))
+        return torch.cat([self.hidden(torch.cat([flat, pool, place], dim=1)), pool, place], dim=1)
+
+
+def _stage(before: int, after: int, kernel: int, stride: int, padding: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(before, after, kernel, stride, padding), nn.GroupNorm(8, after), nn.ReLU())
+
+
+def _spatial_softmax(maps: Tensor) -> Tensor:
+    """Expected place of each of ``(N, K, h, w)`` maps' mass, ``(N, 2K)``, on axes from -2 to 2."""
+    mass = maps.flatten(2).float().softmax(-1).unflatten(-1, maps.shape[2:])
+    rows, columns = (torch.linspace(-2, 2, size, device=maps.device) for size in maps.shape[2:])
+    return torch.cat([mass.sum(3) @ rows, mass.sum(2) @ columns], dim=1)
 
 
 ENCODERS = {"vit": ViT, "conv": ConvNet}

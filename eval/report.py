@@ -1,0 +1,55 @@
+"""Several results as one Markdown table, such as the one in the README."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+_HEADER = (
+    "| env | protocol | offset | planner | success % | 95 % CI | n | random % | do nothing % | steps | "
+    "plan ms p50 / p95 | rollouts | GFLOP |"
+)
+
+
+def markdown_table(paths: Iterable[str | Path]) -> str:
+    """One row for each ``results.json``, in the order of `paths`; the floors are those on the same tasks.
+
+    Raises:
+        ValueError: a file is not a results.json.
+    """
+    rule = "|" + " --- |" * (_HEADER.count("|") - 1)
+    return "\n".join([_HEADER, rule, *(_row(Path(path)) for path in paths)])
+
+
+def _row(path: Path) -> str:
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+        run, summary, floors = contents["run"], contents["summary"], contents["floors"]
+        cells = [
+            run["tasks"]["env_id"],
+            f"{run['tasks']['protocol']} {run['tasks']['split']}",
+            run["tasks"]["offset_env_steps"],
+            f"[`{run['planner']['name']}`](results/{path.name})",
+            f"**{100 * summary['success']:.1f}**",
+            f"{100 * summary['ci95'][0]:.1f}-{100 * summary['ci95'][1]:.1f}",
+            summary["n"],
+            _percent(floors.get("random")),
+            _percent(floors.get("none")),
+            _number(summary["steps_to_success"], "g"),
+            f"{_number(summary['plan_ms_p50'], '.0f')} / {_number(summary['plan_ms_p95'], '.0f')}",
+            _number(summary["rollouts"] or None, ".0f"),
+            _number(summary["flops"] / 1e9 or None, ".0f"),
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is not a results.json, or is damaged: {error!r}") from error
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _percent(floor: dict[str, Any] | None) -> str:
+    return "-" if floor is None else f"{100 * floor['success']:.1f}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

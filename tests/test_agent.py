@@ -1,0 +1,283 @@
+"""The agent in Gymnasium's and Stable-Baselines3's loops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+
+from lwm_agent import Agent
+from lwm_agent.agent import AgentState
+from lwm_agent.checkpoint import Checkpoint
+from lwm_agent.models import PRESETS, LeWorldModel
+from lwm_agent.normalizer import Normalizer
+from lwm_agent.planners import PLANNERS, Budget, make_planner
+
+ENV = "lwm/PushT-v0"
+MODEL: dict[str, Any] = {
+    **PRESETS["tiny"],
+    "image_size": 32,
+    "latent_size": 8,
+    "width": 16,
+    "head_size": 4,
+    "mlp_size": 16,
+    "depth": 1,
+    "history": 3,
+    "action_size": 2,
+    "frameskip": 5,
+}
+SMALL: dict[str, dict[str, Any]] = {name: {"num_samples": 7, "iterations": 2} for name in PLANNERS}
+SMALL["cem"]["num_elites"] = 3
+
+
+def checkpoint() -> Checkpoint:
+    torch.manual_seed(0)
+    model = LeWorldModel(**MODEL).eval().requires_grad_(False)
+    for parameter in model.predictor.parameters():  # AdaLN-zero starts as a constant: give actions an effect
+        torch.nn.init.normal_(parameter, std=0.3)
+    normalizer = Normalizer(
+        pixel_mean=(0.9, 0.9, 0.9),
+        pixel_std=(0.2, 0.2, 0.2),
+        action_mean=(0.1, 0.0),
+        action_std=(0.4, 0.3),
+        action_low=(-0.8, -1.0),
+        action_high=(0.9, 1.0),
+    )
+    return Checkpoint(
+        name="lewm",
+        model_config=MODEL,
+        model=model,
+        normalizer=normalizer,
+        env="pusht",
+        env_kwargs={"image_size": 32},
+        training={"steps": 1},
+    )
+
+
+def make_agent(planner: str = "cem", **settings: Any) -> Agent:
+    settings = {"device": "cpu", "bf16": False, **settings}
+    return Agent(checkpoint(), make_planner(planner, **SMALL[planner]), **settings)
+
+
+def make_env(**kwargs: Any) -> gym.Env[Any, Any]:
+    return gym.make(ENV, image_size=32, max_episode_steps=12, **kwargs)
+
+
+def observations(count: int) -> dict[str, np.ndarray]:
+    with make_env() as env:
+        seen = [env.reset(seed=seed)[0] for seed in range(count)]
+    return {key: np.stack([observation[key] for observation in seen]) for key in seen[0]}
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_every_planner_acts_in_a_gymnasium_loop(planner: str) -> None:
+    agent = make_agent(planner, deadline_env_steps=12)
+    with make_env() as env:
+        observation, _ = env.reset(seed=0)
+        state, planned, over = None, [], False
+        while not over:
+            action, state = agent.predict(observation, state)
+            assert env.action_space.contains(action)
+            assert (action >= (-0.8, -1.0)).all()
+            assert (action <= (0.9, 1.0)).all()
+            observation, _, terminated, truncated, _ = env.step(action)
+            planned.append(state.decisions[0] is not None)
+            over = terminated or truncated
+    assert planned == [step % 5 == 0 for step in range(12)]
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_it_acts_in_vector_envs_under_each_autoreset_mode(mode: AutoresetMode) -> None:
+    agent = make_agent()
+    envs = gym.make_vec(
+        ENV,
+        num_envs=3,
+        vectorization_mode="sync",
+        image_size=32,
+        max_episode_steps=12,
+        vector_kwargs={"autoreset_mode": mode},
+    )
+    observation, _ = envs.reset(seed=1)
+    state, start = None, np.ones(3, bool)
+    begun = np.zeros(3, int)
+    for _ in range(30):
+        action, state = agent.predict(observation, state, episode_start=start)
+        assert action.shape == (3, 2)
+        begun += start
+        over_before = start if mode == AutoresetMode.NEXT_STEP else np.zeros(3, bool)
+        observation, _, terminated, truncated, _ = envs.step(action)
+        over = terminated | truncated
+        if mode == AutoresetMode.DISABLED and over.any():
+            observation, _ = envs.reset(options={"reset_mask": over})
+        start = over
+        assert all(row.elapsed_env_steps <= 13 for row in state.rows), over_before
+    envs.close()
+    assert (begun >= 3).all()
+
+
+@pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])
+def test_stable_baselines3_evaluates_it(kind: type[DummyVecEnv] | type[SubprocVecEnv]) -> None:
+    envs = kind([make_env, make_env])
+    try:
+        rewards, lengths = evaluate_policy(make_agent(), envs, n_eval_episodes=4, return_episode_rewards=True)  # type: ignore[arg-type]
+    finally:
+        envs.close()
+    assert len(rewards) == 4
+    assert all(1 <= length <= 12 for length in lengths)
+
+
+def test_the_same_seed_acts_the_same_and_another_does_not() -> None:
+    observation = observations(1)
+    first, again, other = (make_agent(seed=seed).predict(observation)[0] for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_random_acting_differs_from_call_to_call() -> None:
+    agent, observation = make_agent(), observations(1)
+    fixed = [agent.predict(observation)[0] for _ in range(2)]
+    drawn = [agent.predict(observation, deterministic=False)[0] for _ in range(2)]
+    assert np.array_equal(*fixed)
+    assert not np.array_equal(*drawn)
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_an_episode_is_acted_the_same_alone_and_in_a_batch(planner: str) -> None:
+    agent, batch = make_agent(planner), observations(4)
+    together, state = agent.predict(batch)
+    for i in (3, 0):
+        alone, lonely = agent.predict({key: value[i] for key, value in batch.items()})
+        assert alone.shape == (2,)
+        assert np.allclose(together[i], alone, atol=1e-4)
+        assert state.decisions[i].cost == pytest.approx(lonely.decisions[0].cost, rel=1e-3)  # type: ignore[union-attr]
+
+
+def test_chunks_bound_memory_and_change_nothing() -> None:
+    batch = observations(3)
+    whole, chunked = (make_agent(max_rollouts=limit).predict(batch)[0] for limit in (10_000, 1))
+    assert np.allclose(whole, chunked, atol=1e-4)
+
+
+def test_an_episode_start_clears_its_own_rows_only() -> None:
+    agent, batch = make_agent(), observations(2)
+    _, state = agent.predict(batch)
+    for _ in range(7):
+        _, state = agent.predict(batch, state, episode_start=[False, False])
+    assert [row.elapsed_env_steps for row in state.rows] == [8, 8]
+    assert [row.frames for row in state.rows] == [2, 2]
+    _, state = agent.predict(batch, state, episode_start=[False, True])
+    assert [row.elapsed_env_steps for row in state.rows] == [9, 1]
+    assert [row.frames for row in state.rows] == [2, 1]
+
+
+def test_a_mixed_batch_acts_as_its_episodes_do_alone() -> None:
+    """Rows of different age plan in groups: no row may see another's history, horizon or random numbers."""
+    agent, batch = make_agent(deadline_env_steps=20), observations(2)
+    first = {key: value[:1] for key, value in batch.items()}
+    _, old = agent.predict(first)
+    for _ in range(4):
+        _, old = agent.predict(first, old)
+    expected_old, _ = agent.predict(first, old)
+    expected_new, _ = agent.predict({key: value[1:] for key, value in batch.items()})
+    stale = AgentState(old.rows * 2, old.decisions * 2)
+    actions, state = agent.predict(batch, stale, episode_start=[False, True])
+    assert np.allclose(actions, np.concatenate([expected_old, expected_new]), atol=1e-4)
+    assert [decision.batch for decision in state.decisions] == [1, 1]  # type: ignore[union-attr]
+
+
+def test_states_can_be_selected() -> None:
+    _, state = make_agent().predict(observations(3))
+    kept = state[np.array([2, 0])]
+    assert len(kept) == 2
+    assert kept.rows == (state.rows[2], state.rows[0])
+
+
+def test_history_is_that_of_the_checkpoint_with_the_actions_really_taken() -> None:
+    agent, batch = make_agent(), observations(1)
+    state, taken = None, []
+    for _ in range(16):
+        action, state = agent.predict(batch, state)
+        taken.append(action[0])
+    belief = state.rows[0].belief  # type: ignore[union-attr]
+    assert belief is not None
+    assert belief.latents.shape == (1, 3, 8)
+    blocks = agent.normalizer.blocks(np.stack(taken[5:15]).reshape(2, 5, 2))
+    assert torch.allclose(belief.actions[0], blocks, atol=1e-5)
+
+
+def test_the_horizon_shrinks_towards_the_deadline() -> None:
+    agent, batch = make_agent(deadline_env_steps=17, horizon=3), observations(1)
+    state, horizons = None, []
+    for _ in range(20):
+        _, state = agent.predict(batch, state)
+        if state.decisions[0] is not None:
+            row = state.rows[0]
+            horizons.append(row.plan.shape[1] + 1)  # type: ignore[union-attr]
+    assert horizons == [3, 3, 2, 1]
+
+
+@pytest.mark.parametrize("replan_every", [1, 2, 3])
+def test_it_replans_when_told(replan_every: int) -> None:
+    agent, batch = make_agent(horizon=3, replan_every=replan_every), observations(1)
+    state, planned = None, []
+    for step in range(31):
+        _, state = agent.predict(batch, state)
+        if state.decisions[0] is not None:
+            planned.append(step)
+    assert planned == list(range(0, 31, 5 * replan_every))
+
+
+def test_budgets_reach_the_planner() -> None:
+    agent = make_agent(budget=Budget(rollouts=8))
+    _, state = agent.predict(observations(1))
+    assert state.decisions[0].rollouts == 7  # type: ignore[union-attr]
+    assert state.decisions[0].flops == 7 * agent.model.rollout_flops(5, 1)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [
+        ({"pixels": np.zeros((32, 32, 3), np.uint8)}, "needs observations"),
+        (np.zeros((32, 32, 3), np.uint8), "needs observations"),
+        ({key: np.zeros((64, 64, 3), np.uint8) for key in ("pixels", "goal")}, r"32-px frames.*image_size=32"),
+        ({key: np.zeros((32, 32, 3), np.float32) for key in ("pixels", "goal")}, "uint8"),
+    ],
+)
+def test_wrong_observations_are_named(observation: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_agent().predict(observation)
+
+
+def test_wrong_states_and_settings_are_named() -> None:
+    agent, batch = make_agent(), observations(2)
+    _, state = agent.predict(batch)
+    with pytest.raises(ValueError, match="2 observations do not fit"):
+        agent.predict(batch, state[[0]])
+    with pytest.raises(ValueError, match="replan_every=6"):
+        make_agent(replan_every=6)
+    with pytest.raises(ValueError, match="deadline_env_steps=0"):
+        make_agent(deadline_env_steps=0)
+    with pytest.raises(ValueError, match=r"device='tpu'.*auto, cpu"):
+        make_agent(device="tpu")
+
+
+def test_it_loads_from_a_folder(tmp_path: Path) -> None:
+    saved = checkpoint()
+    saved.save(tmp_path / "one", "")
+    loaded = Agent.load(tmp_path / "one", make_planner("cem", **SMALL["cem"]), device="cpu", bf16=False)
+    batch = observations(1)
+    assert np.allclose(loaded.predict(batch)[0], make_agent().predict(batch)[0], atol=0.02)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_it_plans_on_cuda(planner: str) -> None:
+    action, _ = make_agent(planner, device="cuda").predict(observations(2))
+    assert action.shape == (2, 2)

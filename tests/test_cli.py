@@ -1,0 +1,127 @@
+"""The command line as a newcomer uses it: collect, train, make tasks, evaluate, compare."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import pytest
+
+from lwm_agent.settings import parse_settings
+
+TRAIN = (
+    "--steps 3 --device cpu --set train.batch_size=4 --set train.clip_length=3 --set model.image_size=32 "
+    "--set model.latent_size=8 --set model.width=16 --set model.head_size=4 --set model.mlp_size=16 --set model.depth=1"
+)
+SEARCH = "--set planner.num_samples=6 --set planner.iterations=2 --device cpu"
+
+
+def run(command: str, cwd: Path, code: int = 0) -> str:
+    """What ``lwm-agent COMMAND`` prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from lwm_agent.cli import main; main()", *command.split()],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == code, output
+    assert "Traceback" not in output, output
+    return " ".join(output.split())
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which data were collected, a model was trained and tasks were made."""
+    work = tmp_path_factory.mktemp("work")
+    run("collect --out data.h5 --episodes 4 --episode-env-steps 40 --image-size 32 --workers 1", work)
+    run(f"train --data data.h5 --out run {TRAIN}", work)
+    run("tasks --out tasks.json --offset 10 --episodes 3 --seed 7", work)
+    return work
+
+
+def results(work: Path, folder: str) -> dict[str, Any]:
+    contents: dict[str, Any] = json.loads((work / folder / "results.json").read_text())
+    return contents
+
+
+@pytest.mark.parametrize("planner", ["cem", "gradient", "random-shooting"])
+def test_eval_writes_results_with_their_floors(work: Path, planner: str) -> None:
+    elites = "--set planner.num_elites=2" if planner == "cem" else ""
+    command = f"eval --planner {planner} --checkpoint run/checkpoint --tasks tasks.json {SEARCH} {elites}"
+    printed = run(f"{command} --output-dir {planner} --video 1", work)
+    contents = results(work, planner)
+    assert contents.keys() == {"run", "summary", "floors", "episodes"}
+    assert contents["floors"].keys() == {"random", "none"}
+    assert [episode["index"] for episode in contents["episodes"]] == [0, 1, 2]
+    assert contents["summary"]["n"] == 3
+    assert contents["summary"]["rollouts"] == (24 if planner == "gradient" else 12)
+    assert contents["run"]["planner"]["agent"]["deadline_env_steps"] == 20
+    assert len(contents["run"]["checkpoint"]) == 64
+    for name in (planner, "random", "none", "95 % CI"):
+        assert name in printed
+    film = iio.imread(work / planner / "videos" / "task-000.mp4")
+    assert film.ndim == 4
+    again = run(f"{command} --output-dir {planner}", work)
+    assert "3 of 3 episodes were there" in again
+    assert results(work, planner)["episodes"] == contents["episodes"]
+
+
+def test_replay_is_the_ceiling_and_compare_pairs_it_with_a_floor(work: Path) -> None:
+    for planner in ("replay", "none"):
+        run(f"eval --planner {planner} --tasks tasks.json --no-floors --output-dir {planner}", work)
+    assert results(work, "replay")["summary"]["success"] == 1.0
+    assert results(work, "none")["summary"]["success"] == 0.0
+    printed = run("compare replay/results.json none/results.json", work)
+    assert "100.0 %" in printed
+    assert "solved by the first only 3" in printed
+
+
+def test_budgets_are_kept(work: Path) -> None:
+    run(f"eval --checkpoint run/checkpoint --tasks tasks.json {SEARCH} --set planner.num_elites=2 --budget-rollouts 7 "
+        "--output-dir budget", work)  # fmt: skip
+    assert results(work, "budget")["summary"]["rollouts"] == 6
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("eval --env tennis", "'tennis' is unknown: choose one of pusht"),
+        (
+            "eval --planner magic",
+            "'magic' is unknown: choose one of cem, gradient, random-shooting, random, none, replay",
+        ),
+        ("eval --planner none --protocol easy", "no tasks 'pusht-easy-test-25' are shipped: choose one of pusht-lewm"),
+        ("eval --checkpoint nowhere", "no checkpoint at 'nowhere'"),
+        ("eval --checkpoint run/checkpoint --set planner.samples=3", "samples"),
+        ("eval --checkpoint run/checkpoint --set samples=3", "write planner.NAME=VALUE, agent.NAME=VALUE"),
+        ("eval --checkpoint run/checkpoint --tasks tasks.json --episodes 9", "there are 3 such tasks"),
+        ("eval --checkpoint run/checkpoint --device tpu", "device='tpu' is unknown: choose one of auto, cpu"),
+        ("eval --tasks data.h5 --planner none", "is not a task file"),
+        ("train --data nowhere.h5 --out other", "nowhere.h5 does not exist"),
+        ("train --data data.h5 --out run", "64-px frames and data.h5 has 32"),
+        ("train --data data.h5 --out other --preset huge", "preset='huge' is unknown: choose one of base, tiny"),
+        ("collect --out data.h5", "exists already"),
+        ("collect --out other.h5 --policy lazy", "policy='lazy' is unknown"),
+        ("compare tasks.json tasks.json", "is not a results.json"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(work: Path, command: str, message: str) -> None:
+    assert message in run(command, work, code=2)
+
+
+def test_settings_are_json_where_they_are() -> None:
+    given = parse_settings(["a.x=3", "a.y=1e-3", "b.z=adam", "b.none=null"], ("a", "b", "c"))
+    assert given == {"a": {"x": 3, "y": 1e-3}, "b": {"z": "adam", "none": None}, "c": {}}
+
+
+@pytest.mark.parametrize("assignment", ["x=3", "a.x", "d.x=3", "a.=3"])
+def test_settings_of_no_group_are_refused(assignment: str) -> None:
+    with pytest.raises(ValueError, match=r"write a\.NAME=VALUE, b\.NAME=VALUE"):
+        parse_settings([assignment], ("a", "b"))

@@ -1,0 +1,198 @@
+"""LeWorldModel: shapes, pairing of latents and actions, losses and presets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lwm_agent.models import MODELS, PRESETS, LeWorldModel
+from lwm_agent.models.encoders import ConvNet, ViT
+from lwm_agent.protocols import Batch, Belief
+
+B, S, T, F, A, L = 2, 3, 5, 4, 7, 6
+SMALL: dict[str, Any] = {
+    **PRESETS["tiny"],
+    "image_size": 32,
+    "latent_size": 24,
+    "width": 40,
+    "head_size": 8,
+    "mlp_size": 48,
+    "depth": 2,
+    "frameskip": F,
+    "history": 3,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "base": {
+        "projector_size": 33,
+        "residual": False,
+        "rollout_weight": 0.0,
+        "inverse_weight": 0.0,
+        "dropout": 0.1,
+        "width": 24,
+    },
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def model(request: pytest.FixtureRequest) -> LeWorldModel:
+    torch.manual_seed(0)
+    model = LeWorldModel(action_size=A, **{**SMALL, **VARIANTS[request.param]})
+    for parameter in model.predictor.parameters():  # AdaLN-zero starts as a constant: give actions an effect
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def frames(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+def blocks(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(*shape, F * A, generator=torch.Generator().manual_seed(seed))
+
+
+def remember(model: LeWorldModel, count: int) -> Belief:
+    """Belief after `count` frames."""
+    belief = model.encode(frames(B, seed=0))
+    for step in range(1, count):
+        belief = model.encode(frames(B, seed=step), blocks(B, seed=10 + step), belief)
+    return belief
+
+
+def test_base_preset_has_the_parameters_of_the_paper() -> None:
+    model = LeWorldModel(action_size=2, **PRESETS["base"])
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(18.03, abs=0.005)
+    assert isinstance(model.encoder, ViT)
+
+
+def test_tiny_preset_is_small() -> None:
+    model = LeWorldModel(action_size=2, **PRESETS["tiny"])
+    assert sum(parameter.numel() for parameter in model.parameters()) < 6e6
+    assert isinstance(model.encoder, ConvNet)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_unknown_arguments_are_refused(name: str) -> None:
+    with pytest.raises(TypeError, match="latnt_size"):
+        MODELS[name](action_size=2, latnt_size=3)
+    with pytest.raises(ValueError, match=r"encoder='cnn'.*vit, conv"):
+        MODELS[name](action_size=2, encoder="cnn")
+
+
+@torch.no_grad()
+def test_a_belief_remembers_the_last_frames_and_the_blocks_between_them(model: LeWorldModel) -> None:
+    for count, kept in ((1, 1), (2, 2), (3, 3), (5, 3)):
+        belief = remember(model, count)
+        assert belief.latents.shape == (B, kept, 24)
+        assert belief.actions.shape == (B, kept - 1, F * A)
+    assert torch.equal(belief.latent, model.encode(frames(B, seed=4)).latent)
+    assert torch.equal(belief.actions[:, -1], blocks(B, seed=14))
+    with pytest.raises(ValueError, match="action block"):
+        model.encode(frames(B), None, belief)
+
+
+@pytest.mark.parametrize("context", [1, 2, 3])
+@torch.no_grad()
+def test_a_rollout_equals_predicting_step_by_step(model: LeWorldModel, context: int) -> None:
+    belief, actions = remember(model, context), blocks(B, S, T)
+    imagined = model.rollout(belief, actions)
+    assert imagined.shape == (B, S, T, 24)
+    for b in range(B):
+        for s in range(S):
+            latents, past = list(belief.latents[b]), list(belief.actions[b])
+            for t in range(T):
+                past.append(actions[b, s, t])
+                window = torch.stack(latents[-3:])[None]
+                modulations = model.predictor.modulations(torch.stack(past[-window.shape[1] :])[None])
+                latents.append(model.predictor(window, modulations)[0, -1])
+            assert torch.allclose(torch.stack(latents[context:]), imagined[b, s], atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_rollout_depends_on_earlier_actions_only(model: LeWorldModel) -> None:
+    belief, actions = remember(model, 2), blocks(B, S, T)
+    changed = actions.clone()
+    changed[:, :, 3] += 1
+    before, after = model.rollout(belief, actions), model.rollout(belief, changed)
+    assert torch.allclose(before[:, :, :3], after[:, :, :3], atol=1e-6)
+    assert (before[:, :, 3:] - after[:, :, 3:]).abs().amin(dim=(2, 3)).min() >= 0
+    assert (before[:, :, 3] - after[:, :, 3]).abs().max() > 1e-3
+
+
+def test_a_rollout_is_differentiable_in_its_actions(model: LeWorldModel) -> None:
+    model.requires_grad_(False)
+    actions = blocks(B, S, T).requires_grad_()
+    model.distance(model.rollout(remember(model, 2), actions), torch.zeros(B, 24))[..., -1].sum().backward()
+    assert actions.grad is not None
+    assert bool((actions.grad.abs().sum(-1) > 0).all())
+
+
+def test_distance_pairs_each_episode_with_its_own_goal(model: LeWorldModel) -> None:
+    latents, goal = torch.randn(S, S, T, 24), torch.randn(S, 24)  # B == S: right-aligned broadcasting would go unseen
+    distance = model.distance(latents, goal)
+    assert distance.shape == (S, S, T)
+    assert torch.allclose(distance[1, 0, 2], (latents[1, 0, 2] - goal[1]).square().mean())
+
+
+def test_losses_reach_every_part_of_the_model(model: LeWorldModel) -> None:
+    model.train()
+    losses = model.loss(Batch(frames(8, L), blocks(8, L - 1)), torch.Generator().manual_seed(0))
+    expected = losses["prediction"] + model.sigreg_weight * losses["sigreg"]
+    optional = {"rollout": model.rollout_weight, "inverse": model.inverse_weight}
+    for name, weight in optional.items():
+        assert (name in losses) == (weight > 0)
+        expected = expected + (weight * losses[name] if weight else 0)
+    assert torch.allclose(losses["loss"], expected)
+    losses["loss"].backward()  # type: ignore[no-untyped-call]
+    idle = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert idle == []
+
+
+def test_training_learns_which_action_led_where() -> None:
+    """A point moves by its action: the right actions must come to predict better than shuffled ones."""
+    torch.manual_seed(0)
+    settings = {**SMALL, "frameskip": 1, "latent_size": 16, "history": 2, "sigreg_directions": 32}
+    model = LeWorldModel(action_size=2, **settings)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+
+    def clips(seed: int, count: int = 48) -> Batch:
+        generator = torch.Generator().manual_seed(seed)
+        actions = torch.rand(count, 3, 2, generator=generator) * 0.5 - 0.25
+        start = torch.rand(count, 1, 2, generator=generator) - 0.5
+        places = torch.cat([start, start + actions.cumsum(1)], dim=1)  # (B, 4, 2)
+        axis = torch.linspace(-1, 1, 32)
+        blob = torch.exp(-20 * (places[..., :1, None] - axis[:, None]) ** 2)
+        blob = blob * torch.exp(-20 * (places[..., 1:, None] - axis) ** 2)
+        return Batch(blob[:, :, None].expand(-1, -1, 3, -1, -1).contiguous() * 4, actions * 7)
+
+    for step in range(120):
+        optimizer.zero_grad()
+        model.loss(clips(step), torch.Generator().manual_seed(step))["loss"].backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    batch = clips(1000, 256)
+    with torch.no_grad():
+        right = model.loss(batch, torch.Generator().manual_seed(0))["prediction"]
+        wrong = model.loss(Batch(batch.pixels, batch.actions.flip(0)), torch.Generator().manual_seed(0))["prediction"]
+    assert float(right) < 0.6 * float(wrong)
+
+
+@pytest.mark.parametrize("context", [1, 2, 3])
+@torch.no_grad()
+def test_counted_flops_are_those_that_torch_counts(model: LeWorldModel, context: int) -> None:
+    belief, actions = remember(model, context), blocks(B, S, T)
+    with FlopCounterMode(display=False) as counter:
+        model.rollout(belief, actions)
+    counted = model.rollout_flops(T, context) * B * S
+    assert counted == pytest.approx(counter.get_total_flops(), rel=0.1)
+
+
+@pytest.mark.cuda
+@torch.no_grad()
+def test_rollout_on_cuda_equals_rollout_on_the_cpu(model: LeWorldModel) -> None:
+    belief, actions = remember(model, 2), blocks(B, S, T)
+    expected = model.rollout(belief, actions)
+    on_cuda = Belief(*(part.cuda() for part in belief))
+    assert torch.allclose(model.cuda().rollout(on_cuda, actions.cuda()).cpu(), expected, atol=1e-3)

@@ -1,0 +1,48 @@
+"""What the README says is what there is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from lwm_agent.checkpoint import checksum
+from lwm_agent.cli import app
+from lwm_agent.eval import markdown_table
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^lwm-agent (.*?)(?:\s+#.*)?$", README, flags=re.MULTILINE)
+
+
+def test_the_results_table_is_that_of_the_results_files() -> None:
+    table = README.split("<!-- results -->\n")[1].split("\n<!-- /results -->")[0]
+    names = re.findall(r"\]\(results/(.*?)\)", table)
+    assert sorted(names) == sorted(path.name for path in (ROOT / "results").glob("*.json"))
+    assert table == markdown_table(ROOT / "results" / name for name in names)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("pusht-*.json")), ids=lambda path: path.stem)
+def test_results_are_those_of_the_shipped_checkpoint(path: Path) -> None:
+    assert f'"checkpoint": "{checksum("pusht-tiny")}"' in path.read_text() or "replay" in path.name
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_exist_with_their_options(command: str) -> None:
+    name, *words = shlex.split(command)
+    options = {option for parameter in get_command(app).commands[name].params for option in parameter.opts}  # type: ignore[attr-defined]
+    assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_the_first_python_example_runs(tmp_path: Path) -> None:
+    example = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)[0]
+    fast = example.replace("deadline_env_steps=100", "deadline_env_steps=10").replace(
+        "max_episode_steps=100", "max_episode_steps=10"
+    )
+    assert fast != example
+    scope: dict[str, object] = {}
+    exec(fast, scope)
+    assert scope["over"]

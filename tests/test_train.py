@@ -1,0 +1,176 @@
+"""Training: it goes on exactly where it stopped, it recalibrates, and it says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lwm_agent.checkpoint import Checkpoint
+from lwm_agent.dataset import Trajectories, Windows, split
+from lwm_agent.train import Progress, TrainConfig, learning_rate_factor, recalibrate_batch_norm, to_batch, train
+from lwm_agent.writer import TrajectoryWriter
+
+MODEL: dict[str, Any] = {
+    "image_size": 32,
+    "latent_size": 8,
+    "width": 16,
+    "head_size": 4,
+    "mlp_size": 16,
+    "depth": 1,
+    "sigreg_directions": 16,
+    "dropout": 0.1,  # so that its random numbers must be resumed too
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Episodes of a bright square that moves by its action."""
+    path = tmp_path_factory.mktemp("data") / "square.h5"
+    rng = np.random.default_rng(0)
+    with TrajectoryWriter(path, env_id="lwm/PushT-v0", env_kwargs={"image_size": 32}) as writer:
+        for _ in range(12):
+            action = rng.uniform(-2, 2, (40, 2)).astype(np.float32)
+            place = np.concatenate([[[14.0, 14.0]], 14 + np.cumsum(action, 0)]).clip(0, 28)
+            pixels = np.zeros((41, 32, 32, 3), np.uint8)
+            for frame, (x, y) in zip(pixels, place.astype(int), strict=True):
+                frame[y : y + 4, x : x + 4] = 255
+            state = np.concatenate([place, place, place[:, :1], place], axis=1)
+            writer.add(pixels, action, state)
+    return str(path)
+
+
+def config(data: str, out: Path, **settings: Any) -> TrainConfig:
+    fixed = {
+        "steps": 6,
+        "batch_size": 8,
+        "clip_length": 4,
+        "validate_every": 3,
+        "save_every": 2,
+        "log_every": 1,
+        "device": "cpu",
+    }
+    model = {**MODEL, **settings.pop("model", {})}
+    return TrainConfig.from_preset("tiny", **{**fixed, "data": data, "out": str(out), "model": model, **settings})
+
+
+def losses(out: Path) -> list[dict[str, float]]:
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if "train/loss" in line]
+
+
+class InterruptError(Exception):
+    pass
+
+
+@pytest.mark.filterwarnings("ignore:the latents are collapsing")
+def test_a_resumed_training_equals_an_uninterrupted_one(data: str, tmp_path: Path) -> None:
+    def stop_after_five(progress: Progress) -> None:
+        if progress.step == 5:  # one step after the last save
+            raise InterruptError
+
+    train(config(data, tmp_path / "whole"))
+    with pytest.raises(InterruptError):
+        train(config(data, tmp_path / "broken"), on_step=stop_after_five)
+    train(config(data, tmp_path / "broken"), resume=True)
+    assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
+    assert [line["step"] for line in losses(tmp_path / "whole")] == [1, 2, 3, 4, 5, 6]
+    whole, broken = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+@pytest.mark.filterwarnings("ignore:the latents are collapsing")
+def test_training_leaves_a_checkpoint_that_says_where_it_comes_from(data: str, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    train(config(data, tmp_path / "run"), on_step=seen.append)
+    assert [progress.step for progress in seen] == [1, 2, 3, 4, 5, 6]
+    checkpoint = Checkpoint.load(tmp_path / "run" / "checkpoint")
+    assert checkpoint.env == "pusht"
+    assert checkpoint.env_kwargs == {"image_size": 32}
+    assert {"r2_agent", "effective_rank", "prediction"} <= checkpoint.training["validation"].keys()
+    assert checkpoint.normalizer.action_std == pytest.approx((2 / 3**0.5,) * 2, rel=0.2)
+    card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()
+    assert "lwm-agent train --env pusht --preset tiny" in card
+    assert "effective_rank" in card
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:the latents are collapsing")
+def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(data: str, tmp_path: Path) -> None:
+    train(config(data, tmp_path / "run", steps=2))
+    with pytest.raises(ValueError, match="holds a training already: resume it"):
+        train(config(data, tmp_path / "run", steps=2))
+    with pytest.raises(ValueError, match=r"other settings: batch_size was 8 and is 4"):
+        train(config(data, tmp_path / "run", steps=2, batch_size=4), resume=True)
+
+
+def test_collapse_is_said_loudly(data: str, tmp_path: Path) -> None:
+    with pytest.warns(RuntimeWarning, match="the latents are collapsing"):
+        train(config(data, tmp_path / "run", model={"sigreg_weight": 0.0}, learning_rate=0.02, steps=30))
+
+
+def test_a_diverging_training_stops(data: str, tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        train(config(data, tmp_path / "run", learning_rate=1e30, warmup=0.0, clip_norm=1e30, steps=30))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": 1.0}, "unknown training settings lr: choose from.*learning_rate"),
+        ({"steps": 0}, "steps=0 must be positive"),
+        ({"clip_length": 1}, "clip_length=1"),
+        ({"batch_size": 9, "num_devices": 2}, "multiple of num_devices"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig.from_preset("tiny", data="x", out="y", **settings)
+
+
+def test_unknown_presets_and_sizes_are_named(data: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"preset='huge'.*base, tiny"):
+        TrainConfig.from_preset("huge", data="x", out="y")
+    with pytest.raises(ValueError, match=r"takes 64-px frames and .* has 32"):
+        train(config(data, tmp_path / "run", model={"image_size": 64}))
+    with pytest.raises(ValueError, match="longest"):
+        train(config(data, tmp_path / "run", clip_length=30))
+
+
+def test_precise_batch_norm_closes_the_gap_between_the_two_modes(data: str, tmp_path: Path) -> None:
+    settings = config(data, tmp_path / "run", steps=8, model={"projector_size": 24, "dropout": 0.0}, learning_rate=3e-3)
+    checkpoint = train(settings)
+    trajectories = Trajectories.open(data)
+    windows = Windows(trajectories, split(12, settings.validation, settings.seed)[0], 4, 5)
+    batch = to_batch(windows.sample(256, np.random.default_rng(0)), checkpoint.normalizer)
+
+    def error(training: bool) -> float:
+        checkpoint.model.train(training)
+        with torch.no_grad():
+            value: torch.Tensor = checkpoint.model.loss(batch, torch.Generator().manual_seed(0))["prediction"]  # type: ignore[operator]
+        return float(value)
+
+    norms = [module for module in checkpoint.model.modules() if isinstance(module, torch.nn.BatchNorm1d)]
+    assert len(norms) == 2
+    recalibrated = error(training=False)
+    truth = error(training=True)  # this moves the running statistics, so it comes second
+    for norm in norms:
+        norm.reset_running_stats()
+    assert recalibrated == pytest.approx(truth, rel=0.25)
+    assert abs(error(training=False) - truth) > 4 * abs(recalibrated - truth)
+    recalibrate_batch_norm(checkpoint, windows, settings)
+    assert error(training=False) == pytest.approx(truth, rel=0.25)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
+    factors = [learning_rate_factor(step, 100, 0.1) for step in range(100)]
+    assert factors[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert factors[10] == 1.0
+    assert factors[55] == pytest.approx(0.5)
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert 0 < factors[-1] < 0.001
