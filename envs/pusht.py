@@ -92,7 +92,7 @@ class PushTEnv(GoalImageEnv):
         self._block.center_of_gravity = CENTER_OF_GRAVITY
         table = pymunk.Body(body_type=pymunk.Body.STATIC)
         corners = [(5, 506), (5, 5), (506, 5), (506, 506), (5, 506)]
-        self._contents = (
+        self._contents: tuple[pymunk.Body | pymunk.Shape, ...] = (
             *(self._agent, self._block, table),
             *(pymunk.Segment(table, a, b, 2) for a, b in itertools.pairwise(corners)),
             pymunk.Circle(self._agent, AGENT_RADIUS),

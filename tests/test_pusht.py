@@ -221,10 +221,11 @@ def test_observations_show_the_table(image_size: int) -> None:
     env = PushTEnv(image_size=image_size)
     observation, _ = env.reset(options={"state": at(), "goal_state": at(block_x=346.0)})
     assert env.observation_space.contains(observation)
-    for name, block_x in (("pixels", 256.0), ("goal", 346.0)):
-        for x, y, color in ((100, 420, (65, 105, 225)), (block_x, 271, (119, 136, 153)), (256, 60, (255, 255, 255))):
-            row, column = int(y * image_size / 512), int(x * image_size / 512)
-            assert tuple(observation[name][row, column]) == color
+    white, blue, gray = (255, 255, 255), (65, 105, 225), (119, 136, 153)
+    for name, block_x in (("pixels", 256), ("goal", 346)):
+        for x, y, color in ((256, 60, white), (100, 420, blue), (block_x, 271, gray)):
+            pixel = observation[name][y * image_size // 512, x * image_size // 512]
+            np.testing.assert_allclose(pixel, color, atol=3)  # smoothing rounds down
 
 
 @pytest.mark.parametrize("image_size", [16, 64, 224, 512])

@@ -35,7 +35,7 @@ class ConvNet(nn.Module):
     """Cheap convolutional encoder for small frames: three convolutions, read out in three ways.
 
     A hidden layer over the flattened last map says roughly where things are, the spatial softmax (arXiv 1504.00702)
-    where exactly, and the means and mean squares of all maps what is seen wherever it is. Without the pooled features
+    where exactly, and the means and mean squares of the last two what is seen wherever it is. Without the pooled features
     and their direct way out, the latents know nothing of a block's angle after thousands of steps.
     """
 
@@ -45,7 +45,7 @@ class ConvNet(nn.Module):
             raise ValueError(f"image_size={image_size} must be a multiple of 16")
         self.stages = nn.ModuleList([_stage(3, 64, 4, 4, 0), _stage(64, 128, 3, 2, 1), _stage(128, 256, 3, 2, 1)])
         self.keypoints = nn.ModuleList([nn.Conv2d(64, keypoints, 1), nn.Conv2d(128, keypoints, 1)])
-        sizes = (256 * (image_size // 16) ** 2, 2 * (64 + 128 + 256), 2 * 2 * keypoints)
+        sizes = (256 * (image_size // 16) ** 2, 2 * (128 + 256), 2 * 2 * keypoints)
         self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
         self.hidden = nn.Sequential(nn.Linear(sum(sizes), hidden), nn.LayerNorm(hidden), nn.GELU())
         self.features = hidden + sizes[1] + sizes[2]
@@ -56,7 +56,7 @@ class ConvNet(nn.Module):
         maps = [pixels.contiguous(memory_format=torch.channels_last)]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
-        pooled = [moment.mean((2, 3)) for features in maps[1:] for moment in (features, features.square())]
+        pooled = [moment.mean((2, 3)) for features in maps[2:] for moment in (features, features.square())]
         places = [_spatial_softmax(find(features)) for find, features in zip(self.keypoints, maps[1:3], strict=True)]
         views = (maps[3].flatten(1), torch.cat(pooled, dim=1), torch.cat(places, dim=1))
         flat, pool, place = (norm(view) for norm, view in zip(self.norms, views, strict=True))
