@@ -106,7 +106,7 @@ class Agent:
         *,
         cost: str = "best-step",
         horizon: int = 5,
-        replan_every: int = 1,
+        replan_every: int = 2,
         deadline_env_steps: int | None = None,
         budget: Budget | None = None,
         seed: int = 0,

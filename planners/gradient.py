@@ -33,8 +33,8 @@ class Gradient:
         noise_correlation: correlation of the noise of successive environment steps, in the starts.
     """
 
-    num_samples: int = 32
-    iterations: int = 30
+    num_samples: int = 16
+    iterations: int = 20
     lr: float = 0.1
     optimizer: str = "adam"
     noise_correlation: float = 0.7

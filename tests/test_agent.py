@@ -62,7 +62,7 @@ def checkpoint() -> Checkpoint:
 
 
 def make_agent(planner: str = "cem", **settings: Any) -> Agent:
-    settings = {"device": "cpu", "bf16": False, **settings}
+    settings = {"device": "cpu", "bf16": False, "replan_every": 1, **settings}
     return Agent(checkpoint(), make_planner(planner, **SMALL[planner]), **settings)
 
 

@@ -35,8 +35,8 @@ class ConvNet(nn.Module):
     """Cheap convolutional encoder for small frames: three convolutions, read out in three ways.
 
     A hidden layer over the flattened last map says roughly where things are, the spatial softmax (arXiv 1504.00702)
-    where exactly, and the means and mean squares of the last two what is seen wherever it is. Without the pooled features
-    and their direct way out, the latents know nothing of a block's angle after thousands of steps.
+    where exactly, and the means and mean squares of the last two what is seen wherever it is. The pooled features
+    have a direct way out because a block's angle, which they hold early, is otherwise lost for thousands of steps.
     """
 
     def __init__(self, image_size: int, hidden: int = 512, keypoints: int = 32) -> None:
