@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def test_every_planner_acts_in_a_gymnasium_loop(planner: str) -> None:
         while not over:
             action, state = agent.predict(observation, state)
             assert env.action_space.contains(action)
-            assert (action >= (-0.8, -1.0)).all()
-            assert (action <= (0.9, 1.0)).all()
+            assert (action >= np.array((-0.8, -1.0), np.float32)).all()
+            assert (action <= np.array((0.9, 1.0), np.float32)).all()
             observation, _, terminated, truncated, _ = env.step(action)
             planned.append(state.decisions[0] is not None)
             over = terminated or truncated
@@ -124,7 +125,9 @@ def test_it_acts_in_vector_envs_under_each_autoreset_mode(mode: AutoresetMode) -
 
 @pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])
 def test_stable_baselines3_evaluates_it(kind: type[DummyVecEnv] | type[SubprocVecEnv]) -> None:
-    envs = kind([make_env, make_env])
+    # Not make_env: worker processes cannot import this file.
+    make = partial(gym.make, f"lwm_agent:{ENV}", image_size=32, max_episode_steps=12)
+    envs = kind([make, make])
     try:
         rewards, lengths = evaluate_policy(make_agent(), envs, n_eval_episodes=4, return_episode_rewards=True)  # type: ignore[arg-type]
     finally:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from lwm_agent.models.sigreg import NULL_VALUE, epps_pulley, sigreg
 
@@ -74,23 +73,31 @@ def test_each_time_step_is_a_sample_of_its_own() -> None:
     assert score(steps) < 2 * NULL_VALUE < together
 
 
-def test_the_statistic_is_summed_over_processes() -> None:
-    samples = gaussian(24, 5) * 1.5
-    expected = float(sigreg(samples, 32, torch.Generator().manual_seed(0)))
-    with mp.get_context("spawn").Manager() as manager:
-        scores = manager.dict()
-        mp.spawn(_worker, args=(samples, scores), nprocs=2)
-        assert [scores[rank] for rank in range(2)] == pytest.approx([expected, expected], rel=1e-5)
-    assert not math.isnan(expected)
+WORKER = """
+import sys
+import torch
+import torch.distributed as dist
+from lwm_agent.models.sigreg import sigreg
+
+rank, store = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+samples = 1.5 * torch.randn(24, 5, generator=torch.Generator().manual_seed(0))
+part = samples.chunk(2)[rank].requires_grad_()
+value = sigreg(part, 32, torch.Generator().manual_seed(0))
+value.backward()
+assert (part.grad != 0).any()
+print(float(value.detach()))
+dist.destroy_process_group()
+"""
 
 
-def _worker(rank: int, samples: torch.Tensor, scores: dict[int, float]) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29517")
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    part = samples.chunk(2)[rank].requires_grad_()
-    value = sigreg(part, 32, torch.Generator().manual_seed(0))
-    value.backward()  # type: ignore[no-untyped-call]
-    assert part.grad is not None
-    assert bool((part.grad != 0).any())
-    scores[rank] = float(value.detach())
-    dist.destroy_process_group()
+def test_the_statistic_is_summed_over_processes(tmp_path: Path) -> None:
+    expected = float(sigreg(1.5 * gaussian(24, 5), 32, torch.Generator().manual_seed(0)))
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    scores = [float(worker.communicate(timeout=120)[0]) for worker in workers]
+    assert scores == pytest.approx([expected, expected], rel=1e-5)
