@@ -23,7 +23,7 @@ test: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 # One results.json a row of the README's table; an interrupted run goes on where it stopped.
-RESULTS := cem-25 gradient-25 replay-25
+RESULTS := cem-25 gradient-25 random-shooting-25 replay-25
 results: $(addprefix results/pusht-,$(addsuffix .json,$(RESULTS)))
 
 results/pusht-%.json: | $(VENV)/.run

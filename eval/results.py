@@ -132,7 +132,7 @@ def table(rows: Mapping[str, Summary], title: str | None = None) -> Table:
             f"{100 * row.ci95[0]:.1f}-{100 * row.ci95[1]:.1f}",
             str(row.n),
             _cell(row.steps_to_success, "g"),
-            f"{_cell(row.plan_ms_p50, '.1f')} / {_cell(row.plan_ms_p95, '.1f')}",
+            f"{_cell(row.plan_ms_p50, '.3g')} / {_cell(row.plan_ms_p95, '.3g')}",
             _cell(row.rollouts or None, ".0f"),
             _cell(row.flops / 1e9 or None, ".3g"),
         )
