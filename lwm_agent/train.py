@@ -173,7 +173,6 @@ def train(
             if on_step is not None:
                 on_step(Progress(done, losses, validated))
     recalibrate_batch_norm(checkpoint, windows, config)
-    validated = validated if start < config.steps else {}
     facts = {
         "validation": validated or validate(checkpoint, held_out, config.env),
         "seconds": time.perf_counter() - began,
