@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium as gym
 
@@ -18,6 +19,7 @@ class EnvSpec:
         policies: scripted data policies, name to ``module:class``; each is built with a NumPy generator.
         probes: what privileged state the training monitors read out, name to columns of ``info["state"]``;
             columns called ``angle`` are read out as sine and cosine.
+        blind: arguments with which it is fastest, for those who never look at its pictures.
     """
 
     env_id: str
@@ -25,6 +27,7 @@ class EnvSpec:
     max_episode_steps: int
     policies: dict[str, str]
     probes: dict[str, tuple[int, ...]]
+    blind: dict[str, Any]
 
 
 ENVS = {
@@ -34,6 +37,18 @@ ENVS = {
         max_episode_steps=300,
         policies={"play": "lwm_agent.envs.pusht_play:PlayPolicy"},
         probes={"agent": (0, 1), "block": (2, 3), "angle": (4,)},
+        blind={"image_size": 16},
+    ),
+    "cube": EnvSpec(
+        env_id="lwm/Cube-v0",
+        entry_point="lwm_agent.envs.cube:CubeEnv",
+        max_episode_steps=200,
+        policies={
+            "play": "lwm_agent.envs.cube_play:PlayPolicy",
+            "noisy": "lwm_agent.envs.cube_play:NoisyPolicy",
+        },
+        probes={"cube": (14, 15, 16), "arm": (0, 1, 2, 3, 4, 5), "gripper": (6,)},
+        blind={"image_size": 16, "fidelity": "blank"},
     ),
 }
 

@@ -186,8 +186,8 @@ def make_tasks(
     """
     spec = _checked_spec(env, offset, protocol)
     tasks: list[Task] = []
-    # Nothing here looks at pictures: the smallest are the fastest.
-    with gym.make(spec.env_id, image_size=16, terminate_on_success=False, disable_env_checker=True) as player:
+    # Nothing here looks at pictures.
+    with gym.make(spec.env_id, **spec.blind, terminate_on_success=False, disable_env_checker=True) as player:
         simulator = cast(GoalImageEnv, player.unwrapped)
         for episode in range(MAX_TRIES * episodes):
             task = _cut_window(player, env, offset, np.random.SeedSequence([seed, episode, HELD_OUT]))

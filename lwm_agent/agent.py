@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,68 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .agent_state import AgentState, Decision, Row, concatenate, episode_starts, groups, select
 from .checkpoint import Checkpoint
-from .device import fast_bf16, keep_freed_memory, resolve_device
+from .device import autocast, fast_bf16, keep_freed_memory, resolve_device
+from .imagination import Imagination
 from .planners import Budget, make_cost, make_planner, plan
-from .protocols import Belief, Objective, Planner, Problem
+from .proposal import make_proposal
+from .protocols import Belief, Planner, Problem
 
 Observation = dict[str, NDArray[np.uint8]]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What one planning call decided for one episode, and what it took.
-
-    Attributes:
-        cost: planning cost of the chosen plan.
-        trace: best cost after each iteration.
-        rollouts: candidate rollouts spent on this episode; one with a gradient counts twice.
-        flops: floating-point operations spent on this episode.
-        seconds: wall time of the whole planning call, encoding excluded.
-        batch: episodes planned in that call.
-    """
-
-    cost: float
-    trace: tuple[float, ...]
-    rollouts: int
-    flops: float
-    seconds: float
-    batch: int
-
-
-@dataclass(frozen=True)
-class Row:
-    """What the agent remembers of one episode. Tensors have a batch axis of 1."""
-
-    seed: int
-    goal: Tensor  # (1, *Z)
-    belief: Belief | None = None
-    block: Tensor | None = None  # (1, F*A): the action block under way
-    queue: tuple[NDArray[np.float32], ...] = ()  # env_actions of that block still to be taken
-    plan: Tensor | None = None  # (1, T, F*A): blocks planned after it
-    committed: int = 0  # of these, how many are taken before planning again
-    elapsed_env_steps: int = 0
-    num_plans: int = 0
-
-    @property
-    def frames(self) -> int:
-        """H, frames remembered so far."""
-        return 0 if self.belief is None else self.belief.latents.shape[1]
-
-
-@dataclass(frozen=True)
-class AgentState:
-    """State of the agent for a batch of environments; ``state[indices]`` keeps some of them."""
-
-    rows: tuple[Row, ...]
-    decisions: tuple[Decision | None, ...]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, indices: Iterable[int]) -> AgentState:
-        indices = list(indices)
-        return AgentState(tuple(self.rows[i] for i in indices), tuple(self.decisions[i] for i in indices))
 
 
 class Agent:
@@ -89,6 +35,10 @@ class Agent:
         checkpoint: the world model and its units.
         planner: a planner, or the name of one in `PLANNERS`.
         cost: name in `COSTS`: how the distances along a rollout become one cost.
+        proposal: what a plan starts from: "actor", what the checkpoint's actor would do; "none", what is left of the
+            last plan; "auto", the actor if there is one.
+        num_proposals: P, futures that the actor imagines, the first from its mean actions, the others from random ones.
+        proposal_std: standard deviation of the first candidates around the best proposal, normalised.
         horizon: T, blocks that a plan looks ahead.
         replan_every: blocks taken before planning again.
         deadline_env_steps: length of an episode, if it is known: plans then never look beyond it.
@@ -105,6 +55,9 @@ class Agent:
         planner: Planner | str = "cem",
         *,
         cost: str = "best-step",
+        proposal: str = "auto",
+        num_proposals: int = 16,
+        proposal_std: float = 0.5,
         horizon: int = 5,
         replan_every: int = 2,
         deadline_env_steps: int | None = None,
@@ -132,6 +85,13 @@ class Agent:
         self.seed = seed
         self.bf16 = fast_bf16(self.device) if bf16 is None else bf16
         self.max_rollouts = max_rollouts
+        self.proposal = make_proposal(proposal, checkpoint, num_proposals, self.device, self.bf16)
+        self.proposal_std = proposal_std
+        if self.proposal is None and getattr(self.planner, "needs_proposal", False):
+            raise ValueError(
+                f"{type(self.planner).__name__} needs a learned proposal: train one with `lwm-agent train-heads`, and "
+                "leave agent.proposal at 'auto'"
+            )
         self.frameskip: int = self.model.frameskip
         self._low, self._high = self.normalizer.bounds(self.frameskip, self.device)
         self._calls = 0
@@ -148,6 +108,9 @@ class Agent:
         """What decides the agent's actions beside checkpoint, planner and budget, in JSON types."""
         return {
             "cost": self.cost_name,
+            "proposal": None if self.proposal is None else "actor",
+            "num_proposals": 0 if self.proposal is None else self.proposal.num_proposals,
+            "proposal_std": None if self.proposal is None else self.proposal_std,
             "horizon": self.horizon,
             "replan_every": self.replan_every,
             "deadline_env_steps": self.deadline_env_steps,
@@ -173,15 +136,15 @@ class Agent:
             deterministic: False draws fresh random numbers at each episode start.
         """
         pixels, goal, single = self._batch(observation)
-        starts = _episode_starts(len(pixels), state, episode_start)
+        starts = episode_starts(len(pixels), state, episode_start)
         rows: list[Any] = list(state.rows) if state is not None else [None] * len(pixels)
         self._begin(rows, np.flatnonzero(starts), pixels, goal, deterministic)
         decisions: list[Decision | None] = [None] * len(rows)
         due = [i for i, row in enumerate(rows) if not row.queue]
-        for group in _groups(due, lambda i: rows[i].frames):
+        for group in groups(due, lambda i: rows[i].frames):
             self._see(rows, group, pixels)
         to_plan = [i for i in due if rows[i].committed == 0]
-        for group in _groups(to_plan, lambda i: (rows[i].frames, self._horizon(rows[i]))):
+        for group in groups(to_plan, lambda i: (rows[i].frames, self._horizon(rows[i]))):
             self._plan(rows, group, decisions)
         for i in due:
             rows[i] = self._next_block(rows[i])
@@ -229,37 +192,46 @@ class Agent:
         if beliefs[0] is None:
             belief = self._encode(pixels[group])
         else:
-            belief = self._encode(pixels[group], torch.cat(blocks), _concatenate(beliefs))  # type: ignore[arg-type]
+            belief = self._encode(pixels[group], torch.cat(blocks), concatenate(beliefs))  # type: ignore[arg-type]
         for place, i in enumerate(group):
-            rows[i] = replace(rows[i], belief=_slice(belief, place, place + 1))
+            rows[i] = replace(rows[i], belief=select(belief, slice(place, place + 1)))
 
     def _encode(self, pixels: NDArray[np.uint8], block: Tensor | None = None, belief: Belief | None = None) -> Belief:
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), autocast(self.device, self.bf16):
             encoded: Belief = self.model.encode(self.normalizer.pixels(pixels, self.device), block, belief)
         return encoded
 
+    def _blocks_left(self, row: Row) -> float:
+        """Blocks until the deadline, at least one; infinitely many without a deadline."""
+        if self.deadline_env_steps is None:
+            return math.inf
+        return max(1, math.ceil((self.deadline_env_steps - row.elapsed_env_steps) / self.frameskip))
+
     def _horizon(self, row: Row) -> int:
         """Blocks to look ahead: never beyond the deadline, where nothing that happens counts any more."""
-        if self.deadline_env_steps is None:
-            return self.horizon
-        left = math.ceil((self.deadline_env_steps - row.elapsed_env_steps) / self.frameskip)
-        return min(self.horizon, max(1, left))
+        return int(min(self.horizon, self._blocks_left(row)))
 
     def _plan(self, rows: list[Row], group: list[int], decisions: list[Decision | None]) -> None:
         """Plans for the episodes of `group` in one call; they share horizon and length of history."""
-        belief = _concatenate([rows[i].belief for i in group])  # type: ignore[misc]
+        belief = concatenate([rows[i].belief for i in group])  # type: ignore[misc]
         goal = torch.cat([rows[i].goal for i in group])
         horizon = self._horizon(rows[group[0]])
         init = torch.cat([self._warm_start(rows[i], horizon) for i in group])
+        imagination = Imagination(self.model, belief, goal, self.cost, self.bf16, self.max_rollouts)
         problem = Problem(
-            objective=self._objective(belief, goal),
+            objective=imagination.objective,
             init=init,
             scale=torch.ones_like(init),
             low=self._low,
             high=self._high,
             generators=[self._generator(rows[i]) for i in group],
             action_size=self.normalizer.action_size,
+            dynamics=imagination,
         )
+        if self.proposal is not None:
+            deadline = torch.tensor([self._blocks_left(rows[i]) for i in group], device=self.device)
+            propose = partial(self.proposal, belief, goal, deadline, problem)
+            problem = replace(problem, scale=self.proposal_std * problem.scale, propose=propose)
         flops = self.model.rollout_flops(horizon, belief.latents.shape[1])
         result = plan(self.planner, problem, self.budget, flops)
         costs, traces = result.cost.tolist(), result.trace.T.tolist()
@@ -286,57 +258,9 @@ class Agent:
         seed = zlib.crc32(row.num_plans.to_bytes(8, "little"), row.seed)
         return torch.Generator(self.device).manual_seed(seed)
 
-    def _objective(self, belief: Belief, goal: Tensor) -> Objective:
-        """Planning cost of candidates ``(B, S, T, F*A)``, imagined in chunks of whole episodes."""
-
-        def objective(actions: Tensor) -> Tensor:
-            chunk = max(1, self.max_rollouts // actions.shape[1])
-            costs = []
-            for first in range(0, len(actions), chunk):
-                part = slice(first, first + chunk)
-                with self._autocast():
-                    latents = self.model.rollout(_slice(belief, part.start, part.stop), actions[part])
-                costs.append(self.cost(self.model.distance(latents, goal[part])))
-            return torch.cat(costs)
-
-        return objective
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
-
     def _next_block(self, row: Row) -> Row:
         """Moves the first planned block into the queue of environment actions."""
         assert row.plan is not None
         block = row.plan[:, 0]
         env_actions = self.normalizer.env_actions(block)[0]  # (F, A)
         return replace(row, block=block, queue=tuple(env_actions), plan=row.plan[:, 1:], committed=row.committed - 1)
-
-
-def _episode_starts(
-    num: int, state: AgentState | None, episode_start: NDArray[np.bool_] | Sequence[bool] | None
-) -> NDArray[np.bool_]:
-    """Where an episode starts: everywhere without a state, nowhere if `episode_start` is not given."""
-    if state is None:
-        return np.ones(num, bool)
-    starts = np.zeros(num, bool) if episode_start is None else np.atleast_1d(np.asarray(episode_start, bool))
-    if len(state) != num or starts.shape != (num,):
-        raise ValueError(
-            f"{num} observations do not fit a state of {len(state)} and an episode_start of {starts.shape}"
-        )
-    return starts
-
-
-def _groups(indices: Iterable[int], key: Callable[[int], Any]) -> list[list[int]]:
-    """`indices` in groups of equal key, so that each group has one tensor shape."""
-    groups: dict[Any, list[int]] = defaultdict(list)
-    for index in indices:
-        groups[key(index)].append(index)
-    return list(groups.values())
-
-
-def _concatenate(beliefs: Sequence[Belief]) -> Belief:
-    return Belief(*(torch.cat(parts) for parts in zip(*beliefs, strict=True)))
-
-
-def _slice(belief: Belief, start: int, stop: int) -> Belief:
-    return Belief(*(part[start:stop] for part in belief))

@@ -1,4 +1,7 @@
-"""Checkpoints: a folder with config.json, model.safetensors and README.md, all that planning needs and no pickle."""
+"""Checkpoints: a folder with config.json, model.safetensors and README.md, all that planning needs and no pickle.
+
+What was learned on top of the world model, its heads, lies beside it in heads.safetensors.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .models import MODELS
+from .models import MODELS, Heads
 from .normalizer import Normalizer
 
 FORMAT = 1
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, HEADS, CARD = "config.json", "model.safetensors", "heads.safetensors", "README.md"
 ZOO = Path(__file__).parent / "zoo"
 
 
@@ -40,6 +43,7 @@ class Checkpoint:
         env: name of the environment on the command line, or a Gymnasium id.
         env_kwargs: arguments of the environment that produced the data (image size, control mode...).
         training: how it was trained and what it reached on validation data, for the model card.
+        heads: what was learned on its latents, if anything was.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Checkpoint:
     env: str
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    heads: Heads | None = None
 
     def save(self, folder: Path | str, card: str) -> None:
         """Writes the folder atomically: what was there before is replaced only when the new one is complete.
@@ -59,12 +64,9 @@ class Checkpoint:
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        parameters = dict(self.model.named_parameters())
-        weights = {
-            name: (tensor.half() if name in parameters else tensor).detach().cpu().contiguous()
-            for name, tensor in self.model.state_dict().items()
-        }
-        save_file(weights, partial / WEIGHTS)
+        _save_weights(self.model, partial / WEIGHTS)
+        if self.heads is not None:
+            _save_weights(self.heads, partial / HEADS)
         config = {
             "format": FORMAT,
             "model": self.name,
@@ -73,6 +75,7 @@ class Checkpoint:
             "env": self.env,
             "env_kwargs": self.env_kwargs,
             "training": self.training,
+            "heads": None if self.heads is None else self.heads.settings,
         }
         (partial / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
         (partial / CARD).write_text(card)
@@ -93,13 +96,17 @@ class Checkpoint:
         try:
             model = MODELS[name](**config["model_config"])
             normalizer = Normalizer.from_config(config["normalizer"])
+            heads = Heads(**config["heads"]) if config.get("heads") else None
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{folder / CONFIG} does not describe a {name} model: {error}") from error
         _load_weights(model, folder / WEIGHTS)
+        if heads is not None:
+            _load_weights(heads, folder / HEADS)
         return cls(
             name=name,
             model_config=config["model_config"],
             model=model.to(device).eval().requires_grad_(False),
+            heads=None if heads is None else heads.to(device).eval().requires_grad_(False),
             normalizer=normalizer,
             env=config["env"],
             env_kwargs=config["env_kwargs"],
@@ -127,8 +134,9 @@ def checksum(path_or_name: Path | str) -> str:
     """SHA-256 of a checkpoint's configuration and weights, which results are stamped with."""
     folder = find(path_or_name)
     digest = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS):
-        digest.update((folder / name).read_bytes())
+    for name in (CONFIG, WEIGHTS, HEADS):
+        if (folder / name).exists():
+            digest.update((folder / name).read_bytes())
     return digest.hexdigest()
 
 
@@ -160,6 +168,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _save_weights(module: nn.Module, path: Path) -> None:
+    parameters = dict(module.named_parameters())
+    weights = {
+        name: (tensor.half() if name in parameters else tensor).detach().cpu().contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+    save_file(weights, path)
+
+
 def _load_weights(model: nn.Module, path: Path) -> None:
     try:
         weights = load_file(path)
@@ -174,5 +191,5 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         if weights[name].shape != expected[name].shape
     ]
     if problems:
-        raise CheckpointError(f"{path} does not fit the model of {CONFIG}: {'; '.join(sorted(problems)[:5])}")
+        raise CheckpointError(f"{path} does not fit what {CONFIG} describes: {'; '.join(sorted(problems)[:5])}")
     model.load_state_dict(weights)

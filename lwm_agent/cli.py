@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from . import __version__
@@ -18,6 +28,11 @@ from .envs import ENVS
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console()
 
+# Not read off the registry: that would import torch for every --help.
+PLANNER_HELP = (
+    "cem, icem, mppi, predictive-sampling, random-shooting, gradient, sgd, lbfgs, grasp, two in a row (cem+gradient); "
+    "guided and actor, with a learned proposal; or random, none, replay."
+)
 # typer reads annotations at run time on Python 3.10 too, hence Optional.
 EnvOption = Annotated[str, typer.Option(help=f"Environment: {', '.join(ENVS)}.")]
 SeedOption = Annotated[int, typer.Option(help="Source of every random choice.")]
@@ -53,17 +68,19 @@ def _root(
 def collect(
     out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
     env: Annotated[str, typer.Option(help=f"{', '.join(ENVS)}, or any Gymnasium id that renders rgb_array.")] = "pusht",
-    policy: Annotated[str, typer.Option(help="play (scripted) or random.")] = "play",
+    policy: Annotated[str, typer.Option(help="play or noisy (scripted; noisy: cube only), or random.")] = "play",
     episodes: Annotated[int, typer.Option(help="Episodes to record.")] = 1000,
     episode_env_steps: Annotated[int, typer.Option(help="Environment steps of an episode.")] = 150,
     seed: SeedOption = 0,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     image_size: Annotated[int, typer.Option(help="Side of the frames, px.")] = 64,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    settings: SetOption = None,
 ) -> None:
-    """Record episodes of an environment into an HDF5 file. Interrupted? The same command resumes."""
+    """Record episodes of an environment. Interrupted? The same command resumes. [dim]--set env.NAME=VALUE[/]"""
     from .collect import CollectConfig
     from .collect import collect as run
+    from .settings import parse_settings
 
     config = CollectConfig(
         out=out,
@@ -74,6 +91,7 @@ def collect(
         seed=seed,
         workers=workers,
         image_size=image_size,
+        env_kwargs=parse_settings(settings or [], ("env",))["env"],
         overwrite=overwrite,
     )
     with _bar("collecting", "episodes") as update:
@@ -124,17 +142,45 @@ def train(
             update(step.step, config.steps, losses)
 
         checkpoint = run(config, resume=resume, on_step=show)
-    table = Table(title="validation", box=None)
-    for name, value in checkpoint.training["validation"].items():
-        table.add_row(name, f"{value:.4f}")
-    console.print(table)
+    _show_metrics(checkpoint.training["validation"])
     console.print(f"wrote {out / 'checkpoint'}; try `lwm-agent eval --env {env} --checkpoint {out / 'checkpoint'}`")
+
+
+@app.command("train-heads")
+def train_heads(
+    checkpoint: Annotated[str, typer.Option(help="Folder of a trained world model, or a name.")],
+    data: Annotated[Path, typer.Option(help="HDF5 file of trajectories.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the checkpoint with heads (default: the same).")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimisation steps (default: 8000).")] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    settings: SetOption = None,
+) -> None:
+    """Train an actor and a temporal distance on a world model's latents. [dim]--set heads.NAME=VALUE[/]"""
+    from .settings import parse_settings
+    from .train_heads import HeadsConfig
+    from .train_heads import train_heads as run
+
+    given = parse_settings(settings or [], ("heads",))
+    config = HeadsConfig(
+        checkpoint=checkpoint,
+        data=str(data),
+        out=None if out is None else str(out),
+        seed=seed,
+        device=device,
+        **({} if steps is None else {"steps": steps}),
+        **given["heads"],
+    )
+    with _bars() as update:
+        trained = run(config, update)
+    _show_metrics(trained.training["heads"]["validation"])
+    console.print(f"wrote the heads into {out or checkpoint}; planners now start from the actor's proposal")
 
 
 @app.command("eval")
 def evaluate(
     env: EnvOption = "pusht",
-    planner: Annotated[str, typer.Option(help="cem, gradient, random-shooting; or random, none, replay.")] = "cem",
+    planner: Annotated[str, typer.Option(help=PLANNER_HELP)] = "cem",
     checkpoint: Annotated[str | None, typer.Option(help="Folder or name (default: the package's own).")] = None,
     protocol: Annotated[
         str, typer.Option(help="strict, or lewm-paper (50 tasks, unfiltered, CEM 300 x 30).")
@@ -252,16 +298,49 @@ def report(
     typer.echo(markdown_table(results))
 
 
+@app.command()
+def doctor() -> None:
+    """Say what works on this machine, and what to do about what does not. Ends with 1 if anything is wrong."""
+    from .doctor import checks
+
+    table = Table("", "found", "what to do", box=None)
+    healthy = True
+    with console.status("looking"):
+        for check in checks():
+            mark = "[green]ok[/]" if check.remedy is None else "[red]problem[/]"
+            table.add_row(f"{mark} {check.name}", escape(check.found), escape(check.remedy or ""))
+            healthy = healthy and check.remedy is None
+    console.print(table)
+    raise typer.Exit(0 if healthy else 1)
+
+
+def _show_metrics(metrics: Mapping[str, float]) -> None:
+    table = Table(title="validation", box=None)
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4f}")
+    console.print(table)
+
+
 @contextmanager
 def _bar(title: str, unit: str) -> Iterator[Callable[..., None]]:
     """A progress bar with the time left; yields ``update(done, total, text="")``."""
+    with _bars(unit) as update:
+        update(title, 0, None)
+        yield partial(update, title)
+
+
+@contextmanager
+def _bars(unit: str = "") -> Iterator[Callable[..., None]]:
+    """A progress bar for each task as it comes; yields ``update(title, done, total, text="")``."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     with Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=console
     ) as progress:
-        bar = progress.add_task(title, total=None, text="")
+        bars: dict[str, TaskID] = {}
 
-        def update(done: int, total: int, text: str = "") -> None:
-            progress.update(bar, completed=done, total=total, text=text)
+        def update(title: str, done: int, total: int | None, text: str = "") -> None:
+            if title not in bars:
+                bars[title] = progress.add_task(title, total=total, text="")
+            progress.update(bars[title], completed=done, total=total, text=text)
 
         yield update

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 
@@ -42,6 +44,11 @@ def keep_freed_memory() -> None:
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 2**28)
     mallopt(mmap_threshold, 2**30)
+
+
+def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[Any]:
+    """Matrix products in bfloat16 on `device`, if `bf16`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
 def fast_bf16(device: torch.device) -> bool:

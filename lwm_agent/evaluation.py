@@ -41,7 +41,7 @@ BASELINES: dict[str, Callable[[gym.spaces.Box, int], Policy]] = {
 """Policies without a model: two floors and the ceiling."""
 
 PAPER_SETTINGS: dict[str, dict[str, Any]] = {
-    "agent": {"cost": "terminal", "replan_every": 5, "horizon": 5, "deadline_env_steps": None},
+    "agent": {"cost": "terminal", "proposal": "none", "replan_every": 5, "horizon": 5, "deadline_env_steps": None},
     "cem": {"num_samples": 300, "num_elites": 30, "iterations": 30, "noise_correlation": 0.0, "keep_best": False},
 }
 """How the LeWorldModel paper (arXiv 2603.19312, appendix D) plans: whole plans, CEM with independent noise."""
@@ -53,7 +53,7 @@ class EvalConfig:
 
     Attributes:
         env: name in `ENVS`.
-        planner: name in `PLANNERS` or in `BASELINES`.
+        planner: name in `PLANNERS` or in `BASELINES`, or two of the former joined by a plus.
         checkpoint: folder or name; None takes the one of the environment that ships with the package.
         protocol: "strict" or "lewm-paper", which also sets agent and CEM as in the paper.
         split: "test" or "val".
@@ -94,9 +94,10 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if self.env not in ENVS:
             raise ValueError(f"--env {self.env!r} is unknown: choose one of {', '.join(ENVS)}")
-        if self.planner not in (*PLANNERS, *BASELINES):
+        if self.planner not in BASELINES and not set(self.planner.split("+")) <= PLANNERS.keys():
             raise ValueError(
-                f"--planner {self.planner!r} is unknown: choose one of {', '.join((*PLANNERS, *BASELINES))}"
+                f"--planner {self.planner!r} is unknown: choose one of {', '.join((*PLANNERS, *BASELINES))}, "
+                "or two planners in a row, such as cem+gradient"
             )
         if self.episodes is not None and self.episodes < 1:
             raise ValueError(f"--episodes {self.episodes} must be at least 1")
@@ -141,8 +142,8 @@ def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None
         recorder=recorder,
     )
     episodes = [log.episodes[index] for index in range(len(task_set.tasks))]
-    # Floors see no pictures: the smallest are the fastest.
-    below = floors(task_set, seed=config.seed, env_kwargs={"image_size": 16}) if config.with_floors else {}
+    # Floors see no pictures.
+    below = floors(task_set, seed=config.seed, env_kwargs=ENVS[config.env].blind) if config.with_floors else {}
     summary = save_results(config.output_dir, run, episodes, below)
     summaries = {config.planner: summary, **{name: summarize(rows) for name, rows in below.items()}}
     return Report(summaries, task_set, num_resumed)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -28,7 +30,7 @@ action, state = agent.predict(observation)
 | | |
 |---|---|
 | data | `{data}`, {frames:,} frames |
-| steps | {steps:,} of {batch_size} clips x {clip_length} frames, seed {seed}, {precision} |
+| steps | {steps:,} of {batch_size} clips x {clip_length} frames, seed {seed}, {precision}{changes} |
 | time | {minutes:.0f} minutes |
 | hardware | {hardware} |
 
@@ -36,8 +38,17 @@ Command: `{command}`
 
 Validation (held-out episodes):
 
-| metric | value |
-|---|---|
+{validation}
+"""
+
+_HEADS = """
+## Heads
+
+An actor and a temporal distance on the frozen latents: {steps:,} steps of {batch_size} pairs of frames, {minutes:.0f}
+minutes.
+
+Command: `{command}`
+
 {validation}
 """
 
@@ -46,8 +57,7 @@ def model_card(checkpoint: Checkpoint) -> str:
     """Markdown that says what the checkpoint is, where it comes from and what it reached on validation data."""
     training = checkpoint.training
     overrides = "".join(f" --set model.{key}={value}" for key, value in training["model"].items())
-    rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in training["validation"].items())
-    return _TEMPLATE.format(
+    card = _TEMPLATE.format(
         title=f"{checkpoint.name} / {training['preset']} / {checkpoint.env}",
         env=checkpoint.env,
         name=checkpoint.name,
@@ -56,6 +66,23 @@ def model_card(checkpoint: Checkpoint) -> str:
         hardware=f"{os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}",
         command=f"lwm-agent train --env {checkpoint.env} --preset {training['preset']} --data {training['data']} "
         f"--steps {training['steps']} --seed {training['seed']}{overrides}",
-        validation=rows,
+        changes="".join(f"; resumed: {change}" for change in training["changes"]),
+        validation=_table(training["validation"]),
         **{key: training[key] for key in ("data", "frames", "steps", "batch_size", "clip_length", "seed", "precision")},
     )
+    return card if checkpoint.heads is None else card + _heads(training["heads"])
+
+
+def _heads(training: Mapping[str, Any]) -> str:
+    return _HEADS.format(
+        minutes=training["seconds"] / 60,
+        command=f"lwm-agent train-heads --checkpoint {training['checkpoint']} --data {training['data']} "
+        f"--steps {training['steps']} --seed {training['seed']}",
+        validation=_table(training["validation"]),
+        **{key: training[key] for key in ("steps", "batch_size")},
+    )
+
+
+def _table(metrics: Mapping[str, float]) -> str:
+    rows = (f"| {name} | {value:.4g} |" for name, value in metrics.items())
+    return "\n".join(("| metric | value |", "|---|---|", *rows))

@@ -53,6 +53,31 @@ class Batch(NamedTuple):
     state: Tensor | None = None  # (B, L, state size): privileged, for monitors and probes only
 
 
+class Dynamics(Protocol):
+    """A world model with its own latents in the open, for planners that treat latents as variables beside actions."""
+
+    @property
+    def start(self) -> Tensor:
+        """Latent of the present, ``(B, *Z)``."""
+        ...
+
+    @property
+    def goal(self) -> Tensor:
+        """Latent of the goal, ``(B, *Z)``."""
+        ...
+
+    def rollout(self, actions: Tensor) -> Tensor:
+        """Latents ``(B, S, T, *Z)`` after each block of `actions` ``(B, S, T, F*A)``, taken in order from `start`."""
+        ...
+
+    def step(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """Latents ``(B, S, T, *Z)`` one block after `latents` ``(B, S, T, *Z)``, each by its own block of `actions`.
+
+        The T steps do not follow each other: they are independent, and taken in parallel. Differentiable in `actions`.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Problem:
     """One planning problem for B episodes.
@@ -65,6 +90,8 @@ class Problem:
         high: upper bound of an action block, ``(F*A,)``.
         generators: one random generator an episode, so that its plan does not depend on its batch.
         action_size: A, from which planners know the order of environment steps inside a block.
+        dynamics: the model behind the objective, for the planners that need it; None where there is none.
+        propose: imagines learned first guesses ``(B, P, T, F*A)`` inside the bounds, the best of which replaces `init`.
     """
 
     objective: Objective
@@ -74,6 +101,8 @@ class Problem:
     high: Tensor
     generators: Sequence[torch.Generator]
     action_size: int
+    dynamics: Dynamics | None = None
+    propose: Callable[[], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +135,10 @@ class WorldModel(Protocol):
 
     def encode(self, pixels: Tensor, action: Tensor | None = None, belief: Belief | None = None) -> Belief:
         """Belief after a frame ``(B, C, h, w)`` reached from `belief` by the block `action` ``(B, F*A)``."""
+        ...
+
+    def advance(self, belief: Belief, action: Tensor) -> Belief:
+        """Belief after imagining the block `action` ``(B, F*A)``."""
         ...
 
     def rollout(self, belief: Belief, actions: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -122,12 +121,12 @@ def train(
     """Trains, and leaves a checkpoint in ``config.out``.
 
     A resumed training goes on exactly where it stopped: batches, directions and dropout are functions of seed and step.
+    Resumed with another number of `steps`, it follows the schedule of these from there on, and the model card says so.
 
     Raises:
         ValueError: a run is there already and `resume` is False, or it was begun with other settings.
         FloatingPointError: the loss is not finite any more.
     """
-    began = time.perf_counter()
     keep_freed_memory()
     fabric = Fabric(
         accelerator=resolve_device(config.device).type,
@@ -141,7 +140,7 @@ def train(
     frameskip: int = checkpoint.model.frameskip  # type: ignore[assignment]
     windows = Windows(trajectories, training, config.clip_length, frameskip)
     held_out = Windows(trajectories, validation, config.clip_length, frameskip)
-    optimizer = torch.optim.AdamW(checkpoint.model.parameters(), lr=0.0, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(checkpoint.model.parameters(), lr=0.0, weight_decay=config.weight_decay, fused=True)
     state = TrainingState(Path(config.out), checkpoint.model, optimizer, asdict(config))
     start = state.load() if resume else state.begin()
     model, fabric_optimizer = fabric.setup(checkpoint.model, optimizer)
@@ -173,11 +172,8 @@ def train(
             if on_step is not None:
                 on_step(Progress(done, losses, validated))
     recalibrate_batch_norm(checkpoint, windows, config)
-    facts = {
-        "validation": validated or validate(checkpoint, held_out, config.env),
-        "seconds": time.perf_counter() - began,
-    }
-    checkpoint.training.update(asdict(config), frames=trajectories.num_frames, **facts)
+    facts = {"validation": validate(checkpoint, held_out, config.env), "seconds": state.seconds}
+    checkpoint.training.update(asdict(config), frames=trajectories.num_frames, changes=state.changes, **facts)
     if fabric.is_global_zero:
         checkpoint.save(Path(config.out) / "checkpoint", model_card(checkpoint))
     return checkpoint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 STATE = "training.safetensors"
-EXTENDABLE = ("out", "data", "device", "track", "save_every", "validate_every", "log_every")
+FREE = ("out", "data", "device", "track", "save_every", "validate_every", "log_every")
 """Settings that a resumed training may change: they do not change what is computed."""
+RECORDED = ("steps",)
+"""Settings that it may change too, to train longer or to end sooner, but not without a record."""
 
 
 class TrainingState:
@@ -30,6 +33,13 @@ class TrainingState:
     def __init__(self, folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, settings: dict[str, Any]) -> None:
         self._path, self._model, self._optimizer = folder / STATE, model, optimizer
         self._settings = json.loads(json.dumps(settings))
+        self.changes: list[str] = []  # what resumed trainings changed, in words, for the model card
+        self._began, self._spent_before = time.perf_counter(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on this training so far, before interruptions too."""
+        return self._spent_before + time.perf_counter() - self._began
 
     def begin(self) -> int:
         """Starts a new run at step 0; an error if one is there."""
@@ -48,7 +58,8 @@ class TrainingState:
                 tensors[f"optimizer/{name}/{key}"] = value
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         partial = self._path.with_suffix(".partial")
-        save_file(tensors, partial, {"step": str(step), "settings": json.dumps(self._settings)})
+        facts = {"step": step, "settings": self._settings, "changes": self.changes, "seconds": self.seconds}
+        save_file(tensors, partial, {name: json.dumps(value) for name, value in facts.items()})
         os.replace(partial, self._path)
 
     def load(self) -> int:
@@ -56,8 +67,10 @@ class TrainingState:
         if not self._path.exists():
             return self.begin()
         with safe_open(self._path, framework="pt") as file:
-            metadata = file.metadata()
-            self._check(json.loads(metadata["settings"]))
+            facts = {name: json.loads(value) for name, value in file.metadata().items()}
+            step: int = facts["step"]
+            self._spent_before = facts.get("seconds", 0.0)
+            self.changes = facts.get("changes", []) + self._compare(facts["settings"], step)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         prefix = "model/"
         self._model.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
@@ -65,13 +78,13 @@ class TrainingState:
             start = f"optimizer/{name}/"
             moments = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
             self._optimizer.state[parameter].update(moments)
-        return int(metadata["step"])
+        return step
 
-    def _check(self, saved: dict[str, Any]) -> None:
-        changed = [
-            f"{name} was {saved.get(name)!r} and is {value!r}"
-            for name, value in self._settings.items()
-            if name not in EXTENDABLE and saved.get(name) != value
-        ]
-        if changed:
-            raise ValueError(f"cannot resume {self._path.parent} with other settings: {'; '.join(changed)}")
+    def _compare(self, saved: dict[str, Any], step: int) -> list[str]:
+        """What differs from the saved settings, in words; an error if it may not."""
+        differing = [name for name in self._settings if name not in FREE and saved.get(name) != self._settings[name]]
+        changed = {name: f"{name} was {saved.get(name)!r} and is {self._settings[name]!r}" for name in differing}
+        refused = [text for name, text in changed.items() if name not in RECORDED]
+        if refused:
+            raise ValueError(f"cannot resume {self._path.parent} with other settings: {'; '.join(refused)}")
+        return [f"from step {step}, {text}" for text in changed.values()]

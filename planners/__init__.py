@@ -2,34 +2,92 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
 from lwm_agent.protocols import Planner
 
 from .base import Budget, plan
-from .cem import CEM
+from .cem import CEM, GuidedCEM
+from .chain import Chain
 from .costs import COSTS, make_cost
-from .gradient import Gradient
+from .gradient import SGD, Gradient
+from .grasp import GRASP
+from .icem import ICEM
+from .incumbent import Incumbent
+from .lbfgs import LBFGS
+from .mppi import MPPI
+from .predictive_sampling import PredictiveSampling
 from .random_shooting import RandomShooting
 
-__all__ = ["CEM", "COSTS", "PLANNERS", "Budget", "Gradient", "RandomShooting", "make_cost", "make_planner", "plan"]
+__all__ = [
+    "CEM",
+    "COSTS",
+    "GRASP",
+    "ICEM",
+    "LBFGS",
+    "MPPI",
+    "PLANNERS",
+    "SGD",
+    "Budget",
+    "Chain",
+    "Gradient",
+    "GuidedCEM",
+    "Incumbent",
+    "PredictiveSampling",
+    "RandomShooting",
+    "make_cost",
+    "make_planner",
+    "plan",
+]
 
-PLANNERS: dict[str, type[Any]] = {"cem": CEM, "gradient": Gradient, "random-shooting": RandomShooting}
+PLANNERS: dict[str, type[Any]] = {
+    "actor": Incumbent,
+    "cem": CEM,
+    "gradient": Gradient,
+    "grasp": GRASP,
+    "guided": GuidedCEM,
+    "icem": ICEM,
+    "lbfgs": LBFGS,
+    "mppi": MPPI,
+    "predictive-sampling": PredictiveSampling,
+    "random-shooting": RandomShooting,
+    "sgd": SGD,
+}
 
 
 def make_planner(name: str, **settings: Any) -> Planner:
     """The planner called `name`, with the given settings and the defaults of its class for the others.
 
+    Two names joined by a plus, ``cem+gradient``, are a `Chain` of both. Its parts are set by ``first.num_samples`` or
+    ``second.lr``; as the second may again be a chain, so may ``second.first.lr``.
+
     Raises:
         ValueError: unknown name, unknown setting, or a value out of range.
         TypeError: a value of the wrong type.
     """
+    first, plus, second = name.partition("+")
+    if plus:
+        return _make_chain(first, second, settings)
     if name not in PLANNERS:
-        raise ValueError(f"unknown planner {name!r}, choose one of {sorted(PLANNERS)}")
-    known = [item.name for item in fields(PLANNERS[name])]
-    unknown = sorted(settings.keys() - set(known))
-    if unknown:
-        raise ValueError(f"unknown settings {unknown} of planner {name!r}, which takes {known}")
+        raise ValueError(f"unknown planner {name!r}, choose one of {sorted(PLANNERS)}, or two of them joined by '+'")
+    _refuse_unknown(name, settings, [item.name for item in fields(PLANNERS[name])])
     planner: Planner = PLANNERS[name](**settings)
     return planner
+
+
+def _make_chain(first: str, second: str, settings: dict[str, Any]) -> Chain:
+    parts = ("first.", "second.")
+    of_parts = [
+        {key.removeprefix(part): value for key, value in settings.items() if key.startswith(part)} for part in parts
+    ]
+    own = {key: value for key, value in settings.items() if not key.startswith(parts)}
+    _refuse_unknown(f"{first}+{second}", own, ["spread", "first.NAME", "second.NAME"])
+    return Chain(first=make_planner(first, **of_parts[0]), second=make_planner(second, **of_parts[1]), **own)
+
+
+def _refuse_unknown(planner: str, names: Iterable[str], known: list[str]) -> None:
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise ValueError(f"unknown settings {unknown} of planner {planner!r}, which takes {known}")

@@ -1,32 +1,18 @@
-"""What all planners share: the budget, the meter that enforces it, the planning loop, and how candidates are drawn."""
+"""What all planners share: the budget, the meter that enforces it, and the planning loop."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from time import perf_counter
-from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
-from lwm_agent.protocols import Objective, Plan, Planner, Problem
+from lwm_agent.protocols import Dynamics, Objective, Plan, Planner, Problem
 
-
-def check_types(settings: Any) -> None:
-    """Raises TypeError where a field of a dataclass is not of its annotated type; an int may stand for a float."""
-    hints = get_type_hints(type(settings))
-    for item in fields(settings):
-        value, kind = getattr(settings, item.name), hints[item.name]
-        accepted = kind | int if float in (kind, *get_args(kind)) else kind
-        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-            raise TypeError(f"{type(settings).__name__}: {item.name} must be {item.type}, got {value!r}")
-
-
-def check_value(settings: Any, name: str, valid: bool, rule: str) -> None:
-    """Raises ValueError that names the field, the rule that it breaks and its value, unless `valid`."""
-    if not valid:
-        raise ValueError(f"{type(settings).__name__}: {name} must be {rule}, got {getattr(settings, name)!r}")
+from .checks import check_types, check_value
+from .sampling import select_best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +54,7 @@ class Meter:
     flops_per_rollout: float = 0.0
     rollouts: int = field(default=0, init=False)
     start: float = field(init=False)
+    has_plan: bool = field(default=False, init=False)  # until then, the clock stops nothing
 
     def __post_init__(self) -> None:
         self.start = perf_counter()
@@ -81,8 +68,7 @@ class Meter:
 
     def __call__(self, actions: Tensor) -> Tensor:
         """Costs ``(B, S)`` of `actions` ``(B, S, T, F*A)``; a cost that is not a number counts as infinite."""
-        # Weights are frozen, so the backward pass goes through activations only: about one more forward pass.
-        self._spend(actions.shape[1] * (2 if actions.requires_grad else 1), actions.device)
+        self.spend(actions)
         costs = self.objective(actions)
         if costs.shape != actions.shape[:2]:
             raise ValueError(f"objective must return (B, S) = {tuple(actions.shape[:2])}, got {tuple(costs.shape)}")
@@ -90,19 +76,49 @@ class Meter:
             raise ValueError("objective has no gradient: evaluate it without no_grad or detach, or use another planner")
         return costs.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
-    def _spend(self, rollouts: int, device: torch.device) -> None:
-        total = self.rollouts + rollouts
+    def spend(self, actions: Tensor) -> None:
+        """Charges one rollout for each of the candidates `actions` ``(B, S, T, F*A)``, two where a gradient is due."""
+        # Weights are frozen, so the backward pass goes through activations only: about one more forward pass.
+        total = self.rollouts + actions.shape[1] * (2 if actions.requires_grad else 1)
         needs = {"rollouts": total, "flops": total * self.flops_per_rollout}
         for unit, needed in needs.items():
             limit = getattr(self.budget, unit)
             if limit is not None and needed > limit:
                 raise OutOfBudget(f"Budget({unit}={limit}) is too small, {needed} {unit} an episode are needed")
-        if self.budget.seconds is not None and self.rollouts > 0:
-            if device.type == "cuda":  # kernels run asynchronously: without this, the clock measures their launch
-                torch.cuda.synchronize(device)
+        if self.budget.seconds is not None and self.has_plan:
+            if actions.device.type == "cuda":  # kernels run asynchronously: the clock would measure their launch only
+                torch.cuda.synchronize(actions.device)
             if perf_counter() - self.start >= self.budget.seconds:
                 raise OutOfBudget(f"Budget(seconds={self.budget.seconds}) is spent")
         self.rollouts = total
+
+
+@dataclass(frozen=True)
+class MeteredDynamics:
+    """Dynamics that charge a meter: T steps of a candidate, whether or not they follow each other, are a rollout."""
+
+    dynamics: Dynamics
+    meter: Meter
+
+    @property
+    def start(self) -> Tensor:
+        """Latent of the present, ``(B, *Z)``."""
+        return self.dynamics.start
+
+    @property
+    def goal(self) -> Tensor:
+        """Latent of the goal, ``(B, *Z)``."""
+        return self.dynamics.goal
+
+    def rollout(self, actions: Tensor) -> Tensor:
+        """Latents ``(B, S, T, *Z)`` after each block of `actions` ``(B, S, T, F*A)``."""
+        self.meter.spend(actions)
+        return self.dynamics.rollout(actions)
+
+    def step(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """Latents ``(B, S, T, *Z)`` one block after `latents` ``(B, S, T, *Z)``."""
+        self.meter.spend(actions)
+        return self.dynamics.step(latents, actions)
 
 
 @torch.no_grad()
@@ -117,25 +133,36 @@ def plan(planner: Planner, problem: Problem, budget: Budget = UNLIMITED, flops_p
     """
     check_problem(problem)
     meter = Meter(problem.objective, budget, flops_per_rollout)
-    best_actions = problem.init
-    best_cost = problem.init.new_full(problem.init.shape[:1], torch.inf)
+    dynamics = None if problem.dynamics is None else MeteredDynamics(problem.dynamics, meter)
+    metered = replace(problem, objective=meter, dynamics=dynamics)
+    best = nothing_yet(problem)
     trace: list[Tensor] = []
     iterations = min(planner.iterations, budget.iterations or planner.iterations)
     try:
-        for actions, cost in islice(planner.improve(replace(problem, objective=meter)), iterations):
-            better = cost < best_cost
-            best_actions = torch.where(better[:, None, None], actions, best_actions)
-            best_cost = torch.where(better, cost, best_cost)
-            trace.append(best_cost)
+        if problem.propose is not None:
+            metered = replace(metered, init=best_proposal(problem.propose(), meter))
+        for found in islice(planner.improve(metered), iterations):
+            best = better(best, found)
+            trace.append(best[1])
+            meter.has_plan = True
     except OutOfBudget as stop:
         if not trace:
             advice = "lower num_samples or raise the budget"
             raise ValueError(f"{stop} for one iteration of {type(planner).__name__}: {advice}") from None
-    lost = best_cost.isposinf().nonzero().flatten().tolist()
+    actions, cost = best
+    lost = cost.isposinf().nonzero().flatten().tolist()
     if lost:
         raise ValueError(f"no candidate of episodes {lost} has a finite cost: check the world model and its inputs")
     seconds = perf_counter() - meter.start
-    return Plan(best_actions, best_cost, torch.stack(trace), meter.rollouts, meter.flops, seconds)
+    return Plan(actions, cost, torch.stack(trace), meter.rollouts, meter.flops, seconds)
+
+
+def best_proposal(proposals: Tensor, meter: Meter) -> Tensor:
+    """The cheapest ``(B, T, F*A)`` of `proposals` ``(B, P, T, F*A)``: each costs a rollout to imagine, one to rate."""
+    meter.spend(proposals)
+    if proposals.shape[1] == 1:
+        return proposals[:, 0]
+    return select_best(proposals, meter(proposals))[0]
 
 
 def check_problem(problem: Problem) -> None:
@@ -154,41 +181,12 @@ def check_problem(problem: Problem) -> None:
         raise ValueError(f"Problem.generators must be one for each of {batch} episodes, got {len(problem.generators)}")
 
 
-def sample_noise(problem: Problem, num_samples: int, correlation: float) -> Tensor:
-    """Standard normal noise ``(B, S, T, F*A)``, correlated over environment steps: AR(1) of coefficient `correlation`.
-
-    Independent noise moves an agent like a random walk, which stays near its start; correlated noise keeps a direction
-    (iCEM, arXiv 2008.06389). Steps inside a block and across its borders are treated alike.
-    """
-    init = problem.init
-    _, horizon, block = init.shape
-    env_steps = torch.arange(horizon * block // problem.action_size, device=init.device)
-    lag = (env_steps[:, None] - env_steps).clamp_min(0)
-    # Cholesky factor of the correlation matrix c^|i-j|, in closed form.
-    factor = (correlation ** lag.to(init.dtype)).tril()
-    factor[:, 1:] *= (1 - correlation**2) ** 0.5
-    shape = (num_samples, problem.action_size, len(env_steps))
-    # One product an episode, so that its rounding does not depend on the batch either.
-    noise = [
-        torch.randn(shape, generator=generator, device=init.device, dtype=init.dtype) @ factor.T  # (S, A, T*F)
-        for generator in problem.generators
-    ]
-    return torch.stack(noise).transpose(2, 3).reshape(-1, num_samples, horizon, block)
+def nothing_yet(problem: Problem) -> tuple[Tensor, Tensor]:
+    """The first guess ``(B, T, F*A)`` at an infinite cost ``(B,)``, which any candidate beats."""
+    return problem.init, problem.init.new_full(problem.init.shape[:1], torch.inf)
 
 
-def sample_actions(problem: Problem, mean: Tensor, std: Tensor, num_samples: int, correlation: float) -> Tensor:
-    """Candidates ``(B, S, T, F*A)`` inside the bounds around `mean` ``(B, T, F*A)``; candidate 0 is `mean` itself."""
-    noise = sample_noise(problem, num_samples, correlation)
-    noise[:, 0] = 0
-    return clamp(mean[:, None] + std[:, None] * noise, problem)
-
-
-def clamp(actions: Tensor, problem: Problem) -> Tensor:
-    """`actions` ``(..., F*A)``, moved inside the bounds."""
-    return actions.clamp(problem.low, problem.high)
-
-
-def select_best(candidates: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
-    """The cheapest of `candidates` ``(B, S, T, F*A)`` by `costs` ``(B, S)``: ``(B, T, F*A)`` and its cost ``(B,)``."""
-    cost, index = costs.min(dim=1)
-    return candidates.take_along_dim(index[:, None, None, None], dim=1).squeeze(1), cost
+def better(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The cheaper of two plans ``(B, T, F*A)`` with their costs ``(B,)``, episode by episode; the old one if equal."""
+    wins = new[1] < old[1]
+    return torch.where(wins[:, None, None], new[0], old[0]), torch.where(wins, new[1], old[1])

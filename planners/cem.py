@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lwm_agent.protocols import Problem
 
-from .base import check_types, check_value, clamp, sample_actions
+from .checks import check_elites, check_settings, check_value
+from .sampling import clamp, refit, sample_actions, select_elites
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +38,9 @@ class CEM:
     keep_best: bool = True
 
     def __post_init__(self) -> None:
-        check_types(self)
+        check_settings(self)
         check_value(self, "num_samples", self.num_samples >= 2, "at least 2 (the mean and the kept best)")
-        check_value(
-            self, "num_elites", 1 <= self.num_elites <= self.num_samples, f"1 to num_samples = {self.num_samples}"
-        )
-        check_value(self, "iterations", self.iterations >= 1, "at least 1")
-        check_value(self, "noise_correlation", 0 <= self.noise_correlation < 1, "in [0, 1)")
-        check_value(self, "momentum", 0 <= self.momentum < 1, "in [0, 1)")
-        check_value(self, "min_std", self.min_std >= 0, "at least 0")
+        check_elites(self)
 
     def improve(self, problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the best candidate ``(B, T, F*A)`` of each iteration and its cost ``(B,)``."""
@@ -54,10 +49,18 @@ class CEM:
             candidates = sample_actions(problem, mean, std, self.num_samples, self.noise_correlation)
             if self.keep_best:
                 candidates[:, 1] = best
-            costs, index = problem.objective(candidates).topk(self.num_elites, dim=1, largest=False)
-            elites = candidates.take_along_dim(index[:, :, None, None], dim=1)  # (B, K, T, F*A)
+            elites, costs = select_elites(candidates, problem.objective(candidates), self.num_elites)
             best = elites[:, 0]
-            mean = self.momentum * mean + (1 - self.momentum) * elites.mean(dim=1)
-            std = self.momentum * std + (1 - self.momentum) * elites.std(dim=1, correction=0)
-            std = std.clamp_min(self.min_std)
+            mean, std = refit(elites, mean, std, self.momentum, self.min_std)
             yield best, costs[:, 0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidedCEM(CEM):
+    """`CEM` in the small, for the neighbourhood of a learned proposal: a sixth of the candidates."""
+
+    needs_proposal = True
+
+    num_samples: int = 64
+    num_elites: int = 8
+    iterations: int = 3

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lwm_agent.protocols import Problem
 
-from .base import check_types, check_value, sample_actions, select_best
+from .checks import check_settings
+from .sampling import sample_actions, select_best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +28,7 @@ class RandomShooting:
     noise_correlation: float = 0.7
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_value(self, "num_samples", self.num_samples >= 1, "at least 1")
-        check_value(self, "iterations", self.iterations >= 1, "at least 1")
-        check_value(self, "noise_correlation", 0 <= self.noise_correlation < 1, "in [0, 1)")
+        check_settings(self)
 
     def improve(self, problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the best candidate ``(B, T, F*A)`` of each iteration and its cost ``(B,)``."""

@@ -1,30 +1,66 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 
 from lwm_agent.planners import COSTS, make_cost
 
 DISTANCES = torch.tensor([[[3.0, 1.0, 2.0], [6.0, 5.0, 4.0]]])  # (B, S, T) = (1, 2, 3)
+ACTIONS = torch.tensor([1.0, 3.0]).expand(1, 2, 3, 2) * torch.tensor([1.0, 2.0])[:, None, None]  # F*A = 2
+ON_DISTANCES = [name for name in COSTS if name != "control-penalty"]
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("terminal", [2.0, 4.0]), ("best-step", [1.0, 4.0]), ("running", [2.0, 5.0])]
+    ("text", "expected"),
+    [
+        ("terminal", [2.0, 4.0]),
+        ("best-step", [1.0, 4.0]),
+        ("running", [2.0, 5.0]),
+        ("control-penalty", [5.0, 20.0]),
+        ("best-step+0.1*control-penalty", [1.5, 6.0]),
+        ("2*terminal+1e-1*control-penalty+running", [6.5, 15.0]),
+    ],
 )
-def test_values(name: str, expected: list[float]) -> None:
-    assert make_cost(name)(DISTANCES).tolist() == [expected]
+def test_values(text: str, expected: list[float]) -> None:
+    torch.testing.assert_close(make_cost(text)(DISTANCES, ACTIONS), torch.tensor([expected]))
 
 
-@pytest.mark.parametrize("name", COSTS)
+@pytest.mark.parametrize("name", ON_DISTANCES)
 def test_shape_and_gradient(name: str) -> None:
     distances = torch.rand(2, 11, 5, requires_grad=True)
-    cost = make_cost(name)(distances)
+    cost = make_cost(name)(distances, torch.zeros(2, 11, 5, 7))
     assert cost.shape == (2, 11)
     (gradient,) = torch.autograd.grad(cost.sum(), distances)
     # When all the distances of a candidate grow alike, so does its cost.
     torch.testing.assert_close(gradient.sum(dim=2), torch.ones(2, 11))
 
 
-def test_unknown_name() -> None:
-    with pytest.raises(ValueError, match=r"unknown planning cost 'last'.*'best-step', 'running', 'terminal'"):
-        make_cost("last")
+def test_control_penalty_has_its_gradient_in_the_actions() -> None:
+    actions = torch.rand(2, 11, 5, 7, requires_grad=True)
+    cost = make_cost("3*control-penalty")(torch.zeros(2, 11, 5), actions)
+    assert cost.shape == (2, 11)
+    (gradient,) = torch.autograd.grad(cost.sum(), actions)
+    torch.testing.assert_close(gradient, 6 * actions.detach() / 35)
+
+
+def test_a_sum_is_a_value() -> None:
+    """Equal text, equal cost; and an agent that holds one can be sent to another process."""
+    cost = make_cost("terminal+0.5*running")
+    assert cost == make_cost("terminal+0.5*running")
+    assert cost != make_cost("terminal+0.6*running")
+    assert pickle.loads(pickle.dumps(cost)) == cost
+
+
+@pytest.mark.parametrize("text", ["last", "terminal+last", "terminal+2*last", "terminal*2"])
+def test_unknown_name(text: str) -> None:
+    name = "2" if text == "terminal*2" else "last"
+    with pytest.raises(ValueError, match=rf"unknown planning cost '{name}'.*'best-step', 'control-penalty', 'running'"):
+        make_cost(text)
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf", "much"])
+def test_weight_that_makes_no_sense(weight: str) -> None:
+    with pytest.raises(ValueError, match=f"weight of 'terminal' must be a positive number, got '{weight}'"):
+        make_cost(f"running+{weight}*terminal")

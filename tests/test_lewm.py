@@ -112,6 +112,18 @@ def test_a_rollout_equals_predicting_step_by_step(model: LeWorldModel, context: 
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("context", [1, 2, 3])
+def test_advancing_block_by_block_equals_a_rollout(model: LeWorldModel, context: int) -> None:
+    belief, actions = remember(model, context), blocks(B, 1, T)
+    with torch.no_grad():
+        expected = model.rollout(belief, actions)[:, 0]
+        for step in range(T):
+            belief = model.advance(belief, actions[:, 0, step])
+            torch.testing.assert_close(belief.latent, expected[:, step])
+            assert belief.latents.shape[1] == min(context + step + 1, 3)
+            assert belief.actions.shape[1] == belief.latents.shape[1] - 1
+
+
 def test_a_rollout_depends_on_earlier_actions_only(model: LeWorldModel) -> None:
     belief, actions = remember(model, 2), blocks(B, S, T)
     changed = actions.clone()

@@ -1,28 +1,66 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from itertools import count, islice
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate, count, islice
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from lwm_agent.planners import CEM, PLANNERS, Budget, Gradient, base, make_planner, plan
-from lwm_agent.planners.base import sample_noise
-from lwm_agent.protocols import Objective, Plan, Problem
+from lwm_agent.planners import (
+    CEM,
+    ICEM,
+    MPPI,
+    PLANNERS,
+    SGD,
+    Budget,
+    Chain,
+    Gradient,
+    PredictiveSampling,
+    base,
+    make_planner,
+    plan,
+)
+from lwm_agent.planners.mppi import path_weights
+from lwm_agent.planners.sampling import sample_coloured_noise, sample_noise
+from lwm_agent.protocols import Objective, Plan, Planner, Problem
 
 B, S, T, F, A = 2, 11, 5, 3, 7
-SMALL: dict[str, dict[str, Any]] = {name: {"num_samples": S, "iterations": 4} for name in PLANNERS}
-SMALL["cem"]["num_elites"] = 4
-# Settings with which a planner solves four-dimensional quadratics, and the error that it then may leave in an action.
-THOROUGH: dict[str, tuple[dict[str, Any], float]] = {
-    "cem": ({"num_samples": 200, "num_elites": 40, "iterations": 20, "noise_correlation": 0.3, "min_std": 1e-3}, 0.01),
-    "gradient": ({"num_samples": 8, "iterations": 100}, 0.01),
-    "random-shooting": ({"num_samples": 1000, "iterations": 20, "noise_correlation": 0.0}, 0.3),
+CHAIN = "cem+gradient"
+SMALL: dict[str, dict[str, Any]] = {
+    "cem": {"num_elites": 4},
+    "grasp": {"sync_steps": 1, "lifted_steps": 2},
+    "guided": {"num_elites": 4},
+    "icem": {"num_elites": 4, "decay": 1.2},
 }
-planners = pytest.mark.parametrize("name", PLANNERS)
+# Settings with which a planner solves four-dimensional quadratics, and the error that it then may leave in an action.
+SEARCH = {"num_samples": 200, "iterations": 20, "min_std": 1e-3}
+THOROUGH: dict[str, tuple[dict[str, Any], float]] = {
+    "cem": ({**SEARCH, "num_elites": 40, "noise_correlation": 0.3}, 0.01),
+    "gradient": ({"num_samples": 8, "iterations": 100}, 0.01),
+    "grasp": ({"num_samples": 8, "iterations": 100, "sync_steps": 90}, 0.01),
+    "guided": ({**SEARCH, "num_elites": 40, "noise_correlation": 0.3}, 0.01),
+    "icem": ({**SEARCH, "num_elites": 40, "noise_beta": 0.5, "decay": 1.0}, 0.01),
+    "lbfgs": ({"num_samples": 2, "iterations": 10}, 0.001),
+    "mppi": ({**SEARCH, "noise_correlation": 0.3}, 0.01),
+    "predictive-sampling": ({"num_samples": 500, "iterations": 50, "noise_scale": 0.05}, 0.05),
+    "random-shooting": ({"num_samples": 1000, "iterations": 20, "noise_correlation": 0.0}, 0.3),
+    "sgd": ({"num_samples": 2, "iterations": 20, "lr": 0.3}, 0.001),
+    CHAIN: ({"first.num_elites": 40, "first.iterations": 5, "second.iterations": 100}, 0.01),
+}
+# The actor alone does not search: what holds for it is tested by itself.
+planners = pytest.mark.parametrize("name", [*(name for name in PLANNERS if name != "actor"), CHAIN])
+
+
+def make_small(name: str, iterations: int = 4) -> Planner:
+    """A planner of few candidates, S where it may choose."""
+    if name != CHAIN:
+        return make_planner(name, num_samples=S, iterations=iterations, **SMALL.get(name, {}))
+    parts = {"first.num_samples": S, "second.num_samples": S, "first.num_elites": 4}
+    first = (iterations + 1) // 2
+    return make_planner(name, **parts, **{"first.iterations": first, "second.iterations": iterations - first})
 
 
 def quadratic(target: Tensor) -> Objective:
@@ -31,17 +69,50 @@ def quadratic(target: Tensor) -> Objective:
 
 
 class Recorder:
-    """An objective that remembers its calls and counts rollouts by itself."""
+    """An objective that remembers its calls, and what each call of it or of its dynamics costs in rollouts."""
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
         self.calls: list[Tensor] = []
-        self.rollouts = 0
+        self.prices: list[int] = []
+
+    @property
+    def rollouts(self) -> int:
+        return sum(self.prices)
+
+    def charge(self, actions: Tensor) -> None:
+        self.prices.append(actions.shape[1] * (2 if actions.requires_grad else 1))
 
     def __call__(self, actions: Tensor) -> Tensor:
         self.calls.append(actions.detach().clone())
-        self.rollouts += actions.shape[1] * (2 if actions.requires_grad else 1)
+        self.charge(actions)
         return self.objective(actions)
+
+
+@dataclass
+class Still:
+    """A world of latents ``(3, 2)`` in which nothing happens, whatever is done."""
+
+    episodes: int
+    device: str
+    charge: Callable[[Tensor], None] = lambda actions: None
+
+    @property
+    def start(self) -> Tensor:
+        return torch.zeros(self.episodes, 3, 2, device=self.device)
+
+    @property
+    def goal(self) -> Tensor:
+        return torch.ones(self.episodes, 3, 2, device=self.device)
+
+    def rollout(self, actions: Tensor) -> Tensor:
+        self.charge(actions)
+        return torch.zeros(*actions.shape[:3], 3, 2, device=self.device)
+
+    def step(self, latents: Tensor, actions: Tensor) -> Tensor:
+        assert latents.shape == (*actions.shape[:3], 3, 2)
+        self.charge(actions)
+        return latents + 0 * actions.sum()
 
 
 def make_problem(
@@ -67,12 +138,14 @@ def make_problem(
         high=torch.full((block,), bounds[1], device=device),
         generators=[torch.Generator(device).manual_seed(i) for i in episodes],
         action_size=action_size,
+        dynamics=Still(len(episodes), device),
     )
 
 
 def record(problem: Problem) -> tuple[Problem, Recorder]:
     recorder = Recorder(problem.objective)
-    return replace(problem, objective=recorder), recorder
+    dynamics = Still(len(problem.init), str(problem.init.device), recorder.charge)
+    return replace(problem, objective=recorder, dynamics=dynamics), recorder
 
 
 # --- what a plan is -----------------------------------------------------------------------------------------------
@@ -98,7 +171,7 @@ def test_optimum_outside_the_bounds_is_met_at_the_bound(name: str) -> None:
 def test_asymmetric_bounds_are_never_left(name: str) -> None:
     low, high = torch.linspace(-0.3, 0.1, F * A), torch.linspace(0.2, 0.9, F * A)
     problem, recorder = record(replace(make_problem(), low=low, high=high))
-    result = plan(make_planner(name, **SMALL[name]), problem)
+    result = plan(make_small(name), problem)
     for actions in [*recorder.calls, result.actions]:
         assert (actions >= low).all()
         assert (actions <= high).all()
@@ -108,7 +181,7 @@ def test_asymmetric_bounds_are_never_left(name: str) -> None:
 @planners
 def test_plan_is_consistent(name: str) -> None:
     problem, recorder = record(make_problem())
-    result = plan(make_planner(name, **SMALL[name]), problem)
+    result = plan(make_small(name), problem)
     assert result.actions.shape == (B, T, F * A)
     assert result.trace.shape == (4, B)
     assert (result.trace.diff(dim=0) <= 0).all()
@@ -124,13 +197,13 @@ def test_plan_is_consistent(name: str) -> None:
 @planners
 def test_first_guess_is_the_first_candidate(name: str) -> None:
     problem, recorder = record(make_problem())
-    plan(make_planner(name, **SMALL[name]), problem)
+    plan(make_small(name), problem)
     assert torch.equal(recorder.calls[0][:, 0], problem.init)
 
 
 @planners
 def test_same_seed_same_plan(name: str) -> None:
-    planner = make_planner(name, **SMALL[name])
+    planner = make_small(name)
     first, second = plan(planner, make_problem()), plan(planner, make_problem())
     assert torch.equal(first.actions, second.actions)
     assert torch.equal(first.trace, second.trace)
@@ -140,7 +213,7 @@ def test_same_seed_same_plan(name: str) -> None:
 @planners
 @pytest.mark.parametrize("episodes", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
 def test_plan_does_not_depend_on_its_batch(name: str, episodes: tuple[int, ...]) -> None:
-    planner = make_planner(name, **SMALL[name])
+    planner = make_small(name)
     together = plan(planner, make_problem(episodes=episodes))
     for position, episode in enumerate(episodes):
         alone = plan(planner, make_problem(episodes=[episode]))
@@ -149,11 +222,21 @@ def test_plan_does_not_depend_on_its_batch(name: str, episodes: tuple[int, ...])
 
 
 @planners
+def test_shortest_problem(name: str) -> None:
+    """One block of one environment step, as at an episode's end."""
+    problem, recorder = record(make_problem(shape=(1, 1, 2)))
+    result = plan(make_small(name), problem)
+    assert result.actions.shape == (B, 1, 2)
+    assert (result.cost < problem.objective(problem.init[:, None])[:, 0]).all()
+    assert all(call.isfinite().all() for call in recorder.calls)
+
+
+@planners
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_plans_on_cuda(name: str) -> None:
     problem = make_problem(device="cuda")
-    result = plan(make_planner(name, **SMALL[name]), problem, Budget(seconds=60.0))
+    result = plan(make_small(name), problem, Budget(seconds=60.0))
     assert {result.actions.device.type, result.cost.device.type, result.trace.device.type} == {"cuda"}
     torch.testing.assert_close(problem.objective(result.actions[:, None])[:, 0], result.cost)
 
@@ -161,34 +244,40 @@ def test_plans_on_cuda(name: str) -> None:
 # --- budgets ------------------------------------------------------------------------------------------------------
 
 
-def spend(name: str, budget: Budget, iterations: int = 1000) -> tuple[Plan, Recorder, int]:
-    """A plan under `budget` of a planner that would not stop, what was spent, and the price of an iteration."""
+def spend(name: str, budget: Budget, iterations: int = 1000) -> tuple[Plan, Recorder]:
+    """A plan under `budget` of a planner that would not stop, and what was spent."""
     problem, recorder = record(make_problem())
-    planner = make_planner(name, **SMALL[name] | {"iterations": iterations})
-    result = plan(planner, problem, budget, flops_per_rollout=10.0)
+    result = plan(make_small(name, iterations), problem, budget, flops_per_rollout=10.0)
     assert result.rollouts == recorder.rollouts
     assert result.flops == 10.0 * recorder.rollouts
-    return result, recorder, 2 * S if name == "gradient" else S
+    return result, recorder
+
+
+def affordable(name: str, rollouts: float) -> int:
+    """Rollouts of all the calls that fit, one after the other, into a budget of `rollouts`."""
+    _, recorder = spend(name, Budget(iterations=20))
+    assert recorder.rollouts > rollouts
+    return max(total for total in accumulate(recorder.prices) if total <= rollouts)
 
 
 @planners
 @pytest.mark.parametrize("rollouts", [2 * S, 66, 100])
 def test_rollouts_budget(name: str, rollouts: int) -> None:
-    _, recorder, price = spend(name, Budget(rollouts=rollouts))
-    assert recorder.rollouts == rollouts // price * price
+    _, recorder = spend(name, Budget(rollouts=rollouts))
+    assert recorder.rollouts == affordable(name, rollouts)
 
 
 @planners
 @pytest.mark.parametrize("flops", [20.0 * S, 660.0, 999.5])
 def test_flops_budget(name: str, flops: float) -> None:
-    _, recorder, price = spend(name, Budget(flops=flops))
-    assert recorder.rollouts == flops // (10 * price) * price
+    _, recorder = spend(name, Budget(flops=flops))
+    assert recorder.rollouts == affordable(name, flops / 10)
 
 
 @planners
 @pytest.mark.parametrize(("own", "allowed", "expected"), [(9, 3, 3), (2, 3, 2), (2, None, 2)])
 def test_iterations_budget(name: str, own: int, allowed: int | None, expected: int) -> None:
-    result, recorder, _ = spend(name, Budget(iterations=allowed), iterations=own)
+    result, recorder = spend(name, Budget(iterations=allowed), iterations=own)
     assert len(recorder.calls) == len(result.trace) == expected
 
 
@@ -204,7 +293,7 @@ def test_seconds_budget(name: str, seconds: float, expected: int, monkeypatch: p
         return quadratic(torch.zeros(B, T, F * A))(actions)
 
     monkeypatch.setattr(base, "perf_counter", lambda: now)
-    planner = make_planner(name, **SMALL[name] | {"iterations": 1000})
+    planner = make_small(name, 1000)
     result = plan(planner, make_problem(slow), Budget(seconds=seconds))
     assert len(result.trace) == expected
     assert result.seconds == 10.0 * expected
@@ -214,7 +303,7 @@ def test_seconds_budget(name: str, seconds: float, expected: int, monkeypatch: p
 def test_first_iteration_is_always_in_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = count()
     monkeypatch.setattr(base, "perf_counter", lambda: next(clock))
-    assert len(plan(make_planner(name, **SMALL[name]), make_problem(), Budget(seconds=0.5)).trace) == 1
+    assert len(plan(make_small(name), make_problem(), Budget(seconds=0.5)).trace) == 1
 
 
 @planners
@@ -222,7 +311,7 @@ def test_first_iteration_is_always_in_time(name: str, monkeypatch: pytest.Monkey
 def test_budget_below_one_iteration(name: str, budget: Budget) -> None:
     problem, recorder = record(make_problem())
     with pytest.raises(ValueError, match=r"Budget\(.*=10.*is too small.*one iteration of \w+: lower num_samples"):
-        plan(make_planner(name, **SMALL[name]), problem, budget, flops_per_rollout=10.0)
+        plan(make_small(name), problem, budget, flops_per_rollout=10.0)
     assert not recorder.calls
 
 
@@ -260,7 +349,7 @@ def test_costs_that_are_not_numbers_never_win(name: str) -> None:
         return quadratic(torch.zeros(B, T, F * A))(actions).masked_fill(odd, torch.nan)
 
     problem, recorder = record(make_problem(partial))
-    result = plan(make_planner(name, **SMALL[name]), problem)
+    result = plan(make_small(name), problem)
     assert result.trace.isfinite().all()
     even = torch.cat([actions[:, ::2] for actions in recorder.calls], dim=1)
     assert torch.equal(quadratic(torch.zeros(B, T, F * A))(even).amin(dim=1), result.cost)
@@ -271,13 +360,13 @@ def test_episode_without_a_finite_cost(name: str) -> None:
     factor = torch.tensor([[1.0], [torch.nan]])
     problem = make_problem(lambda actions: actions.sum(dim=(2, 3)) * factor)
     with pytest.raises(ValueError, match=r"no candidate of episodes \[1\] has a finite cost"):
-        plan(make_planner(name, **SMALL[name]), problem)
+        plan(make_small(name), problem)
 
 
 @planners
 def test_objective_of_wrong_shape(name: str) -> None:
     with pytest.raises(ValueError, match=r"objective must return \(B, S\) = \(2, 11\), got \(2, 11, 5\)"):
-        plan(make_planner(name, **SMALL[name]), make_problem(lambda actions: actions.sum(dim=3)))
+        plan(make_small(name), make_problem(lambda actions: actions.sum(dim=3)))
 
 
 @pytest.mark.parametrize(
@@ -316,27 +405,31 @@ def sgd(points: Tensor, gradient: Objective, lr: float) -> Iterator[Tensor]:
         yield points
 
 
-@pytest.mark.parametrize(("optimizer", "reference"), [("adam", adam), ("sgd", sgd)])
-def test_gradient_takes_the_steps_of_its_optimizer(optimizer: str, reference: Callable[..., Iterator[Tensor]]) -> None:
+@pytest.mark.parametrize(("planner", "reference"), [(Gradient, adam), (SGD, sgd)])
+def test_gradient_takes_the_steps_of_its_optimizer(
+    planner: type[Gradient], reference: Callable[..., Iterator[Tensor]]
+) -> None:
     target = torch.rand(B, T, F * A, generator=torch.Generator().manual_seed(0))
     problem, recorder = record(make_problem(quadratic(target), bounds=(-0.5, 0.8)))
-    plan(Gradient(optimizer=optimizer, lr=0.05, num_samples=S, iterations=4), problem)
+    plan(planner(lr=0.05, num_samples=S, iterations=4), problem)
     expected = reference(recorder.calls[0], lambda actions: 2 * (actions - target[:, None]), 0.05)
     assert len(recorder.calls) == 4
     for actual in recorder.calls[1:]:
         torch.testing.assert_close(actual, next(expected))
 
 
-def test_gradient_leaves_the_weights_alone() -> None:
+@pytest.mark.parametrize("name", ["gradient", "sgd", "lbfgs", "grasp"])
+def test_gradient_leaves_the_weights_alone(name: str) -> None:
     weight = torch.ones(F * A, requires_grad=True)
-    plan(Gradient(num_samples=S, iterations=2), make_problem(lambda actions: (actions * weight).square().sum((2, 3))))
+    plan(make_small(name), make_problem(lambda actions: (actions * weight).square().sum((2, 3))))
     assert weight.grad is None
     assert torch.equal(weight, torch.ones(F * A))
 
 
-def test_gradient_needs_a_differentiable_objective() -> None:
+@pytest.mark.parametrize("name", ["gradient", "sgd", "lbfgs", "grasp", CHAIN])
+def test_gradient_needs_a_differentiable_objective(name: str) -> None:
     with pytest.raises(ValueError, match="objective has no gradient"):
-        plan(Gradient(), make_problem(lambda actions: actions.detach().sum(dim=(2, 3))))
+        plan(make_small(name), make_problem(lambda actions: actions.detach().sum(dim=(2, 3))))
 
 
 @pytest.mark.parametrize("keep_best", [True, False])
@@ -366,6 +459,89 @@ def test_cem_keeps_a_least_standard_deviation() -> None:
     torch.testing.assert_close(second[:, 2:].std(dim=1).mean(), torch.tensor(0.2), atol=0.01, rtol=0)
 
 
+def test_icem_remembers_elites_and_shrinks() -> None:
+    problem, recorder = record(make_problem(bounds=(-99.0, 99.0)))
+    planner = ICEM(num_samples=20, num_elites=4, decay=1.5, keep_elites=0.5, momentum=0.25, min_std=0.0)
+    found = list(islice(planner.improve(problem), 4))
+    assert recorder.prices == [20, 13, 8, 8]  # 20 / 1.5^i, but two for each elite
+    mean, pool = problem.init, torch.empty(B, 0, T, F * A)
+    for candidates, (best, cost) in zip(recorder.calls, found, strict=True):
+        torch.testing.assert_close(candidates[:, 0], mean)
+        pool = torch.cat([candidates, pool], dim=1)
+        costs = recorder.objective(pool)
+        pool = pool.take_along_dim(costs.argsort(dim=1)[:, :4, None, None], dim=1)
+        mean = 0.25 * mean + 0.75 * pool.mean(dim=1)
+        assert torch.equal(best, pool[:, 0])
+        assert torch.equal(cost, costs.amin(dim=1))
+        pool = pool[:, :2]  # the share of the elites that is kept
+
+
+def test_mppi_temperature() -> None:
+    costs = torch.tensor([[3.0, 1.0, 2.0, torch.inf, 5.0], [7.0, 7.0, 7.0, 7.0, 7.0]])
+    cold, warm, hot = (path_weights(costs, temperature) for temperature in (1e-6, 0.5, 1e6))
+    alike = torch.full((5,), 0.2)
+    torch.testing.assert_close(cold, torch.stack([torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0]), alike]))
+    torch.testing.assert_close(hot, torch.stack([torch.tensor([0.25, 0.25, 0.25, 0.0, 0.25]), alike]))
+    # The median is 1 above the best.
+    torch.testing.assert_close(warm[0], torch.softmax(-2 * costs[0], dim=0))
+    torch.testing.assert_close(path_weights(100 * costs - 3, 0.5), warm)  # whatever the unit
+
+
+def test_mppi_weighs_all_candidates() -> None:
+    problem, recorder = record(make_problem(bounds=(-99.0, 99.0)))
+    planner = MPPI(num_samples=400, temperature=0.3)
+    (best, _), _ = islice(planner.improve(problem), 2)
+    first, second = recorder.calls
+    weights = path_weights(recorder.objective(first), 0.3)[:, :, None, None]
+    mean = (weights * first).sum(dim=1)
+    torch.testing.assert_close(second[:, 0], mean)
+    assert torch.equal(second[:, 1], best)
+    std = (weights * (first - mean[:, None]).square()).sum(dim=1).sqrt()
+    assert ((second[:, 2:].std(dim=1) / std).log().abs() < 0.2).all()
+
+
+def test_predictive_sampling_moves_with_its_best() -> None:
+    problem, recorder = record(make_problem())
+    found = list(islice(PredictiveSampling(num_samples=S).improve(problem), 3))
+    for call, (best, _) in zip(recorder.calls[1:], found, strict=False):
+        assert torch.equal(call[:, 0], best)
+
+
+def test_actor_alone_takes_the_first_guess() -> None:
+    problem, recorder = record(make_problem(bounds=(-0.3, 0.4)))
+    result = plan(make_planner("actor"), problem)
+    assert torch.equal(result.actions, problem.init.clamp(-0.3, 0.4))
+    assert torch.equal(result.cost, problem.objective(result.actions[:, None])[:, 0])
+    assert recorder.prices[:1] == [1]
+    assert result.rollouts == 1
+
+
+def test_chain_refines_what_its_first_planner_finds() -> None:
+    problem, recorder = record(make_problem())
+    chain = make_small(CHAIN, iterations=7)
+    result = plan(chain, problem)
+    first = plan(CEM(num_samples=S, num_elites=4, iterations=4), make_problem())
+    assert recorder.prices == 4 * [S] + 3 * [2 * S]
+    assert torch.equal(result.trace[:4], first.trace)
+    assert torch.equal(recorder.calls[4][:, 0], first.actions)
+    assert (result.cost < first.cost).all()
+    # The others start nearby.
+    assert ((recorder.calls[4] - first.actions[:, None]).std() / problem.scale.mean()).item() < 0.25
+
+
+@pytest.mark.parametrize(("rollouts", "trace"), [(2 * S, 2), (4 * S, 4), (6 * S, 5), (9 * S, 6), (99 * S, 7)])
+def test_chain_shares_one_budget(rollouts: int, trace: int) -> None:
+    assert len(plan(make_small(CHAIN, iterations=7), make_problem(), Budget(rollouts=rollouts)).trace) == trace
+
+
+def test_chain_of_three() -> None:
+    chain = make_planner("icem+sgd+lbfgs", spread=0.0, **{"first.num_samples": 30, "second.first.lr": 0.5})
+    assert chain == Chain(
+        first=ICEM(num_samples=30), second=Chain(first=SGD(lr=0.5), second=make_planner("lbfgs")), spread=0.0
+    )
+    assert chain.iterations == 10 + 20 + 20
+
+
 # --- noise --------------------------------------------------------------------------------------------------------
 
 
@@ -382,8 +558,22 @@ def test_noise_is_correlated_over_env_steps(correlation: float) -> None:
     assert noise.mean(dim=(0, 1)).abs().max() < 0.05
 
 
-def test_noise_of_episodes_is_their_own() -> None:
-    noise = sample_noise(make_problem(episodes=[0, 1, 0]), S, 0.7)
+@pytest.mark.parametrize("beta", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("horizon", [4, 5])
+def test_coloured_noise_has_its_spectrum(beta: float, horizon: int) -> None:
+    problem = make_problem(episodes=range(3), shape=(horizon, 3, 2))
+    noise = sample_coloured_noise(problem, 4000, beta)
+    assert noise.shape == (3, 4000, horizon, 6)
+    env_steps = noise.reshape(3, 4000, horizon * 3, 2)
+    torch.testing.assert_close(env_steps.std(dim=(0, 1)), torch.ones(horizon * 3, 2), atol=0.03, rtol=0)
+    power = torch.fft.rfft(env_steps, dim=2).abs().square().mean(dim=(0, 1, 3))
+    frequencies = torch.arange(len(power)).clamp_min(1)
+    torch.testing.assert_close(power / power[1], frequencies**-beta, atol=0.01, rtol=0.08)
+
+
+@pytest.mark.parametrize("sample", [sample_noise, sample_coloured_noise])
+def test_noise_of_episodes_is_their_own(sample: Callable[..., Tensor]) -> None:
+    noise = sample(make_problem(episodes=[0, 1, 0]), S, 0.7)
     assert torch.equal(noise[0], noise[2])
     assert not torch.equal(noise[0], noise[1])
 
@@ -392,29 +582,42 @@ def test_noise_of_episodes_is_their_own() -> None:
 
 
 def test_unknown_planner() -> None:
-    with pytest.raises(ValueError, match=r"unknown planner 'sem', choose one of \['cem', 'gradient', 'random-shoot"):
+    with pytest.raises(ValueError, match=r"unknown planner 'sem', choose one of \['actor', 'cem', .*joined by '\+'"):
         make_planner("sem")
 
 
-@planners
+@pytest.mark.parametrize("name", PLANNERS)
 def test_unknown_setting(name: str) -> None:
     with pytest.raises(
-        ValueError, match=rf"unknown settings \['samples'\] of planner '{name}', which takes .*num_samp"
+        ValueError, match=rf"unknown settings \['samples'\] of planner '{name}', which takes .*iterations"
     ):
         make_planner(name, samples=3)
 
 
-@planners
-@pytest.mark.parametrize("settings", [{"num_samples": 8.0}, {"iterations": "3"}, {"noise_correlation": True}])
+def of_all(*settings: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Every planner with each of the settings that it has."""
+    return [
+        (name, setting)
+        for name, planner in PLANNERS.items()
+        for setting in settings
+        if setting.keys() <= {item.name for item in fields(planner)}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), of_all({"num_samples": 8.0}, {"iterations": "3"}, {"noise_correlation": True}, {"lr": "low"})
+)
 def test_setting_of_wrong_type(name: str, settings: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=rf"{next(iter(settings))} must be (int|float), got"):
         make_planner(name, **settings)
 
 
-@planners
-@pytest.mark.parametrize("settings", [{"num_samples": 0}, {"iterations": 0}, {"noise_correlation": 1}])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    of_all({"num_samples": 0}, {"iterations": 0}, {"noise_correlation": 1}, {"momentum": 1}, {"min_std": -1}),
+)
 def test_setting_out_of_range(name: str, settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=rf"{next(iter(settings))} must be (at least|in) .*, got [01]"):
+    with pytest.raises(ValueError, match=rf"{next(iter(settings))} must be (at least|in) .*, got (0|1|-1)$"):
         make_planner(name, **settings)
 
 
@@ -422,10 +625,31 @@ def test_setting_out_of_range(name: str, settings: dict[str, Any]) -> None:
     ("name", "settings", "message"),
     [
         ("cem", {"num_samples": 8, "num_elites": 9}, "CEM: num_elites must be 1 to num_samples = 8, got 9"),
-        ("cem", {"momentum": 1.0}, r"CEM: momentum must be in \[0, 1\), got 1.0"),
-        ("cem", {"min_std": -0.1}, "CEM: min_std must be at least 0, got -0.1"),
-        ("gradient", {"lr": 0.0}, r"Gradient: lr must be positive, got 0.0"),
-        ("gradient", {"optimizer": "lbfgs"}, r"optimizer must be one of \['adam', 'sgd'\], got 'lbfgs'"),
+        ("cem", {"num_samples": 1}, "CEM: num_samples must be at least 2"),
+        ("icem", {"num_samples": 8, "num_elites": 9}, "ICEM: num_elites must be 1 to num_samples = 8, got 9"),
+        ("icem", {"noise_beta": -1}, "ICEM: noise_beta must be at least 0, got -1"),
+        ("icem", {"decay": 0.9}, "ICEM: decay must be at least 1, got 0.9"),
+        ("icem", {"keep_elites": 1.1}, r"ICEM: keep_elites must be in \[0, 1\], got 1.1"),
+        ("mppi", {"num_samples": 1}, "MPPI: num_samples must be at least 2"),
+        ("mppi", {"temperature": 0.0}, "MPPI: temperature must be positive, got 0.0"),
+        ("predictive-sampling", {"noise_scale": 0.0}, "noise_scale must be positive, got 0.0"),
+        ("lbfgs", {"history": 0}, "LBFGS: history must be at least 1, got 0"),
+        ("lbfgs", {"first_step": 0.0}, "LBFGS: first_step must be positive, got 0.0"),
+        ("grasp", {"lifted_steps": 0}, "GRASP: lifted_steps must be at least 1, got 0"),
+        ("grasp", {"sync_steps": 0}, "GRASP: sync_steps must be at least 1, got 0"),
+        ("grasp", {"sync_lr": 0.0}, "GRASP: sync_lr must be positive, got 0.0"),
+        ("grasp", {"state_lr": 1.5}, r"GRASP: state_lr must be in \(0, 1\], got 1.5"),
+        ("grasp", {"state_noise": -1}, "GRASP: state_noise must be at least 0, got -1"),
+        ("grasp", {"goal_weight": -1}, "GRASP: goal_weight must be at least 0, got -1"),
+        ("sgd", {"lr": 0.0}, "SGD: lr must be positive, got 0.0"),
+        (CHAIN, {"spread": -0.1}, "Chain: spread must be a number of at least 0, got -0.1"),
+        (CHAIN, {"spread": "wide"}, "Chain: spread must be a number of at least 0, got 'wide'"),
+        (CHAIN, {"second.lr": 0.0}, "Gradient: lr must be positive, got 0.0"),
+        (CHAIN, {"lr": 0.1}, r"unknown settings \['lr'\] of planner 'cem\+gradient', which takes .*'second.NAME'"),
+        (CHAIN, {"third.lr": 0.1}, r"unknown settings \['third.lr'\] of planner 'cem\+gradient'"),
+        (CHAIN, {"first.lr": 0.1}, r"unknown settings \['lr'\] of planner 'cem', which takes"),
+        ("cem+magic", {}, r"unknown planner 'magic', choose one of \['actor', 'cem'"),
+        ("+cem", {}, r"unknown planner '', choose one of \['actor', 'cem'"),
     ],
 )
 def test_own_setting_out_of_range(name: str, settings: dict[str, Any], message: str) -> None:

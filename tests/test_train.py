@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.dataset import Trajectories, Windows, split
 from lwm_agent.train import Progress, TrainConfig, learning_rate_factor, recalibrate_batch_norm, to_batch, train
-from lwm_agent.writer import TrajectoryWriter
 
 MODEL: dict[str, Any] = {
     "image_size": 32,
@@ -26,23 +25,6 @@ MODEL: dict[str, Any] = {
     "sigreg_directions": 16,
     "dropout": 0.1,  # so that its random numbers must be resumed too
 }
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Episodes of a bright square that moves by its action."""
-    path = tmp_path_factory.mktemp("data") / "square.h5"
-    rng = np.random.default_rng(0)
-    with TrajectoryWriter(path, env_id="lwm/PushT-v0", env_kwargs={"image_size": 32}) as writer:
-        for _ in range(12):
-            action = rng.uniform(-2, 2, (40, 2)).astype(np.float32)
-            place = np.concatenate([[[14.0, 14.0]], 14 + np.cumsum(action, 0)]).clip(0, 28)
-            pixels = np.zeros((41, 32, 32, 3), np.uint8)
-            for frame, (x, y) in zip(pixels, place.astype(int), strict=True):
-                frame[y : y + 4, x : x + 4] = 255
-            state = np.concatenate([place, place, place[:, :1], place], axis=1)
-            writer.add(pixels, action, state)
-    return str(path)
 
 
 def config(data: str, out: Path, **settings: Any) -> TrainConfig:
@@ -107,6 +89,16 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(data: str, tmp
         train(config(data, tmp_path / "run", steps=2))
     with pytest.raises(ValueError, match=r"other settings: batch_size was 8 and is 4"):
         train(config(data, tmp_path / "run", steps=2, batch_size=4), resume=True)
+
+
+@pytest.mark.filterwarnings("ignore:the latents are collapsing")
+def test_a_resumed_training_may_go_on_for_longer_and_says_so(data: str, tmp_path: Path) -> None:
+    train(config(data, tmp_path / "run", steps=2))
+    checkpoint = train(config(data, tmp_path / "run", steps=5), resume=True)
+    assert [line["step"] for line in losses(tmp_path / "run")] == [1, 2, 3, 4, 5]
+    assert checkpoint.training["changes"] == ["from step 2, steps was 2 and is 5"]
+    card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()
+    assert "resumed: from step 2, steps was 2 and is 5" in card
 
 
 def test_collapse_is_said_loudly(data: str, tmp_path: Path) -> None:

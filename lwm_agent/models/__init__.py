@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .heads import Heads
 from .lewm import PRESETS, LeWorldModel
 
 MODELS = {"lewm": LeWorldModel}
 
-__all__ = ["MODELS", "PRESETS", "LeWorldModel"]
+__all__ = ["MODELS", "PRESETS", "Heads", "LeWorldModel"]

@@ -167,15 +167,23 @@ class LeWorldModel(nn.Module):
 
     def encode(self, pixels: Tensor, action: Tensor | None = None, belief: Belief | None = None) -> Belief:
         """Belief after `pixels` ``(B, C, h, w)``, alone or after `belief` and the block `action` ``(B, F*A)``."""
-        latent = self.embed(pixels).float().unsqueeze(1)
+        latent = self.embed(pixels).float()
         if belief is None:
-            return Belief(latent, latent.new_zeros(len(latent), 0, self.frameskip * self.action_size))
+            return Belief(latent.unsqueeze(1), latent.new_zeros(len(latent), 0, self.frameskip * self.action_size))
         if action is None:
             raise ValueError("encode() with a belief needs the action block that led from it to this frame")
-        keep = self.history - 1
-        latents = torch.cat([belief.latents, latent], dim=1)[:, -self.history :]
+        return self._remember(belief, action, latent)
+
+    def advance(self, belief: Belief, action: Tensor) -> Belief:
+        """Belief after imagining the block `action` ``(B, F*A)``."""
         actions = torch.cat([belief.actions, action.unsqueeze(1)], dim=1)
-        return Belief(latents, actions[:, max(0, actions.shape[1] - keep) :])
+        return self._remember(belief, action, self._imagine(belief.latents, actions)[:, 0].float())
+
+    def _remember(self, belief: Belief, action: Tensor, latent: Tensor) -> Belief:
+        """`belief` after one more block ``(B, F*A)`` and the `latent` ``(B, D)`` that it leads to."""
+        latents = torch.cat([belief.latents, latent.unsqueeze(1)], dim=1)[:, -self.history :]
+        actions = torch.cat([belief.actions, action.unsqueeze(1)], dim=1)
+        return Belief(latents, actions[:, max(0, actions.shape[1] - self.history + 1) :])
 
     def rollout(self, belief: Belief, actions: Tensor) -> Tensor:
         """Imagined latents ``(B, S, T, D)`` after each block of `actions` ``(B, S, T, F*A)``."""

@@ -1,0 +1,135 @@
+"""OGBench-Cube: a robot arm picks a cube up and carries it until the table looks like the goal picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import GoalImageEnv, State
+from .cube_scene import scene
+from .cube_simulator import CUBE, CUBE_QUATERNION, NUM_POSITIONS, NUM_VELOCITIES, simulator
+
+FIDELITIES = ("lite", "stock", "blank")
+REACHED_M, REACHED_DEG = 0.04, 15.0
+
+
+class CubeEnv(GoalImageEnv):
+    """OGBench's cube-single (arXiv 2410.20092) with goal pictures; ogbench simulates, this class only adapts.
+
+    Actions: ``Box(-1, 1, (5,))`` at 20 Hz: the wanted displacement of the gripper along x, y, z (times 5 cm), its turn
+        about the vertical (times 0.3 rad) and the change of its closing (times 1, from open to closed). The gripper
+        stays above a part of the table of 35 x 70 cm.
+
+    State: ogbench's 21 joint positions, then its 20 joint velocities (m, rad, s). Columns 0-5 are the arm's joints, 6
+        a gripper joint (0 open, 0.8 closed), 14-16 the cube's centre, 17-20 its quaternion (w, x, y, z).
+
+    Success: `position` (default, OGBench's rule): the cube's centre is within 4 cm of the goal's, held or not; `pose`:
+    and a turn of at most 15 degrees makes it look like the goal's (a cube looks alike in 24 orientations; about the
+    vertical, every 90 degrees).
+
+    ``info`` adds ogbench's own readings: ``proprio/``: `joint_pos`, `joint_vel`, `effector_pos` (m), `effector_yaw`,
+    `gripper_opening` (0 open, 1 closed: ogbench's name misleads), `gripper_vel`, `gripper_contact`; ``privileged/``:
+    `block_0_pos`, `block_0_quat`, `block_0_yaw`, `target_block_pos` (the goal's cube). `gripper_contact` is felt
+    during a step: it is 0 after a reset.
+
+    Physics is a function of the state alone: ogbench's solver is not started from the last step's forces, and its
+    controller reads where the gripper is, not where it was a substep of 2 ms ago. That makes restoring exact.
+
+    Args:
+        image_size: side of the observed pictures, px.
+        fidelity: ``lite`` draws 20 times faster than ogbench, ``stock`` is ogbench's own picture, ``blank`` draws
+            nothing: black pictures, for those who look at states only. All have the same physics.
+        shadows: whether things throw shadows, which tell their height; drawing takes half the time without.
+        success: see above.
+        terminate_on_success: whether success ends an episode.
+        render_mode: "rgb_array" or None.
+        render_size: side of what ``render()`` returns, px.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012  (as in Gymnasium)
+    state_size = NUM_POSITIONS + NUM_VELOCITIES
+    successes = ("position", "pose")
+
+    def __init__(
+        self,
+        *,
+        image_size: int = 64,
+        fidelity: str = "lite",
+        shadows: bool = True,
+        success: str = "position",
+        terminate_on_success: bool = True,
+        render_mode: str | None = None,
+        render_size: int = 256,
+    ) -> None:
+        super().__init__(image_size, success, terminate_on_success, render_mode)
+        if fidelity not in FIDELITIES:
+            raise ValueError(f"fidelity={fidelity!r} is unknown: choose one of {', '.join(FIDELITIES)}")
+        if not 16 <= render_size <= 4096:
+            raise ValueError(f"render_size={render_size} is out of range: choose one from 16 to 4096")
+        self.fidelity = fidelity
+        self.shadows = shadows
+        self.render_size = render_size
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (5,), np.float32)
+
+    def get_state(self) -> State:
+        return self._state.copy()
+
+    def set_state(self, state: State) -> None:
+        self._state = np.array(state, np.float64)
+        self._readings = simulator().restore(self._state)
+
+    def sample_state(self) -> State:
+        return simulator().sample(self.np_random)
+
+    def simulate(self, action: NDArray[np.float32]) -> None:
+        self._state, self._readings = simulator().advance(self._state, action)
+
+    def is_success(self, state: State, goal_state: State) -> bool:
+        near = cube_distance_m(state, goal_state) <= REACHED_M
+        return near and (self.success == "position" or cube_turn_deg(state, goal_state) <= REACHED_DEG)
+
+    def is_nontrivial(self, state: State, goal_state: State) -> bool:
+        """The cube moves more than 4 cm."""
+        return cube_distance_m(state, goal_state) > REACHED_M
+
+    def errors(self, state: State, goal_state: State) -> dict[str, float]:
+        return {"cube_m": cube_distance_m(state, goal_state), "cube_turn_deg": cube_turn_deg(state, goal_state)}
+
+    def extra_info(self) -> dict[str, Any]:
+        return {**self._readings, "privileged/target_block_pos": self.goal_state[CUBE].copy()}
+
+    def picture(self, state: State) -> NDArray[np.uint8]:
+        """The observation ``(h, w, 3)`` of a state, without ogbench's mark of the goal."""
+        if self.fidelity == "blank":
+            return np.zeros((self.image_size, self.image_size, 3), np.uint8)
+        return scene(self.image_size, self.fidelity, self.shadows).picture(state)
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The scene with the goal's cube shining through, ``(render_size, render_size, 3)``."""
+        if self.render_mode is None:
+            gym.logger.warn("render() needs a render_mode: gymnasium.make('lwm/Cube-v0', render_mode='rgb_array')")
+            return None
+        goal_state = self.goal_state if np.isfinite(self.goal_state).all() else None
+        fidelity = "stock" if self.fidelity == "stock" else "lite"
+        return scene(self.render_size, fidelity, self.shadows).picture(self._state, goal_state)
+
+
+def cube_distance_m(state: State, goal_state: State) -> float:
+    """Distance of the two cubes' centres in m."""
+    return float(np.linalg.norm(state[CUBE] - goal_state[CUBE]))
+
+
+def cube_turn_deg(state: State, goal_state: State) -> float:
+    """Smallest turn that makes the first cube look like the second, in degrees: 0 to 45 about the vertical.
+
+    The turn from one orientation to the other is a unit quaternion; the cosine of half its angle is its first number.
+    Following it by any of the cube's 24 symmetries leaves the largest of three sums.
+    """
+    (a, *u), (b, *v) = state[CUBE_QUATERNION].tolist(), goal_state[CUBE_QUATERNION].tolist()
+    turn = [a * b + np.dot(u, v), *(a * np.array(v) - b * np.array(u) - np.cross(u, v))]
+    first, second, third, fourth = np.sort(np.abs(turn))[::-1]
+    cosine = max(first, (first + second) / np.sqrt(2), (first + second + third + fourth) / 2)
+    return float(np.degrees(2 * np.arccos(min(cosine / np.linalg.norm(turn), 1.0))))

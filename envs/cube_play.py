@@ -1,0 +1,125 @@
+"""Scripted play with the cube: ogbench's oracles, to targets that change within an episode, and some random motion."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cube_simulator import CubeMarkovOracle, CubePlanOracle, simulator
+
+TABLE_M = 0.02  # height of the centre of a cube that lies on the table
+
+
+class _OraclePolicy(ABC):
+    """Lets an oracle of ogbench bring the cube to one random target after the other, with random walks in between.
+
+    Args:
+        rng: source of every choice.
+    """
+
+    walk_chance: float  # that a random walk begins at a step
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the current target; called at the start of an episode."""
+        self._steps = 0
+        self._walk_left = 0
+        self._heading: NDArray[np.float64] = np.zeros(5)
+        self._drift: NDArray[np.float64] = np.zeros(5)
+        self._oracle: Any = None
+
+    def __call__(self, info: dict[str, Any]) -> NDArray[np.float32]:
+        """The next action for what `info` tells of arm and cube, ``(5,)`` in [-1, 1]."""
+        self._steps += 1
+        if self._walk_left == 0 and self._rng.random() < self.walk_chance:
+            self._begin_walk(info)
+        if self._walk_left > 0:
+            self._walk_left -= 1
+            self._drift = 0.8 * self._drift + 0.6 * self._rng.normal(0.0, 0.3, 5)
+            action = self._heading + self._drift
+        else:
+            action = self._oracle_action(info)
+        return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+    @abstractmethod
+    def _new_oracle(self) -> Any:
+        """An oracle with a speed and noise of its own."""
+
+    @abstractmethod
+    def _perturbed(self, action: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What becomes of the oracle's action."""
+
+    def _begin_walk(self, info: dict[str, Any]) -> None:
+        """Random motion for up to a second and a half; a gripper that holds something mostly keeps it."""
+        self._oracle = None
+        self._walk_left = int(self._rng.integers(5, 30))
+        self._drift = np.zeros(5)
+        self._heading = self._rng.uniform(-0.6, 0.6, 5)
+        if info["proprio/gripper_contact"][0] > 0.5 and self._rng.random() < 0.7:
+            self._heading[4] = 0.8
+
+    def _oracle_action(self, info: dict[str, Any]) -> NDArray[np.float64]:
+        if self._oracle is None or self._oracle.done:
+            place = self._rng.uniform(*simulator()._target_sampling_bounds)
+            self._target = {
+                "privileged/target_block": 0,
+                "privileged/target_block_pos": np.append(place, TABLE_M),
+                "privileged/target_block_yaw": self._rng.uniform(0.0, 2 * np.pi, 1),
+            }
+            self._oracle = self._new_oracle()
+            with _global_seed(self._rng):
+                self._oracle.reset(None, self._seen(info))
+        action: NDArray[np.float64] = self._oracle.select_action(None, self._seen(info))
+        return self._perturbed(action)
+
+    def _seen(self, info: dict[str, Any]) -> dict[str, Any]:
+        """What ogbench would tell its oracle."""
+        return {**info, **self._target, "time": np.array([simulator()._control_timestep * self._steps])}
+
+
+class PlayPolicy(_OraclePolicy):
+    """ogbench's `play`: follows a planned path of picking and placing, slow or fast, with smooth noise."""
+
+    walk_chance = 0.008
+
+    def _new_oracle(self) -> Any:
+        pace = self._rng.uniform(0.22, 0.4)
+        return CubePlanOracle(env=simulator(), segment_dt=pace, noise=self._rng.uniform(0.0, 0.2))
+
+    def _perturbed(self, action: NDArray[np.float64]) -> NDArray[np.float64]:
+        return action
+
+
+class NoisyPolicy(_OraclePolicy):
+    """ogbench's `noisy`: reacts to what it sees, with noise on each action; one action in ten is random."""
+
+    walk_chance = 0.004
+
+    def _new_oracle(self) -> Any:
+        level = self._rng.uniform(0.0, 0.1)
+        self._noise_scale = level * np.array([1.0, 1.0, 1.0, 3.0, 10.0])
+        return CubeMarkovOracle(env=simulator(), min_norm=0.4)
+
+    def _perturbed(self, action: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self._rng.random() < 0.1:
+            return self._rng.uniform(-1.0, 1.0, 5)
+        return action + self._rng.normal(0.0, self._noise_scale)
+
+
+@contextmanager
+def _global_seed(rng: np.random.Generator) -> Iterator[None]:
+    """Lets `rng` decide what code draws that asks NumPy's global generator, and leaves that as it was."""
+    before = np.random.get_state()  # noqa: NPY002  (ogbench's oracles draw from it)
+    np.random.seed(int(rng.integers(2**32)))  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002

@@ -1,0 +1,96 @@
+"""Pictures of the cube's scene: ogbench's own, or the same drawn 20 times faster on a CPU."""
+
+from __future__ import annotations
+
+import copy
+import os
+from functools import cache
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import State
+from .cube_simulator import CUBE, CUBE_QUATERNION, NUM_POSITIONS, simulator
+from .mujoco_rendering import Renderer
+
+CAMERA = "front_pixels"  # that of ogbench's visual environments
+CELLS_PER_MESH, CELL_M = 12, (0.004, 0.012)  # along its longest side, within these limits
+LITE_SHADOW_PX = 256
+MARKER_OPACITY = 0.4
+MARKER = "target_object_0"
+
+
+class CubeScene:
+    """A copy of the simulator's model that is only looked at, so that nothing done to it changes the physics.
+
+    ogbench's picture costs what it costs for its 185,000 mesh faces, a shadow map of 4096 x 4096 and 4 samples a pixel.
+    `lite` has 8,000 faces, a map of 256 x 256 and one sample: the same camera, lights, colours and shadow.
+
+    Args:
+        size: side of the pictures, px.
+        fidelity: ``lite`` or ``stock``.
+        shadows: whether the lamp throws shadows, which tell how high the gripper is.
+    """
+
+    def __init__(self, size: int, fidelity: str, shadows: bool) -> None:
+        self._model = copy.copy(simulator().model)
+        self._data = mujoco.MjData(self._model)
+        self._model.vis.global_.offwidth = self._model.vis.global_.offheight = size
+        if fidelity == "lite":
+            self._model.vis.quality.shadowsize = LITE_SHADOW_PX
+            self._model.vis.quality.offsamples = 0
+            for mesh in range(self._model.nmesh):
+                decimate(self._model, mesh)
+        if not shadows:
+            self._model.light_castshadow[:] = False
+        self._renderer = Renderer(self._model, size)
+
+    def picture(self, state: State, goal_state: State | None = None) -> NDArray[np.uint8]:
+        """The scene ``(size, size, 3)`` in a state, with a translucent cube where `goal_state` has its own."""
+        marker = self._model.geom(MARKER)
+        marker.rgba[3] = 0.0
+        if goal_state is not None:
+            marker.rgba[3] = MARKER_OPACITY
+            self._data.mocap_pos[0], self._data.mocap_quat[0] = goal_state[CUBE], goal_state[CUBE_QUATERNION]
+        self._data.qpos[:] = state[:NUM_POSITIONS]
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_comPos(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
+        return self._renderer.picture(self._data, CAMERA)
+
+
+def scene(size: int, fidelity: str, shadows: bool) -> CubeScene:
+    """The one of this process: what OpenGL made before a fork is of no use after it."""
+    return _scene(size, fidelity, shadows, os.getpid())
+
+
+@cache
+def _scene(size: int, fidelity: str, shadows: bool, pid: int) -> CubeScene:
+    return CubeScene(size, fidelity, shadows)
+
+
+def decimate(model: mujoco.MjModel, mesh: int) -> None:
+    """Merges the vertices of a mesh that lie in one cell of a grid and drops the faces that this flattens.
+
+    Each cell's vertex is the mean of its own; the faces that stay keep the normals of their corners, hence the shading.
+    """
+    vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]]
+    start, stop = model.mesh_faceadr[mesh], model.mesh_faceadr[mesh] + model.mesh_facenum[mesh]
+    cell_m = np.clip(np.ptp(vertices, axis=0).max() / CELLS_PER_MESH, *CELL_M)
+    cells = np.floor(vertices / cell_m).astype(np.int64)
+    _, first, cell = np.unique(cells, axis=0, return_index=True, return_inverse=True)
+    cell = cell.reshape(-1)  # NumPy 2.0 adds an axis
+    total = np.zeros((len(first), 3))
+    np.add.at(total, cell, vertices)
+    vertices[first] = total / np.bincount(cell)[:, None]
+    corners = cell[model.mesh_face[start:stop]]
+    # One of each triangle, told by its corners from the smallest on: the two sides of a thin part are not the same.
+    around = (corners.argmin(axis=1)[:, None] + np.arange(3)) % 3
+    _, unique = np.unique(np.take_along_axis(corners, around, axis=1), axis=0, return_index=True)
+    solid = (corners != np.roll(corners, 1, axis=1)).all(axis=1)
+    kept = start + unique[solid[unique]]
+    faces, normals = first[cell[model.mesh_face[kept]]], model.mesh_facenormal[kept]
+    model.mesh_face[start : start + len(kept)] = faces
+    model.mesh_facenormal[start : start + len(kept)] = normals
+    model.mesh_facenum[mesh] = len(kept)

@@ -1,0 +1,85 @@
+"""ogbench's cube-single as a function of a state and an action, one simulator for all environments of a process.
+
+All that is imported from ogbench is imported here: not before it is settled how to draw.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import State
+from .opengl import choose_backend
+
+with suppress(RuntimeError):  # who cannot draw can still simulate
+    choose_backend()  # mujoco and dm_control take MUJOCO_GL as they find it when they are imported
+import mujoco
+from ogbench.manipspace.envs.cube_env import CubeEnv as OGBenchCube
+from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
+from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
+
+__all__ = ["CubeMarkovOracle", "CubePlanOracle", "CubeSimulator", "Readings", "simulator"]
+
+NUM_POSITIONS, NUM_VELOCITIES = 21, 20
+CUBE = slice(14, 17)  # columns of the cube's centre in a state, m
+CUBE_QUATERNION = slice(17, 21)  # w, x, y, z
+
+Readings = dict[str, NDArray[np.float64]]
+"""What ogbench tells of arm and cube, under its own names, all vectors."""
+
+
+class CubeSimulator(OGBenchCube):  # type: ignore[misc]  # ogbench has no types
+    """ogbench's environment without its own goal, observation and memory.
+
+    A control step is 25 substeps of 2 ms. Each starts from joint positions and velocities alone: the solver's warm
+    start, the last controls and the clock are as after a reset, so that the step is a function of state and action.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("single", ob_type="pixels", mode="data_collection", visualize_info=False)
+        super().reset(seed=0)  # compiles the model
+
+    def compute_observation(self) -> None:
+        """Nothing: pictures are `lwm_agent.envs.cube_scene`'s work."""
+
+    def post_step(self) -> None:
+        """Makes ogbench report where the gripper is, not where it was a substep ago."""
+        mujoco.mj_forward(self._model, self._data)
+
+    def restore(self, state: State) -> Readings:
+        """Puts arm and cube where `state` says, leaving nothing of what was before."""
+        self._put(state)
+        return _readings(self.compute_ob_info())
+
+    def advance(self, state: State, action: NDArray[np.float32]) -> tuple[State, Readings]:
+        """The state one control step after `state`."""
+        self._put(state)
+        *_, info = self.step(action)
+        return self._state(), _readings(info)
+
+    def sample(self, rng: np.random.Generator) -> State:
+        """A random scene: the open gripper in the air, the cube on the table."""
+        self.np_random = rng
+        super().reset()
+        return self._state()
+
+    def _put(self, state: State) -> None:
+        mujoco.mj_resetData(self._model, self._data)
+        self.set_state(*np.split(state, [NUM_POSITIONS]))
+
+    def _state(self) -> State:
+        return np.concatenate([self._data.qpos, self._data.qvel])
+
+
+@cache
+def simulator() -> CubeSimulator:
+    """The one of this process: compiling it takes a second or two."""
+    return CubeSimulator()
+
+
+def _readings(info: dict[str, Any]) -> Readings:
+    return {name: value for name, value in info.items() if name.startswith(("proprio/", "privileged/block_0"))}

@@ -1,0 +1,72 @@
+"""A world model as planners see it: futures from one present, and how far they are from one goal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .agent_state import select
+from .device import autocast
+from .planners.costs import Cost
+from .protocols import Belief
+
+
+@dataclass(frozen=True)
+class Imagination:
+    """Objective and dynamics of the planning problems of B episodes.
+
+    Attributes:
+        model: the world model.
+        belief: the present, of B episodes.
+        goal: ``(B, *Z)``.
+        cost: how the distances along a rollout become one cost.
+        bf16: whether to compute in bfloat16.
+        max_rollouts: candidate rollouts that are imagined at once, which bounds memory.
+    """
+
+    model: Any
+    belief: Belief
+    goal: Tensor
+    cost: Cost
+    bf16: bool
+    max_rollouts: int
+
+    @property
+    def start(self) -> Tensor:
+        """Latent of the present, ``(B, *Z)``."""
+        return self.belief.latent
+
+    def objective(self, actions: Tensor) -> Tensor:
+        """Planning costs ``(B, S)`` of candidates ``(B, S, T, F*A)``."""
+
+        def imagine(part: slice) -> Tensor:
+            latents = self.model.rollout(select(self.belief, part), actions[part])
+            return self.cost(self.model.distance(latents, self.goal[part]), actions[part])
+
+        return self._in_chunks(imagine, actions)
+
+    def rollout(self, actions: Tensor) -> Tensor:
+        """Latents ``(B, S, T, *Z)`` after each block of `actions` ``(B, S, T, F*A)``."""
+        return self._in_chunks(lambda part: self.model.rollout(select(self.belief, part), actions[part]), actions)
+
+    def step(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """Latents ``(B, S, T, *Z)`` one block after `latents` ``(B, S, T, *Z)``, which remember nothing before them."""
+
+        def imagine(part: slice) -> Tensor:
+            blocks = actions[part].flatten(0, 2)[:, None, None]  # (N, 1, 1, F*A)
+            start = latents[part].flatten(0, 2).unsqueeze(1)  # (N, 1, *Z)
+            reached = self.model.rollout(Belief(start, blocks.new_zeros(len(blocks), 0, blocks.shape[-1])), blocks)
+            return reached.reshape(latents[part].shape)
+
+        return self._in_chunks(imagine, actions)
+
+    def _in_chunks(self, imagine: Callable[[slice], Tensor], actions: Tensor) -> Tensor:
+        """What `imagine` makes of whole episodes, as many at a time as memory allows, in float32."""
+        size = max(1, self.max_rollouts // actions.shape[1])
+        with autocast(actions.device, self.bf16):
+            parts = [imagine(slice(first, first + size)).float() for first in range(0, len(actions), size)]
+        return torch.cat(parts)

@@ -1,0 +1,89 @@
+"""Heads: small networks that are trained on the latents of a frozen world model, in minutes on a CPU."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Actor(nn.Module):
+    """Goal-conditioned inverse model (arXiv 2605.08732): which action block leads towards a goal in so many steps.
+
+    Args:
+        latent_size: D.
+        block_size: F*A, numbers of an action block.
+        width: of its three hidden layers.
+        max_steps: the most model steps to go that it tells apart.
+    """
+
+    def __init__(self, latent_size: int, block_size: int, width: int, max_steps: int) -> None:
+        super().__init__()
+        self.max_steps = max_steps
+        self.steps = nn.Embedding(max_steps, 32)
+        self.body = _mlp(3 * latent_size + 32, width, 2 * block_size, depth=3)
+
+    def forward(self, latent: Tensor, goal: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation ``(N, F*A)`` of the next block from `latent` to `goal` ``(N, D)``.
+
+        `steps` ``(N,)`` are the model steps left, from 1; those out of range count as the nearest in it.
+        """
+        index = steps.clamp(1, self.max_steps) - 1
+        mean, log_std = self.body(torch.cat([_pair(latent, goal), self.steps(index)], dim=-1)).float().chunk(2, dim=-1)
+        return mean, log_std.clamp(-4, 1).exp()
+
+
+class TemporalDistance(nn.Module):
+    """Logarithm of the model steps from one latent to another (arXiv 2608.12959)."""
+
+    def __init__(self, latent_size: int, width: int) -> None:
+        super().__init__()
+        self.body = _mlp(3 * latent_size, width, 1, depth=2)
+
+    def forward(self, latent: Tensor, goal: Tensor) -> Tensor:
+        """Log of the steps ``(N,)`` from `latent` to `goal` ``(N, D)``."""
+        distance: Tensor = self.body(_pair(latent, goal)).float().squeeze(-1)
+        return distance
+
+
+class Heads(nn.Module):
+    """An actor and a temporal distance, both learned from pairs of frames of one trajectory.
+
+    Args:
+        latent_size: D.
+        block_size: F*A, numbers of an action block.
+        width: of the actor's hidden layers; those of the distance have half of it.
+        max_steps: model steps between the frames of a pair, at most.
+    """
+
+    def __init__(self, *, latent_size: int, block_size: int, width: int = 384, max_steps: int = 25) -> None:
+        super().__init__()
+        self.settings = {"latent_size": latent_size, "block_size": block_size, "width": width, "max_steps": max_steps}
+        self.actor = Actor(latent_size, block_size, width, max_steps)
+        self.distance = TemporalDistance(latent_size, width // 2)
+
+    def loss(self, latent: Tensor, goal: Tensor, steps: Tensor, block: Tensor) -> dict[str, Tensor]:
+        """Losses of pairs `latent`, `goal` ``(N, D)``, `steps` ``(N,)`` apart; `block` ``(N, F*A)`` leaves `latent`."""
+        mean, std = self.actor(latent, goal, steps)
+        losses = {
+            "actor": F.gaussian_nll_loss(mean, block, std.square()),
+            "distance": F.mse_loss(self.distance(latent, goal), steps.float().log()),
+        }
+        losses["loss"] = losses["actor"] + losses["distance"]
+        losses["actor_error"] = F.mse_loss(mean, block)  # to look at: 1.0 would be guessing
+        return losses
+
+    def steps_to_go(self, latent: Tensor, goal: Tensor) -> Tensor:
+        """Model steps ``(N,)``, whole numbers from 1, that the distance expects from `latent` to `goal` ``(N, D)``."""
+        return self.distance(latent, goal).exp().round().long().clamp(1, self.actor.max_steps)
+
+
+def _pair(latent: Tensor, goal: Tensor) -> Tensor:
+    return torch.cat([latent, goal, goal - latent], dim=-1)
+
+
+def _mlp(in_features: int, width: int, out_features: int, depth: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for features in [in_features, *[width] * (depth - 1)]:
+        layers += [nn.Linear(features, width), nn.LayerNorm(width), nn.GELU()]
+    return nn.Sequential(*layers, nn.Linear(width, out_features))

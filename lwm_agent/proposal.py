@@ -1,0 +1,83 @@
+"""Learned first guesses for planners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoint import Checkpoint
+from .device import autocast
+from .models import Heads
+from .protocols import Belief, Problem
+
+PROPOSALS = ("auto", "actor", "none")
+
+
+@dataclass(frozen=True)
+class ActorProposal:
+    """What the actor would do, imagined block by block: its action, the latent that follows, its next action.
+
+    A proposal from a goal-conditioned inverse model is the largest known gain for search in latent spaces (arXiv
+    2605.08732, 2609.03294).
+
+    Attributes:
+        model: the world model.
+        heads: actor and temporal distance on its latents.
+        num_proposals: futures to imagine: the first by the actor's mean actions, others by random ones.
+        bf16: whether to compute in bfloat16.
+    """
+
+    model: Any
+    heads: Heads
+    num_proposals: int
+    bf16: bool
+
+    def __call__(self, belief: Belief, goal: Tensor, deadline: Tensor, problem: Problem) -> Tensor:
+        """First guesses ``(B, P + 1, T, F*A)`` inside the bounds of `problem`, the last of which is its own.
+
+        The actor is told to arrive when the temporal distance says that it can, or at the deadline if that is sooner.
+
+        Args:
+            belief: the present, of B episodes.
+            goal: ``(B, D)``.
+            deadline: blocks left in each episode, ``(B,)``, maybe infinitely many.
+            problem: what the guesses are for.
+        """
+        size = (self.num_proposals, *problem.init.shape[1:])
+        noise = torch.stack([torch.randn(size, generator=drawn, device=drawn.device) for drawn in problem.generators])
+        noise[:, 0] = 0
+        with autocast(goal.device, self.bf16):
+            steps = torch.minimum(self.heads.steps_to_go(belief.latent, goal), deadline).long()
+            belief = Belief(*(part.repeat_interleave(len(noise[0]), dim=0) for part in belief))  # (B*P, ...)
+            goal, steps = (x.repeat_interleave(len(noise[0]), dim=0) for x in (goal, steps))
+            blocks = []
+            for step, off in enumerate(noise.flatten(0, 1).unbind(1)):
+                mean, std = self.heads.actor(belief.latent, goal, steps - step)
+                blocks.append((mean + off * std).clamp(problem.low, problem.high))
+                belief = self.model.advance(belief, blocks[-1])
+        imagined = torch.stack(blocks, dim=1).unflatten(0, noise.shape[:2])
+        return torch.cat([imagined, problem.init[:, None]], dim=1)
+
+
+def make_proposal(
+    name: str, checkpoint: Checkpoint, num_proposals: int, device: torch.device, bf16: bool
+) -> ActorProposal | None:
+    """The proposal called `name`, or None where plans start from what is left of the last one.
+
+    Raises:
+        ValueError: unknown name, no proposal wanted, or the checkpoint has no actor.
+    """
+    if num_proposals < 1:
+        raise ValueError(f"num_proposals={num_proposals} must be at least 1 (proposal='none' turns proposals off)")
+    if name not in PROPOSALS:
+        raise ValueError(f"proposal={name!r} is unknown: choose one of {', '.join(PROPOSALS)}")
+    if name == "actor" and checkpoint.heads is None:
+        raise ValueError(
+            "proposal='actor': this checkpoint has no actor; train one with `lwm-agent train-heads`, or pass 'none'"
+        )
+    if name == "none" or checkpoint.heads is None:
+        return None
+    return ActorProposal(checkpoint.model, checkpoint.heads.to(device), num_proposals, bf16)

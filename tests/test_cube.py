@@ -1,0 +1,309 @@
+"""The cube as an environment and as a simulation; pictures are drawn for real."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env as gymnasium_check
+from numpy.typing import NDArray
+from stable_baselines3.common.env_checker import check_env as sb3_check
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+
+if find_spec("ogbench") is None:
+    pytest.skip("ogbench is not installed: it has no wheels for this Python", allow_module_level=True)
+
+from lwm_agent.envs.cube import CubeEnv, cube_turn_deg
+from lwm_agent.envs.cube_play import NoisyPolicy
+from lwm_agent.envs.cube_simulator import OGBenchCube, simulator
+from lwm_agent.envs.opengl import choose_backend
+
+State = NDArray[np.float64]
+ENV_ID = "lwm/Cube-v0"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drawing() -> None:
+    try:
+        choose_backend()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+def blank(**settings: Any) -> CubeEnv:
+    return CubeEnv(image_size=16, fidelity="blank", **settings)
+
+
+def turned(degrees: float, axis: int = 2) -> list[float]:
+    """The quaternion of a turn."""
+    quaternion = [np.cos(np.radians(degrees) / 2), 0.0, 0.0, 0.0]
+    quaternion[1 + axis] = np.sin(np.radians(degrees) / 2)
+    return quaternion
+
+
+def at(x: float = 0.4, y: float = 0.0, z: float = 0.02, degrees: float = 0.0) -> State:
+    """A state at rest, the arm as after the first reset."""
+    state = np.zeros(41)
+    state[:6] = [-1.571, -1.571, 1.571, -1.571, -1.571, 0.0]
+    state[14:21] = [x, y, z, *turned(degrees)]
+    return state
+
+
+@pytest.mark.parametrize("check", [gymnasium_check, sb3_check])
+def test_checkers_find_nothing(check: Callable[[gym.Env[Any, Any]], None]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(gym.make(ENV_ID, image_size=36, render_mode="rgb_array", render_size=64).unwrapped)
+
+
+def test_make_limits_an_episode_and_tells_readings() -> None:
+    with gym.make(ENV_ID, image_size=16, fidelity="blank") as env:
+        assert env.spec is not None
+        assert env.spec.max_episode_steps == 200
+        observation, info = env.reset(seed=0)
+    assert observation["pixels"].shape == observation["goal"].shape == (16, 16, 3)
+    assert info["state"].shape == info["goal_state"].shape == (41,)
+    np.testing.assert_array_equal(info["privileged/block_0_pos"], info["state"][14:17])
+    np.testing.assert_array_equal(info["privileged/target_block_pos"], info["goal_state"][14:17])
+    assert {"proprio/effector_pos", "proprio/effector_yaw", "proprio/gripper_opening"} <= info.keys()
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_vector_envs(vectorization: str) -> None:
+    CubeEnv(image_size=16).picture(at())  # worker processes are forks of one that has drawn
+    envs = gym.make_vec(ENV_ID, 2, vectorization, image_size=16)  # type: ignore[arg-type]
+    observation, info = envs.reset(seed=5)
+    for row in range(2):
+        np.testing.assert_array_equal(observation["pixels"][row], CubeEnv(image_size=16).picture(info["state"][row]))
+    envs.reset(options={"state": at(), "goal_state": at()})
+    _, reward, terminated, _, _ = envs.step(np.zeros((2, 5), np.float32))
+    assert reward.tolist() == [1.0] * 2
+    assert terminated.all()
+    envs.close()
+
+
+@pytest.mark.parametrize("vec_env", [DummyVecEnv, partial(SubprocVecEnv, start_method="fork")])
+def test_sb3_vec_envs(vec_env: Callable[..., VecEnv]) -> None:
+    make = partial(gym.make, ENV_ID, image_size=16, max_episode_steps=2, terminate_on_success=False)
+    envs = vec_env([make] * 2)
+    envs.seed(0)
+    first = envs.reset()
+    assert isinstance(first, dict)
+    assert first["pixels"].shape == (2, 16, 16, 3)
+    envs.step(np.zeros((2, 5)))
+    _, _, dones, infos = envs.step(np.zeros((2, 5)))
+    assert dones.all()
+    assert all(info["TimeLimit.truncated"] for info in infos)
+    envs.close()
+
+
+EPISODE = f"""
+import hashlib, gymnasium, lwm_agent
+with gymnasium.make("{ENV_ID}") as env:
+    observation, _ = env.reset(seed=3)
+    env.action_space.seed(4)
+    pictures = [observation["goal"], observation["pixels"]]
+    pictures += [env.step(env.action_space.sample())[0]["pixels"] for _ in range(5)]
+print(hashlib.sha256(b"".join(picture.tobytes() for picture in pictures)).hexdigest())
+"""
+
+
+def test_a_seed_fixes_pictures_in_processes_without_a_display() -> None:
+    hidden = ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL", "PYOPENGL_PLATFORM", "LP_NUM_THREADS")
+    variables = {name: value for name, value in os.environ.items() if name not in hidden}
+    done = subprocess.run([sys.executable, "-c", EPISODE], env=variables, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    env = gym.make(ENV_ID)
+    observation, _ = env.reset(seed=3)
+    env.action_space.seed(4)
+    pictures = [observation["goal"], observation["pixels"]]
+    pictures += [env.step(env.action_space.sample())[0]["pixels"] for _ in range(5)]
+    assert done.stdout.strip() == hashlib.sha256(b"".join(picture.tobytes() for picture in pictures)).hexdigest()
+    assert not np.array_equal(env.reset(seed=5)[0]["pixels"], pictures[1])
+
+
+def test_importing_the_package_leaves_mujoco_alone() -> None:
+    code = "import lwm_agent, lwm_agent.envs.opengl, sys; sys.exit('mujoco' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_restored_and_continued_equals_uninterrupted() -> None:
+    """Every step is taken twice: by an environment that goes on and by one that is restored after another past."""
+    env, restored, grasps = blank(terminate_on_success=False), blank(terminate_on_success=False), 0
+    policy, rng = NoisyPolicy(np.random.default_rng(0)), np.random.default_rng(1)
+    _, info = env.reset(seed=0)
+    restored.reset(seed=1)
+    for _ in range(100):
+        action = policy(info)
+        restored.simulate(rng.uniform(-1, 1, 5).astype(np.float32))
+        restored.reset(options={"state": info["state"].tolist(), "goal_state": info["goal_state"].tolist()})
+        *_, same = restored.step(action)
+        *_, info = env.step(action)
+        np.testing.assert_equal(same, info)
+        grasps += bool(info["proprio/gripper_contact"][0] > 0.5)
+    assert grasps > 10
+
+
+def test_uninterrupted_environments_do_not_disturb_each_other() -> None:
+    alone, one, other = blank(), blank(), blank()
+    rng, states = np.random.default_rng(0), []
+    for env in (alone, one):
+        env.reset(seed=0)
+    other.reset(seed=1)
+    actions = rng.uniform(-1, 1, (20, 5)).astype(np.float32)
+    for action in actions:
+        alone.simulate(action)
+        states.append(alone.get_state())
+    for action, state in zip(actions, states, strict=True):
+        other.simulate(-action)
+        one.simulate(action)
+        one.sample_state()
+        one.picture(other.get_state())
+        np.testing.assert_array_equal(one.get_state(), state)
+
+
+def test_physics_is_ogbenchs_whatever_is_drawn() -> None:
+    """100 steps, each the same to the last bit as one of ogbench's own environment put into the same state."""
+    original = OGBenchCube("single", mode="data_collection")
+    original.reset(seed=0)
+    envs = [CubeEnv(image_size=16, fidelity=fidelity) for fidelity in ("lite", "stock")]
+    for env in envs:
+        env.reset(seed=2)
+        env.picture(env.get_state())
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        action, state = rng.uniform(-1, 1, 5).astype(np.float32), envs[0].get_state()
+        original._data.qacc_warmstart[:] = 0.0  # what ogbench carries over from step to step
+        original.set_state(state[:21], state[21:])
+        original.step(action)
+        for env in envs:
+            env.simulate(action)
+            np.testing.assert_array_equal(env.get_state()[:21], original._data.qpos)
+            np.testing.assert_array_equal(env.get_state()[21:], original._data.qvel)
+
+
+def test_reset_sets_exactly_what_info_says() -> None:
+    env, state, goal_state = CubeEnv(image_size=32), at(x=1 / 3), at(y=0.1, degrees=17.0)
+    state[21:] = 1 / 7
+    observation, info = env.reset(options={"state": state, "goal_state": goal_state})
+    np.testing.assert_array_equal(info["state"], state)
+    np.testing.assert_array_equal(info["goal_state"], goal_state)
+    np.testing.assert_array_equal(observation["pixels"], env.picture(state))
+    np.testing.assert_array_equal(observation["goal"], env.picture(goal_state))
+    assert not np.array_equal(observation["pixels"], observation["goal"])
+
+
+def test_bad_options_change_nothing() -> None:
+    env = blank()
+    _, info = env.reset(seed=0)
+    with pytest.raises(ValueError, match="must be 41 finite numbers"):
+        env.reset(options={"goal_state": at()[:40]})
+    np.testing.assert_array_equal(env.get_state(), info["state"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 8}, "image_size=8 is out of range"),
+        ({"render_size": 0}, "render_size=0 is out of range: choose one from 16 to 4096"),
+        ({"fidelity": "high"}, "fidelity='high' is unknown: choose one of lite, stock, blank"),
+        ({"success": "luck"}, "success='luck' is unknown: choose one of position, pose"),
+        ({"render_mode": "human"}, "render_mode='human' is unknown: choose one of .*rgb_array"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CubeEnv(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("success", "goal", "reached"),
+    [
+        ("position", at(x=0.439, degrees=45.0), True),
+        ("position", at(x=0.441), False),
+        ("position", at(x=0.43, z=0.05), False),  # together 4.2 cm
+        ("pose", at(x=0.439, degrees=14.9), True),
+        ("pose", at(degrees=15.1), False),
+        ("pose", at(degrees=-90 + 14.9), True),
+        ("pose", at(x=0.441), False),
+    ],
+)
+def test_success_thresholds(success: str, goal: State, reached: bool) -> None:
+    env = blank(success=success)
+    _, info = env.reset(options={"state": at(), "goal_state": goal})
+    assert info["is_success"] is reached
+    moved = np.linalg.norm(goal[14:17] - at()[14:17]) > 0.04
+    assert env.is_nontrivial(at(), goal) == moved
+
+
+def test_turns_are_told_modulo_the_cubes_symmetries() -> None:
+    for degrees, expected in ((0, 0), (30, 30), (45, 45), (60, 30), (90, 0), (-170, 10), (350, 10)):
+        for start in (0.0, 77.0):
+            error = cube_turn_deg(at(degrees=start + degrees), at(degrees=start))
+            assert error == pytest.approx(expected, abs=1e-5)
+    tipped = at()
+    for axis in range(3):
+        tipped[17:21] = turned(100.0, axis)
+        assert cube_turn_deg(tipped, at()) == pytest.approx(10.0, abs=1e-5)
+    tipped[17:21] = [0.5, 0.5, 0.5, 0.5]  # a third of a turn about a diagonal
+    assert cube_turn_deg(tipped, at()) == pytest.approx(0.0, abs=1e-5)
+    errors = blank().errors(at(x=0.43, y=0.04, degrees=50.0), at())
+    assert errors == pytest.approx({"cube_m": 0.05, "cube_turn_deg": 40.0})
+
+
+def test_goal_known_by_its_picture_only() -> None:
+    env = CubeEnv(image_size=16, render_mode="rgb_array", render_size=32)
+    observation, info = env.reset(options={"state": at(), "goal_image": np.full((16, 16, 3), 7, np.uint8)})
+    assert (observation["goal"] == 7).all()
+    assert info["is_success"] is False
+    assert np.isnan(info["privileged/target_block_pos"]).all()
+    frame = env.render()
+    np.testing.assert_array_equal(frame, CubeEnv(image_size=32).picture(at()))
+
+
+def test_rendered_frame_shows_the_goal_and_observations_do_not() -> None:
+    env = CubeEnv(image_size=64, render_mode="rgb_array", render_size=64)
+    observation, _ = env.reset(options={"state": at(y=-0.15), "goal_state": at(y=0.15)})
+    frame = env.render()
+    assert frame is not None
+    assert frame.dtype == np.uint8
+    np.testing.assert_array_equal(observation["pixels"], CubeEnv().picture(at(y=-0.15)))
+    changed = np.argwhere((frame != observation["pixels"]).any(axis=2))
+    assert 0 < np.ptp(changed, axis=0).max() < 16  # a patch the size of a cube
+
+
+def test_lite_looks_like_stock() -> None:
+    rng_state = simulator().sample(np.random.default_rng(0))
+    lite, stock, flat, dark = (
+        CubeEnv(image_size=64, **settings).picture(rng_state).astype(int)
+        for settings in (
+            {},
+            {"fidelity": "stock"},
+            {"shadows": False},
+            {"fidelity": "blank"},
+        )
+    )
+    assert np.abs(lite - stock).mean() < 3.0  # edges are smoothed there
+    assert np.abs(flat - lite).mean() > 3.0
+    assert (dark == 0).all()
+    red = (lite[..., 0] > 2 * lite[..., 1]) & (lite[..., 0] > 100)
+    assert 9 <= red.sum() <= 60  # the cube
+
+
+def test_random_scenes_differ_and_lie_on_the_table() -> None:
+    env = blank()
+    env.reset(seed=0)
+    scenes = np.array([env.sample_state() for _ in range(20)])
+    assert len(np.unique(scenes, axis=0)) == 20
+    assert (np.ptp(scenes[:, 14:16], axis=0) > 0.15).all()
+    np.testing.assert_allclose(scenes[:, 16], 0.02)

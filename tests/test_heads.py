@@ -1,0 +1,222 @@
+"""Heads: what they learn on frozen latents, how they travel in a checkpoint, and what the agent makes of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from lwm_agent import Agent
+from lwm_agent.checkpoint import Checkpoint, CheckpointError, checksum
+from lwm_agent.cli import app
+from lwm_agent.dataset import DatasetError
+from lwm_agent.models import Heads
+from lwm_agent.planners import Budget
+from lwm_agent.proposal import make_proposal
+from lwm_agent.protocols import Belief, Problem
+from lwm_agent.train import TrainConfig, train
+from lwm_agent.train_heads import HeadsConfig, train_heads
+
+D, BLOCK, N = 7, 6, 5
+MODEL = {
+    "image_size": 32,
+    "latent_size": 8,
+    "width": 16,
+    "head_size": 4,
+    "mlp_size": 16,
+    "depth": 1,
+    "sigreg_directions": 16,
+}
+
+
+@pytest.fixture(scope="module")
+def bare(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint without heads, of a model that was trained for a moment."""
+    out = tmp_path_factory.mktemp("bare")
+    fixed = {"steps": 40, "batch_size": 16, "clip_length": 4, "device": "cpu", "learning_rate": 3e-3}
+    train(TrainConfig.from_preset("tiny", data=data, out=str(out), model=MODEL, **fixed))
+    return out / "checkpoint"
+
+
+@pytest.fixture(scope="module")
+def headed(bare: Path, data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with heads."""
+    out = tmp_path_factory.mktemp("headed") / "checkpoint"
+    train_heads(config(bare, data, out=str(out)))
+    return out
+
+
+def config(checkpoint: Path, data: str, **settings: Any) -> HeadsConfig:
+    fixed = {"steps": 300, "batch_size": 64, "width": 32, "max_steps": 6, "learning_rate": 3e-3, "device": "cpu"}
+    return HeadsConfig(checkpoint=str(checkpoint), data=data, **{**fixed, **settings})
+
+
+def test_heads_answer_in_the_right_shapes_and_ranges() -> None:
+    heads = Heads(latent_size=D, block_size=BLOCK, width=12, max_steps=4)
+    latent, goal = torch.randn(N, D), torch.randn(N, D)
+    mean, std = heads.actor(latent, goal, torch.tensor([-3, 1, 4, 5, 99]))
+    assert mean.shape == std.shape == (N, BLOCK)
+    assert (std > 0).all()
+    far = heads.actor(latent, goal, torch.full((N,), 4))[0]
+    assert torch.equal(mean[2:], far[2:])  # beyond the largest known number of steps, it is taken
+    steps = heads.steps_to_go(latent * 100, goal * 100)
+    assert steps.dtype == torch.int64
+    assert ((steps >= 1) & (steps <= 4)).all()
+
+
+def test_heads_learn_direction_and_distance() -> None:
+    """In a world where one walks straight to the goal, as fast each time, both follow from where the goal is."""
+    torch.manual_seed(0)
+    heads = Heads(latent_size=2, block_size=2, width=64, max_steps=6)
+    optimizer = torch.optim.Adam(heads.parameters(), lr=3e-3)
+    for _ in range(300):
+        steps = torch.randint(1, 7, (256,))
+        angle = torch.rand(256) * 6.283
+        block = torch.stack([angle.cos(), angle.sin()], dim=1)
+        latent = torch.randn(256, 2)
+        losses = heads.loss(latent, latent + block * steps[:, None], steps, block)
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+    assert float(losses["actor_error"].detach()) < 0.05  # 0.5 is guessing
+    assert float(losses["distance"].detach()) < 0.05  # 0.33 is guessing
+    assert heads.steps_to_go(torch.zeros(2, 2), torch.tensor([[0.0, 2.0], [-4.0, 0.0]])).tolist() == [2, 4]
+
+
+def test_training_is_reproducible_and_leaves_the_world_model_alone(bare: Path, data: str, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    for name in ("one", "two"):
+        train_heads(
+            config(bare, data, steps=5, out=str(tmp_path / name)),
+            lambda task, done, total, _: seen.append((task, done, total)),
+        )
+    one, two = (Checkpoint.load(tmp_path / name) for name in ("one", "two"))
+    assert one.heads is not None
+    assert two.heads is not None
+    weights = two.heads.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in one.heads.state_dict().items())
+    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (bare / "model.safetensors").read_bytes()
+    assert {("encoding", 492, 492), ("training", 5, 5)} <= set(seen)
+    card = (tmp_path / "one" / "README.md").read_text()
+    assert "lwm-agent train-heads --checkpoint" in card
+    assert "actor_error" in card
+
+
+def test_heads_go_into_the_checkpoint_itself(bare: Path, data: str, tmp_path: Path) -> None:
+    Checkpoint.load(bare).save(tmp_path / "own", "# card\n")
+    before = checksum(tmp_path / "own")
+    train_heads(config(tmp_path / "own", data, steps=2))
+    assert Checkpoint.load(tmp_path / "own").heads is not None
+    assert checksum(tmp_path / "own") != before
+    assert sorted(path.name for path in (tmp_path / "own").iterdir()) == [
+        "README.md",
+        "config.json",
+        "heads.safetensors",
+        "model.safetensors",
+    ]
+
+
+def test_the_command_line_trains_them(bare: Path, data: str, tmp_path: Path) -> None:
+    Checkpoint.load(bare).save(tmp_path / "own", "# card\n")
+    options = ["--steps", "2", "--device", "cpu", "--set", "heads.width=16"]
+    ran = CliRunner().invoke(app, ["train-heads", "--checkpoint", str(tmp_path / "own"), "--data", data, *options])
+    assert ran.exit_code == 0, ran.output
+    assert "actor_error" in ran.output
+    heads = Checkpoint.load(tmp_path / "own").heads
+    assert heads is not None
+    assert heads.settings["width"] == 16
+
+
+def test_what_does_not_fit_is_named(bare: Path, data: str, headed: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="steps=0 must be positive"):
+        config(bare, data, steps=0)
+    with pytest.raises(DatasetError, match="32-px frames and the checkpoint sees 64: collect with --image-size 64"):
+        train_heads(config(Path("pusht-tiny"), data, out=str(tmp_path / "never")))
+    Checkpoint.load(headed).save(tmp_path / "damaged", "# card\n")
+    (tmp_path / "damaged" / "heads.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"heads\.safetensors cannot be read"):
+        Checkpoint.load(tmp_path / "damaged")
+    settings = json.loads((tmp_path / "damaged" / "config.json").read_text())
+    settings["heads"]["width"] = "wide"
+    (tmp_path / "damaged" / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match="does not describe"):
+        Checkpoint.load(tmp_path / "damaged")
+
+
+def test_the_first_proposal_is_what_the_actor_would_do(headed: Path) -> None:
+    checkpoint = Checkpoint.load(headed)
+    heads, model = checkpoint.heads, checkpoint.model
+    assert heads is not None
+    propose = make_proposal("auto", checkpoint, 4, torch.device("cpu"), bf16=False)
+    assert propose is not None
+    belief = Belief(torch.randn(N, 1, 8), torch.zeros(N, 0, 10))
+    goal = torch.randn(N, 8)
+    deadline = torch.tensor([1.0, 2.0, 3.0, torch.inf, torch.inf])
+    problem = Problem(
+        objective=lambda actions: actions.mean((2, 3)),
+        init=torch.zeros(N, 3, 10),
+        scale=torch.ones(N, 3, 10),
+        low=torch.full((10,), -0.2),
+        high=torch.full((10,), 0.3),
+        generators=[torch.Generator().manual_seed(i) for i in range(N)],
+        action_size=2,
+    )
+    with torch.no_grad():
+        actions = propose(belief, goal, deadline, problem)
+        assert actions.shape == (N, 4 + 1, 3, 10)
+        assert ((actions >= problem.low) & (actions <= problem.high)).all()
+        assert torch.equal(actions[:, -1], problem.init)
+        assert not torch.equal(actions[:, 1], actions[:, 2])
+        latents = model.rollout(belief, actions[:, :1])[:, 0]  # type: ignore[operator]
+        steps = torch.minimum(heads.steps_to_go(belief.latent, goal), deadline).long()
+        for step, latent in enumerate((belief.latent, latents[:, 0], latents[:, 1])):
+            expected = heads.actor(latent, goal, steps - step)[0].clamp(problem.low, problem.high)
+            torch.testing.assert_close(actions[:, 0, step], expected)
+
+
+def agent(path: Path, planner: str = "cem", **settings: Any) -> Agent:
+    return Agent.load(path, planner, **{"device": "cpu", "bf16": False, **settings})
+
+
+def observation() -> dict[str, np.ndarray]:
+    with gym.make("lwm/PushT-v0", image_size=32) as env:
+        return env.reset(seed=0)[0]
+
+
+def test_a_plan_is_never_worse_than_the_proposal_it_starts_from(headed: Path) -> None:
+    costs = {}
+    for planner in ("actor", "guided"):
+        _, state = agent(headed, planner).predict(observation())
+        (decision,) = state.decisions
+        assert decision is not None
+        costs[planner] = decision.cost
+    assert costs["guided"] <= costs["actor"]
+
+
+def test_the_proposal_is_paid_for(headed: Path) -> None:
+    _, state = agent(headed, "actor", num_proposals=3).predict(observation())
+    (decision,) = state.decisions
+    assert decision is not None
+    # Three of the actor and one of the last plan's rest, each imagined and rated; then the best is looked at once more.
+    assert decision.rollouts == 2 * (3 + 1) + 1
+    with pytest.raises(ValueError, match="too small"):
+        agent(headed, "actor", num_proposals=3, budget=Budget(rollouts=8)).predict(observation())
+
+
+def test_without_heads_the_command_that_trains_them_is_named(bare: Path, headed: Path) -> None:
+    assert agent(bare).proposal is None
+    assert agent(headed, proposal="none").proposal is None
+    assert agent(headed).settings()["proposal"] == "actor"
+    assert agent(bare).settings()["proposal"] is None
+    with pytest.raises(ValueError, match="lwm-agent train-heads"):
+        agent(bare, proposal="actor")
+    with pytest.raises(ValueError, match=r"proposal='luck' is unknown: choose one of auto, actor, none"):
+        agent(bare, proposal="luck")
+    with pytest.raises(ValueError, match="num_proposals=0"):
+        agent(headed, num_proposals=0)
