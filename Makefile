@@ -23,13 +23,24 @@ test: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 # One results.json a row of the README's table; an interrupted run goes on where it stopped.
-RESULTS := cem-25 gradient-25 random-shooting-25 replay-25
+RESULTS := cem-25 guided-25 actor-25 gradient-25 plain-cem-25 plain-gradient-25 plain-random-shooting-25 replay-25 \
+	cem-50 cem-75 cem-100 paper-cem-25
 results: $(addprefix results/pusht-,$(addsuffix .json,$(RESULTS)))
 
+# PLANNER-OFFSET; "plain" is without the learned proposal, "paper" the protocol and the planner of the LeWorldModel paper.
+define evaluate
+$(BIN)/lwm-agent eval --env pusht --planner $(patsubst %-$(lastword $(subst -, ,$*)),%,$*) \
+	--offset $(lastword $(subst -, ,$*)) --output-dir out/results/$(basename $(notdir $@))
+endef
+results/pusht-plain-%.json: | $(VENV)/.run
+	$(evaluate) --set agent.proposal=none
+	cp out/results/$(basename $(notdir $@))/results.json $@
+results/pusht-paper-%.json: | $(VENV)/.run
+	$(evaluate) --protocol lewm-paper
+	cp out/results/$(basename $(notdir $@))/results.json $@
 results/pusht-%.json: | $(VENV)/.run
-	$(BIN)/lwm-agent eval --env pusht --planner $(patsubst %-$(lastword $(subst -, ,$*)),%,$*) \
-		--offset $(lastword $(subst -, ,$*)) --output-dir out/results/$*
-	cp out/results/$*/results.json $@
+	$(evaluate)
+	cp out/results/$(basename $(notdir $@))/results.json $@
 
 # Type checkers do not know that envs/, planners/ and eval/ install inside lwm_agent: show them the installed layout.
 lint: $(VENV)/.dev

@@ -31,7 +31,7 @@ def _row(path: Path) -> str:
             run["tasks"]["env_id"],
             f"{run['tasks']['protocol']} {run['tasks']['split']}",
             run["tasks"]["offset_env_steps"],
-            f"[`{run['planner']['name']}`](results/{path.name})",
+            f"[`{run['planner']['name']}`](results/{path.name}){_proposal(run['planner'])}",
             f"**{100 * summary['success']:.1f}**",
             f"{100 * summary['ci95'][0]:.1f}-{100 * summary['ci95'][1]:.1f}",
             summary["n"],
@@ -45,6 +45,11 @@ def _row(path: Path) -> str:
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is not a results.json, or is damaged: {error!r}") from error
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _proposal(planner: dict[str, Any]) -> str:
+    """What a plan started from, where it could have been something else."""
+    return "" if "agent" not in planner or planner["agent"]["proposal"] else ", no proposal"
 
 
 def _percent(floor: dict[str, Any] | None) -> str:

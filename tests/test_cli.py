@@ -73,6 +73,19 @@ def test_eval_writes_results_with_their_floors(work: Path, planner: str) -> None
     assert results(work, planner)["episodes"] == contents["episodes"]
 
 
+def test_two_planners_in_a_row_are_set_one_by_one(work: Path) -> None:
+    first = "--set planner.first.num_samples=6 --set planner.first.num_elites=2 --set planner.first.iterations=1"
+    second = "--set planner.second.num_samples=3 --set planner.second.iterations=1"
+    run(
+        f"eval --planner cem+gradient --checkpoint run/checkpoint --tasks tasks.json {first} {second} --device cpu "
+        "--episodes 1 --no-floors --output-dir chain",
+        work,
+    )
+    contents = results(work, "chain")
+    assert contents["summary"]["rollouts"] == 6 + 2 * 3
+    assert contents["run"]["planner"]["first"]["num_elites"] == 2
+
+
 def test_replay_is_the_ceiling_and_compare_pairs_it_with_a_floor(work: Path) -> None:
     for planner in ("replay", "none"):
         run(f"eval --planner {planner} --tasks tasks.json --no-floors --output-dir {planner}", work)
