@@ -59,7 +59,7 @@ class Agent:
         num_proposals: int = 16,
         proposal_std: float = 0.5,
         horizon: int = 5,
-        replan_every: int = 2,
+        replan_every: int = 1,
         deadline_env_steps: int | None = None,
         budget: Budget | None = None,
         seed: int = 0,

@@ -31,7 +31,7 @@ class CEM:
 
     num_samples: int = 128
     num_elites: int = 16
-    iterations: int = 10
+    iterations: int = 5
     noise_correlation: float = 0.7
     momentum: float = 0.0
     min_std: float = 0.05
@@ -57,7 +57,7 @@ class CEM:
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedCEM(CEM):
-    """`CEM` in the small, for the neighbourhood of a learned proposal: a sixth of the candidates."""
+    """`CEM` in the small, for the neighbourhood of a learned proposal: less than a third of the candidates."""
 
     needs_proposal = True
 

@@ -34,7 +34,7 @@ class Gradient:
     optimizer: ClassVar[type[torch.optim.Adam] | type[torch.optim.SGD]] = torch.optim.Adam
 
     num_samples: int = 16
-    iterations: int = 20
+    iterations: int = 10
     lr: float = 0.1
     noise_correlation: float = 0.7
 

@@ -535,11 +535,11 @@ def test_chain_shares_one_budget(rollouts: int, trace: int) -> None:
 
 
 def test_chain_of_three() -> None:
-    chain = make_planner("icem+sgd+lbfgs", spread=0.0, **{"first.num_samples": 30, "second.first.lr": 0.5})
+    chain = make_planner("icem+sgd+lbfgs", spread=0.0, **{"first.iterations": 3, "second.first.iterations": 5})
     assert chain == Chain(
-        first=ICEM(num_samples=30), second=Chain(first=SGD(lr=0.5), second=make_planner("lbfgs")), spread=0.0
+        first=ICEM(iterations=3), second=Chain(first=SGD(iterations=5), second=make_planner("lbfgs")), spread=0.0
     )
-    assert chain.iterations == 10 + 20 + 20
+    assert chain.iterations == 3 + 5 + 20
 
 
 # --- noise --------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "mlp_size": 768,
         "dropout": 0.0,
         "residual": True,
-        "sigreg_weight": 0.2,
+        "sigreg_weight": 0.15,
         "sigreg_directions": 128,
         "rollout_weight": 0.5,
         "inverse_weight": 0.5,
