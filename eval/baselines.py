@@ -35,12 +35,17 @@ class NoOpPolicy:
 class RandomPolicy:
     """Uniform in the action space.
 
-    An episode's actions follow from `seed`, its first observation and the step alone, not from its batch.
+    Actions follow from `seed`, task (in other loops, the first observation) and step alone, not from the batch.
     """
 
     def __init__(self, action_space: Box, seed: int = 0) -> None:
         self._space = action_space
         self._seed = seed
+
+    def begin(self, tasks: Sequence[Task]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """State for episodes of `tasks`, told apart by their states: floors may not see pictures."""
+        hashes = [crc32(np.array([task.state, task.goal_state]).tobytes()) for task in tasks]
+        return np.array(hashes, np.int64), np.zeros(len(tasks), np.int64)
 
     def predict(
         self,
@@ -52,12 +57,13 @@ class RandomPolicy:
         """Actions ``(N, A)``; the state is (hash of the first observation, step), ``(N,)`` each."""
         n = len(observation["pixels"])
         if state is None:
-            state, episode_start = (np.zeros(n, np.int64), np.zeros(n, np.int64)), np.ones(n, bool)
+            state, episode_start = (np.zeros(n, np.int64), np.full(n, -1)), np.ones(n, bool)
         hashes, steps = state
-        if episode_start is not None and episode_start.any():
+        fresh = np.zeros(n, bool) if episode_start is None else episode_start & (steps != 0)  # at 0, `begin` saw to it
+        if fresh.any():
             pictures = np.concatenate([observation["pixels"], observation["goal"]], axis=1)
-            hashes = np.where(episode_start, [crc32(picture.tobytes()) for picture in pictures], hashes)
-            steps = np.where(episode_start, 0, steps)
+            hashes = np.where(fresh, [crc32(picture.tobytes()) for picture in pictures], hashes)
+            steps = np.where(fresh, 0, steps)
         return np.stack([self._draw(*key) for key in zip(hashes, steps, strict=True)]), (hashes, steps + 1)
 
     def _draw(self, key: int, step: int) -> Actions:

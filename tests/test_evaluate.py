@@ -96,6 +96,17 @@ def test_results_do_not_depend_on_the_batch(task_set: TaskSet, name: str) -> Non
     assert _untimed(alone) == _untimed(evaluate(POLICIES[name], task_set, batch_size=7))
 
 
+def test_random_actions_do_not_depend_on_the_pictures(task_set: TaskSet) -> None:
+    """Floors are evaluated on the cheapest pictures, which may be black for all tasks."""
+    policy = RandomPolicy(Box(-1, 1, (2,)))
+    small, large = (evaluate(policy, task_set, env_kwargs={"image_size": size}) for size in (16, 32))
+    assert [episode.final_errors for episode in small] == [episode.final_errors for episode in large]
+    (first, _), (second, _) = (
+        policy.predict({"pixels": np.zeros((1, 16, 16, 3))}, policy.begin([task])) for task in task_set.tasks[:2]
+    )
+    assert not np.array_equal(first, second)
+
+
 def test_rows_stay_with_their_episodes_when_others_finish(task_set: TaskSet) -> None:
     episodes = evaluate(Planning(SPACE), task_set, batch_size=11)
     assert len({episode.steps_to_success for episode in episodes}) > 1  # rows were dropped one by one
