@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,13 @@ def markdown_table(paths: Iterable[str | Path]) -> str:
 
 
 def _row(path: Path) -> str:
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path) as contents:
         run, summary, floors = contents["run"], contents["summary"], contents["floors"]
         cells = [
             run["tasks"]["env_id"],
             f"{run['tasks']['protocol']} {run['tasks']['split']}",
             run["tasks"]["offset_env_steps"],
-            f"[`{run['planner']['name']}`](results/{path.name}){_proposal(run['planner'])}",
+            f"[`{run['planner']['name']}`](results/{path.name}){start_of_plans(run['planner'])}",
             f"**{100 * summary['success']:.1f}**",
             f"{100 * summary['ci95'][0]:.1f}-{100 * summary['ci95'][1]:.1f}",
             summary["n"],
@@ -42,12 +42,19 @@ def _row(path: Path) -> str:
             _number(summary["rollouts"] or None, ".0f"),
             _number(summary["flops"] / 1e9 or None, ".0f"),
         ]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is not a results.json, or is damaged: {error!r}") from error
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def _proposal(planner: dict[str, Any]) -> str:
+@contextmanager
+def reading(path: Path) -> Iterator[dict[str, Any]]:
+    """The contents of a ``results.json``; what cannot be read from them raises a ValueError that names the file."""
+    try:
+        yield json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is not a results.json, or is damaged: {error!r}") from error
+
+
+def start_of_plans(planner: dict[str, Any]) -> str:
     """What a plan started from, where it could have been something else."""
     return "" if "agent" not in planner or planner["agent"]["proposal"] else ", no proposal"
 

@@ -291,11 +291,17 @@ def compare(
 @app.command()
 def report(
     results: Annotated[list[Path], typer.Argument(help="results.json files, a row each.")],
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw success against compute into this PNG, PDF or SVG.")
+    ] = None,
 ) -> None:
     """Print several evaluations as one Markdown table."""
     from .eval import markdown_table
+    from .eval.plot import compute_plot
 
     typer.echo(markdown_table(results))
+    if plot is not None:
+        compute_plot(results, plot)
 
 
 @app.command()

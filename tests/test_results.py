@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from lwm_agent.eval import (
     table,
     wilson,
 )
+from lwm_agent.eval.plot import compute_plot
 
 SPACE = Box(-1.0, 1.0, (2,), np.float32)
 
@@ -194,3 +197,41 @@ def test_episodes_survive_json(task_set: TaskSet, tmp_path: Path) -> None:
     assert list(EpisodeLog(tmp_path / "episodes.jsonl", {}).episodes.values()) == sorted(
         episodes, key=lambda episode: list(log.episodes).index(episode.index)
     )
+
+
+def _result(path: Path, planner: str, flops: float, offset: int = 25) -> Path:
+    run = {
+        "planner": {"name": planner, "agent": {"proposal": None}},
+        "tasks": {"env_id": "lwm/PushT-v0", "protocol": "strict", "split": "test", "offset_env_steps": offset},
+    }
+    summary = {"success": 0.5, "ci95": [0.4, 0.6], "flops": flops, "plan_ms_p50": 10.0 if flops else None}
+    path.write_text(json.dumps({"run": run, "summary": summary, "floors": {"random": {"success": 0.1}}}))
+    return path
+
+
+def test_the_plot_shows_every_planner_and_set_of_tasks(tmp_path: Path) -> None:
+    paths = [
+        _result(tmp_path / "a.json", "cem", 2e9),
+        _result(tmp_path / "b.json", "cem", 3e9, offset=50),
+        _result(tmp_path / "c.json", "gradient", 4e9),
+        _result(tmp_path / "d.json", "replay", 0),
+    ]
+    compute_plot(paths, tmp_path / "plot.svg")
+    words = (tmp_path / "plot.svg").read_text()
+    assert re.findall(r"<!-- (cem, no proposal|gradient, no proposal|replay.*) -->", words) == [
+        "cem, no proposal",
+        "gradient, no proposal",
+    ]
+    assert [f"lwm/PushT-v0, strict test, offset {offset}" in words for offset in (25, 50, 75)] == [True, True, False]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.json", "c.json", "d.json", "plot.svg"]
+    with pytest.raises(ValueError, match="none of the results is of a planner"):
+        compute_plot(paths[3:], tmp_path / "none.png")
+    (tmp_path / "broken.json").write_text('{"run": {}}')
+    with pytest.raises(ValueError, match=r"broken\.json is not a results\.json"):
+        compute_plot([tmp_path / "broken.json"], tmp_path / "none.png")
+
+
+def test_a_missing_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ValueError, match=r"pip install 'lwm-agent\[plot\]'"):
+        compute_plot([_result(tmp_path / "a.json", "cem", 2e9)], tmp_path / "plot.png")
