@@ -46,6 +46,26 @@ def keep_freed_memory() -> None:
     mallopt(mmap_threshold, 2**30)
 
 
+def synchronize(device: torch.device) -> None:
+    """Waits until `device` has done all that it was asked to: until then, a clock measures the asking only."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """Most MiB so far: allocated on CUDA, resident in this process on a CPU; None where there is no telling."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if device.type != "cpu" or sys.platform == "win32":
+        return None
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # macOS tells bytes, Linux KiB
+
+
 def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[Any]:
     """Matrix products in bfloat16 on `device`, if `bf16`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)

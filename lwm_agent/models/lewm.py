@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from ..protocols import Batch, Belief
 from .encoders import ENCODERS
-from .layers import ConditionalBlock, projector
+from .layers import ConditionalBlock, KeysValues, projector
 from .sigreg import sigreg
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -35,6 +36,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Constructor arguments by preset: `base` is the paper's 18.03 M parameters, `tiny` is made for 2 CPU cores."""
+
+THUMBNAIL = 16
+"""Side, in px, of the pictures that the reconstruction loss asks for."""
 
 
 class Predictor(nn.Module):
@@ -66,12 +70,12 @@ class Predictor(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.outward = projector(width, projector_size, latent_size)
 
-    def modulations(self, actions: Tensor) -> Tensor:
-        """What each block needs to know of the actions ``(N, t, F*A)``: ``(depth, N, t, 6 * width)``."""
+    def modulations(self, actions: Tensor) -> list[Tensor]:
+        """What each block needs to know of the actions ``(N, t, F*A)``: ``(N, t, 6 * width)``."""
         embedded = self.action_embedding(actions)
-        return torch.stack([block.modulation(embedded) for block in self.blocks])  # type: ignore[operator]
+        return [block.modulation(embedded) for block in self.blocks]  # type: ignore[operator]
 
-    def forward(self, latents: Tensor, modulations: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, modulations: Sequence[Tensor]) -> Tensor:
         """Next latents ``(N, t, D)`` for a window of `latents` ``(N, t, D)`` under its actions' `modulations`."""
         tokens = self.inward(latents) + self.positions[: latents.shape[1]]
         for block, modulation in zip(self.blocks, modulations, strict=True):
@@ -80,6 +84,26 @@ class Predictor(nn.Module):
         predicted = self.outward(self.norm(tokens).flatten(0, 1)).unflatten(0, latents.shape[:2])
         return latents + predicted if self.residual else predicted
 
+    def extend(
+        self, latents: Tensor, modulations: Sequence[Tensor], memory: Sequence[KeysValues] = ()
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Next latent ``(N, D)`` after the window that `memory` begins and `latents` ``(N, n, D)`` complete.
+
+        Only the newest latent is predicted, so the last block needs no more than keys and values of the others. Also
+        returns the memory of the whole window: keys and values in each block, good for as long as no latent changes its
+        place in the window.
+        """
+        length = latents.shape[1]
+        first = len(memory[0]) if memory else 0
+        tokens = self.inward(latents) + self.positions[first : first + length]
+        extended = []
+        for place, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
+            queries = length if place < len(self.blocks) - 1 else 1
+            tokens, seen = block.extend(tokens, modulation, memory[place] if memory else [], queries)  # type: ignore[operator]
+            extended.append(seen)
+        predicted = self.outward(self.norm(tokens[:, 0]))
+        return latents[:, -1] + predicted if self.residual else predicted, extended
+
 
 class LeWorldModel(nn.Module):
     """Encoder, action-conditioned predictor and the two-term loss: one latent vector ``(D,)`` a frame.
@@ -87,7 +111,9 @@ class LeWorldModel(nn.Module):
     Loss (section 3.2): mean squared error of the next latent, plus `sigreg_weight` times SIGReg for each time step;
     gradients flow through both sides, without stop-gradient or moving average. With `rollout_weight` above 0 the error
     of an imagined rollout is added, its k-th step weighted by `rollout_decay` to the power k; with `inverse_weight`
-    above 0, the error of reading the action block from the change of the latent (arXiv 2606.31232).
+    above 0, the error of reading the action block from the change of the latent (arXiv 2606.31232); with
+    `reconstruction_weight` above 0, the error of painting the frame, at 16 x 16 px, from the latent. The last makes
+    short trainings keep what moves seldom, such as a block's angle, which is easily predicted and hard to see.
 
     Args:
         action_size: A, numbers in an environment action.
@@ -109,6 +135,7 @@ class LeWorldModel(nn.Module):
         rollout_weight: weight of the multi-step rollout loss (off at 0).
         rollout_decay: weight of each rollout step relative to the one before.
         inverse_weight: weight of the inverse-dynamics loss (off at 0).
+        reconstruction_weight: weight of the reconstruction loss (off at 0).
     """
 
     def __init__(
@@ -133,13 +160,15 @@ class LeWorldModel(nn.Module):
         rollout_weight: float = 0.0,
         rollout_decay: float = 0.8,
         inverse_weight: float = 0.0,
+        reconstruction_weight: float = 0.0,
     ) -> None:
         super().__init__()
         if encoder not in ENCODERS:
             raise ValueError(f"encoder={encoder!r} is unknown: choose one of {', '.join(ENCODERS)}")
         self.action_size, self.frameskip, self.image_size, self.history = action_size, frameskip, image_size, history
         self.sigreg_weight, self.sigreg_directions = sigreg_weight, sigreg_directions
-        self.rollout_weight, self.rollout_decay, self.inverse_weight = rollout_weight, rollout_decay, inverse_weight
+        self.rollout_weight, self.rollout_decay = rollout_weight, rollout_decay
+        self.inverse_weight, self.reconstruction_weight = inverse_weight, reconstruction_weight
         self.encoder = ENCODERS[encoder](image_size)
         self.projector = projector(self.encoder.features, projector_size, latent_size)
         self.predictor = Predictor(
@@ -159,6 +188,10 @@ class LeWorldModel(nn.Module):
             self.inverse = nn.Sequential(
                 nn.Linear(latent_size, 2 * latent_size), nn.GELU(), nn.Linear(2 * latent_size, frameskip * action_size)
             )
+        if reconstruction_weight > 0:
+            self.decoder = nn.Sequential(
+                nn.Linear(latent_size, 2 * latent_size), nn.GELU(), nn.Linear(2 * latent_size, 3 * THUMBNAIL**2)
+            )
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Latents ``(N, D)`` of frames ``(N, C, h, w)``."""
@@ -177,7 +210,8 @@ class LeWorldModel(nn.Module):
     def advance(self, belief: Belief, action: Tensor) -> Belief:
         """Belief after imagining the block `action` ``(B, F*A)``."""
         actions = torch.cat([belief.actions, action.unsqueeze(1)], dim=1)
-        return self._remember(belief, action, self._imagine(belief.latents, actions)[:, 0].float())
+        latent, _ = self.predictor.extend(belief.latents, self.predictor.modulations(actions))
+        return self._remember(belief, action, latent.float())
 
     def _remember(self, belief: Belief, action: Tensor, latent: Tensor) -> Belief:
         """`belief` after one more block ``(B, F*A)`` and the `latent` ``(B, D)`` that it leads to."""
@@ -186,22 +220,35 @@ class LeWorldModel(nn.Module):
         return Belief(latents, actions[:, max(0, actions.shape[1] - self.history + 1) :])
 
     def rollout(self, belief: Belief, actions: Tensor) -> Tensor:
-        """Imagined latents ``(B, S, T, D)`` after each block of `actions` ``(B, S, T, F*A)``."""
-        samples = actions.shape[1]
-        latents = belief.latents.repeat_interleave(samples, dim=0)  # (B*S, H, D)
-        past = belief.actions.repeat_interleave(samples, dim=0)
-        return self._imagine(latents, torch.cat([past, actions.flatten(0, 1)], dim=1)).unflatten(0, actions.shape[:2])
+        """Imagined latents ``(B, S, T, D)`` after each block of `actions` ``(B, S, T, F*A)``.
 
-    def _imagine(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """Latents ``(N, T, D)`` that follow `latents` ``(N, H, D)`` under `actions` ``(N, H - 1 + T, F*A)``."""
-        modulations = self.predictor.modulations(actions)  # once for all steps
-        context = latents.shape[1]
-        frames = list(latents.unbind(1))
-        for end in range(context, actions.shape[1] + 1):
-            start = max(0, end - self.history)
-            window = torch.stack(frames[start:end], dim=1)
-            frames.append(self.predictor(window, modulations[:, :, start:end])[:, -1])
-        return torch.stack(frames[context:], dim=1)
+        Keys and values are kept while the window of `history` frames grows. Once it slides, each frame has a new place
+        in it, and the window is computed anew; its frames before the present, once for all candidates of an episode.
+        """
+        samples, horizon = actions.shape[1:3]
+        present = belief.latents.shape[1] - 1
+        modulations = self.predictor.modulations(actions.flatten(0, 1))  # once for all steps
+        frames = [belief.latent.repeat_interleave(samples, dim=0)]  # (B*S, D) each: the present, and what follows it
+        for step in range(horizon):
+            start, new = present + step + 1 - self.history, slice(step, step + 1)
+            if step == 0 or start > 0:
+                memory = self._past(belief, slice(max(0, start), present), samples)
+                new = slice(max(0, start - present), step + 1)
+            window = torch.stack(frames[new], dim=1)
+            latent, memory = self.predictor.extend(window, [part[:, new] for part in modulations], memory)
+            frames.append(latent)
+        return torch.stack(frames[1:], dim=1).unflatten(0, actions.shape[:2])
+
+    def _past(self, belief: Belief, frames: slice, samples: int) -> list[KeysValues]:
+        """The predictor's memory of some `frames` before the present, for `samples` candidates an episode."""
+        if frames.start >= frames.stop:
+            return []
+        modulations = self.predictor.modulations(belief.actions[:, frames])
+        _, memory = self.predictor.extend(belief.latents[:, frames], modulations)
+        return [
+            [(key.repeat_interleave(samples, 0), value.repeat_interleave(samples, 0)) for key, value in seen]
+            for seen in memory
+        ]
 
     def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Mean squared difference ``(B, S, T)`` of `latents` ``(B, S, T, D)`` to `goal` ``(B, D)``."""
@@ -226,30 +273,40 @@ class LeWorldModel(nn.Module):
             decoded = self.inverse(latents[:, 1:] - latents[:, :-1])
             losses["inverse"] = F.mse_loss(decoded.float(), batch.actions)
             losses["loss"] = losses["loss"] + self.inverse_weight * losses["inverse"]
+        if self.reconstruction_weight > 0:
+            thumbnails = F.adaptive_avg_pool2d(batch.pixels.flatten(0, 1), THUMBNAIL).flatten(1)
+            losses["reconstruction"] = F.mse_loss(self.decoder(latents.flatten(0, 1)).float(), thumbnails)
+            losses["loss"] = losses["loss"] + self.reconstruction_weight * losses["reconstruction"]
         return losses
 
     def _rollout_loss(self, latents: Tensor, actions: Tensor, generator: torch.Generator | None) -> Tensor:
         """Weighted error of imagining the clip from its first frames, as many as planning may remember."""
         context = int(torch.randint(1, self.history + 1, (), generator=generator))
-        imagined = self._imagine(latents[:, :context], actions)
+        belief = Belief(latents[:, :context], actions[:, : context - 1])
+        imagined = self.rollout(belief, actions[:, None, context - 1 :])[:, 0]
         errors = (imagined.float() - latents[:, context:].float()).square().mean((0, 2))
         weights = self.rollout_decay ** torch.arange(len(errors), device=errors.device)
         return (errors * weights).sum() / weights.sum()
 
     def rollout_flops(self, horizon: int, context: int) -> float:
-        """Matrix-product FLOPs of one candidate over `horizon` blocks from `context` frames (a multiply-add is two)."""
-        token_weights = [self.predictor.inward, self.predictor.outward]
-        per_token = sum(_linear_weights(module) for module in token_weights)
-        modulation = 0
-        for block in self.predictor.blocks:
-            in_modulation = _linear_weights(block.get_submodule("modulation"))
-            modulation += in_modulation
-            per_token += _linear_weights(block) - in_modulation
-        per_action = modulation + _linear_weights(self.predictor.action_embedding)
-        windows = [min(self.history, context + step) for step in range(horizon)]
-        attention = 2 * sum(b.attention.out.in_features for b in self.predictor.blocks)  # type: ignore[union-attr,misc]
-        tokens = sum(windows) * per_token + sum(n * n for n in windows) * attention
-        return 2.0 * (tokens + (context - 1 + horizon) * per_action)
+        """FLOPs of one candidate over `horizon` blocks from `context` frames, in linear maps and attention.
+
+        A multiply-add is two. What all candidates of an episode share, the frames before the present, is left out.
+        """
+        predictor = self.predictor
+        block, others = cast(ConditionalBlock, predictor.blocks[-1]), len(predictor.blocks) - 1
+        modulation = _linear_weights(block.modulation)
+        token = _linear_weights(block) - modulation
+        keys_values = 2 * block.attention.qkv.weight.numel() // 3
+        action = _linear_weights(predictor.action_embedding) + (others + 1) * modulation
+        total = horizon * (action + _linear_weights(predictor.outward))
+        for end in range(context, context + horizon):
+            window = min(self.history, end)
+            new = 1 if end <= self.history else min(self.history, end - context + 1)
+            total += new * (_linear_weights(predictor.inward) + others * token) + token + (new - 1) * keys_values
+            pairs = others * sum(range(window - new + 1, window + 1)) + window  # of a query and a key
+            total += 2 * pairs * block.attention.out.in_features
+        return 2.0 * total
 
 
 def _linear_weights(module: nn.Module) -> int:
