@@ -20,6 +20,8 @@ class EnvSpec:
         probes: what privileged state the training monitors read out, name to columns of ``info["state"]``;
             columns called ``angle`` are read out as sine and cosine.
         blind: arguments with which it is fastest, for those who never look at its pictures.
+        conventions: arguments that decide what is seen and what an action does, with their defaults: a world model
+            holds for one choice of them. All others only judge, limit or film an episode.
     """
 
     env_id: str
@@ -28,6 +30,7 @@ class EnvSpec:
     policies: dict[str, str]
     probes: dict[str, tuple[int, ...]]
     blind: dict[str, Any]
+    conventions: dict[str, Any]
 
 
 ENVS = {
@@ -38,6 +41,7 @@ ENVS = {
         policies={"play": "lwm_agent.envs.pusht_play:PlayPolicy"},
         probes={"agent": (0, 1), "block": (2, 3), "angle": (4,)},
         blind={"image_size": 16},
+        conventions={"image_size": 64, "control_mode": "relative"},
     ),
     "cube": EnvSpec(
         env_id="lwm/Cube-v0",
@@ -49,8 +53,14 @@ ENVS = {
         },
         probes={"cube": (14, 15, 16), "arm": (0, 1, 2, 3, 4, 5), "gripper": (6,)},
         blind={"image_size": 16, "fidelity": "blank"},
+        conventions={"image_size": 64, "fidelity": "lite", "shadows": True},
     ),
 }
+
+
+def spec_of(env: str) -> EnvSpec | None:
+    """The package's own environment of this name or Gymnasium id, if there is one."""
+    return next((spec for name, spec in ENVS.items() if env in (name, spec.env_id)), None)
 
 
 def register() -> None:

@@ -34,7 +34,7 @@ def run_info(
         env_kwargs: arguments of the environment on top of the set's own.
     """
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
         "tasks": {
             "env_id": task_set.env_id,
             "env_kwargs": {**task_set.env_kwargs, **(env_kwargs or {})},
@@ -47,14 +47,23 @@ def run_info(
         "checkpoint": checkpoint,
         "planner": dict(planner or {}),
         "seed": seed,
-        "versions": {"python": platform.python_version(), **_versions()},
-        "hardware": _hardware(),
+        **machine(),
     }
 
 
 def fingerprint(run: Mapping[str, Any]) -> dict[str, Any]:
     """The part of `run_info` that decides the outcome of an episode: the same, and an evaluation may be resumed."""
     return {key: run[key] for key in ("tasks", "checkpoint", "planner", "seed")}
+
+
+def command_line() -> str:
+    """The command that is running."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def machine() -> dict[str, Any]:
+    """What timings depend on: versions and hardware."""
+    return {"versions": {"python": platform.python_version(), **_versions()}, "hardware": _hardware()}
 
 
 def _versions() -> dict[str, str]:

@@ -41,7 +41,7 @@ class Checkpoint:
         model: the model, in evaluation mode, its weights frozen.
         normalizer: units of pictures and actions.
         env: name of the environment on the command line, or a Gymnasium id.
-        env_kwargs: arguments of the environment that produced the data (image size, control mode...).
+        env_kwargs: conventions of the data (image size, fidelity, control mode...), as in `EnvSpec`.
         training: how it was trained and what it reached on validation data, for the model card.
         heads: what was learned on its latents, if anything was.
     """

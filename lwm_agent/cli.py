@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -25,6 +25,9 @@ from rich.table import Table
 from . import __version__
 from .envs import ENVS
 
+if TYPE_CHECKING:
+    from .planners import Budget
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console()
 
@@ -39,6 +42,12 @@ SeedOption = Annotated[int, typer.Option(help="Source of every random choice.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="GROUP.NAME=VALUE", help="Any other setting; may be repeated.")
 ]
+RolloutsOption = Annotated[int | None, typer.Option("--budget-rollouts", help="Most candidate rollouts of a plan.")]
+FlopsOption = Annotated[float | None, typer.Option("--budget-flops", help="Most floating-point operations of a plan.")]
+MillisecondsOption = Annotated[
+    float | None, typer.Option("--budget-ms", help="Most milliseconds of a planning call (a batch).")
+]
+CheckpointOption = Annotated[str | None, typer.Option(help="Folder or name (default: the package's own).")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
@@ -50,7 +59,9 @@ def main() -> None:
         Console(stderr=True).print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted: the same command goes on where this one stopped")
+        Console(stderr=True).print(
+            "interrupted: run it again; collect and eval go on where they stopped, train with --resume"
+        )
         raise SystemExit(130) from None
 
 
@@ -100,6 +111,19 @@ def collect(
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="visual-cube-single-play-v0.npz or another of its kind.")],
+    out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
+) -> None:
+    """Make a file of trajectories from one of OGBench's visual-cube-single data sets: once, in minutes."""
+    from .ogbench_npz import convert as run
+
+    with _bar("converting", "frames") as update:
+        run(source, out, update)
+    console.print(f"wrote {out} ({out.stat().st_size / 2**20:.1f} MiB); train on it with --env cube")
+
+
+@app.command()
 def train(
     data: Annotated[Path, typer.Option(help="HDF5 file of trajectories.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; the checkpoint goes to OUT/checkpoint.")],
@@ -143,7 +167,8 @@ def train(
 
         checkpoint = run(config, resume=resume, on_step=show)
     _show_metrics(checkpoint.training["validation"])
-    console.print(f"wrote {out / 'checkpoint'}; try `lwm-agent eval --env {env} --checkpoint {out / 'checkpoint'}`")
+    trial = f"; try `lwm-agent eval --env {env} --checkpoint {out / 'checkpoint'}`" if env in ENVS else ""
+    console.print(f"wrote {out / 'checkpoint'}{trial}")
 
 
 @app.command("train-heads")
@@ -181,7 +206,7 @@ def train_heads(
 def evaluate(
     env: EnvOption = "pusht",
     planner: Annotated[str, typer.Option(help=PLANNER_HELP)] = "cem",
-    checkpoint: Annotated[str | None, typer.Option(help="Folder or name (default: the package's own).")] = None,
+    checkpoint: CheckpointOption = None,
     protocol: Annotated[
         str, typer.Option(help="strict, or lewm-paper (50 tasks, unfiltered, CEM 300 x 30).")
     ] = "strict",
@@ -192,22 +217,21 @@ def evaluate(
     seed: SeedOption = 0,
     batch_size: Annotated[int, typer.Option(help="Episodes in lock-step.")] = 50,
     device: DeviceOption = "auto",
-    budget_rollouts: Annotated[int | None, typer.Option(help="Most candidate rollouts of a plan.")] = None,
-    budget_flops: Annotated[float | None, typer.Option(help="Most floating-point operations of a plan.")] = None,
-    budget_ms: Annotated[float | None, typer.Option(help="Most milliseconds of a planning call (a batch).")] = None,
+    budget_rollouts: RolloutsOption = None,
+    budget_flops: FlopsOption = None,
+    budget_ms: MillisecondsOption = None,
     output_dir: Annotated[Path | None, typer.Option(help="Where results go (default: out/ and the options).")] = None,
     video: Annotated[int, typer.Option(help="Film the first so many episodes.")] = 0,
     with_floors: Annotated[bool, typer.Option("--floors/--no-floors", help="Run random and do-nothing too.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other results in the folder.")] = False,
     settings: SetOption = None,
 ) -> None:
-    """Evaluate a planner on frozen tasks. [dim]--set planner.NAME=VALUE, --set agent.NAME=VALUE[/]"""
+    """Evaluate a planner on frozen tasks. [dim]--set planner.NAME=VALUE, agent.NAME=VALUE, env.NAME=VALUE[/]"""
     from .eval import table
     from .evaluation import EvalConfig, run_evaluation
-    from .planners import Budget
     from .settings import parse_settings
 
-    given = parse_settings(settings or [], ("planner", "agent"))
+    given = parse_settings(settings or [], ("planner", "agent", "env"))
     config = EvalConfig(
         env=env,
         planner=planner,
@@ -220,17 +244,14 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         device=device,
-        budget=Budget(
-            rollouts=budget_rollouts,
-            flops=budget_flops,
-            seconds=None if budget_ms is None else budget_ms / 1000,
-        ),
+        budget=_budget(budget_rollouts, budget_flops, budget_ms),
         output_dir=output_dir or Path("out") / f"{env}-{planner}-{protocol}-{split}-{offset}",
         video=video,
         with_floors=with_floors,
         overwrite=overwrite,
         planner_settings=given["planner"],
         agent_settings=given["agent"],
+        env_settings=given["env"],
     )
     done, solved = 0, 0
     with _bar(f"{env} {planner}", "episodes") as update:
@@ -247,6 +268,50 @@ def evaluate(
     if report.num_resumed:
         console.print(f"{report.num_resumed} of {len(task_set.tasks)} episodes were there from an earlier run")
     console.print(f"wrote {config.output_dir / 'results.json'}" + (f" and {video} videos" if video else ""))
+
+
+@app.command()
+def bench(
+    env: EnvOption = "pusht",
+    planner: Annotated[str, typer.Option(help=PLANNER_HELP.partition("; or")[0] + ".")] = "cem",
+    checkpoint: CheckpointOption = None,
+    max_batch: Annotated[int, typer.Option(help="Batch sizes are the powers of two from 1 to this.")] = 256,
+    decisions: Annotated[int, typer.Option(help="Decisions to time for each batch size.")] = 200,
+    seconds: Annotated[float, typer.Option(help="Seconds after which fewer are enough, but at least 3.")] = 20.0,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    budget_rollouts: RolloutsOption = None,
+    budget_flops: FlopsOption = None,
+    budget_ms: MillisecondsOption = None,
+    output_dir: Annotated[Path | None, typer.Option(help="Where results go (default: out/ and the options).")] = None,
+    plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw bench.png (needs matplotlib).")] = True,
+    settings: SetOption = None,
+) -> None:
+    """Time a planner's decisions, on random pictures. [dim]--set planner.NAME=VALUE, --set agent.NAME=VALUE[/]"""
+    from .bench import BenchConfig, run_bench, table
+    from .settings import parse_settings
+
+    given = parse_settings(settings or [], ("planner", "agent"))
+    config = BenchConfig(
+        env=env,
+        planner=planner,
+        checkpoint=checkpoint,
+        max_batch=max_batch,
+        decisions=decisions,
+        seconds=seconds,
+        seed=seed,
+        device=device,
+        budget=_budget(budget_rollouts, budget_flops, budget_ms),
+        output_dir=output_dir or Path("out") / f"bench-{env}-{planner}",
+        plot=plot,
+        planner_settings=given["planner"],
+        agent_settings=given["agent"],
+    )
+    with _bar(f"{env} {planner}", "batch sizes") as update:
+        report = run_bench(config, update)
+    peak = report.peak_flops_per_second / 1e9
+    console.print(table(report, f"{env} {planner}, random pictures; matrix products reach {peak:.0f} GFLOP/s"))
+    console.print(f"wrote {config.output_dir / 'bench.json'}" + (" and bench.png" if plot else ""))
 
 
 @app.command()
@@ -318,6 +383,12 @@ def doctor() -> None:
             healthy = healthy and check.remedy is None
     console.print(table)
     raise typer.Exit(0 if healthy else 1)
+
+
+def _budget(rollouts: int | None, flops: float | None, ms: float | None) -> Budget:
+    from .planners import Budget
+
+    return Budget(rollouts=rollouts, flops=flops, seconds=None if ms is None else ms / 1000)
 
 
 def _show_metrics(metrics: Mapping[str, float]) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from . import __version__
 from .dataset import Episode, Progress
-from .envs import ENVS, EnvSpec
+from .envs import ENVS, EnvSpec, spec_of
 from .parallel import ordered_map
 from .schema import partial_path
 from .writer import TrajectoryWriter
@@ -71,7 +71,7 @@ class CollectConfig:
     @property
     def spec(self) -> EnvSpec | None:
         """The package's own environment that `env` names, if it does."""
-        return next((spec for name, spec in ENVS.items() if self.env in (name, spec.env_id)), None)
+        return spec_of(self.env)
 
     @property
     def env_id(self) -> str:
@@ -103,10 +103,12 @@ def collect(config: CollectConfig, progress: Progress | None = None) -> Path:
 
 
 def _writer(config: CollectConfig, space: gym.spaces.Box) -> TrajectoryWriter:
+    # Defaults too: a file tells its fidelity without asking which version wrote it.
+    own = {**config.spec.conventions, "image_size": config.image_size} if config.spec else {}
     return TrajectoryWriter(
         config.out,
         env_id=config.env_id,
-        env_kwargs={**config.env_kwargs, **({"image_size": config.image_size} if config.spec else {})},
+        env_kwargs={**own, **config.env_kwargs},
         action_low=space.low,
         action_high=space.high,
         attributes={

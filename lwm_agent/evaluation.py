@@ -10,7 +10,8 @@ from typing import Any, cast
 import gymnasium as gym
 
 from .agent import Agent
-from .checkpoint import checksum
+from .checkpoint import Checkpoint, checksum
+from .conventions import conventions, mismatch
 from .envs import ENVS
 from .eval import (
     Episode,
@@ -70,6 +71,7 @@ class EvalConfig:
         overwrite: throw away an earlier, different evaluation in `output_dir`.
         planner_settings: arguments of the planner.
         agent_settings: arguments of `Agent`.
+        env_settings: conventions of the environment (`EnvSpec.conventions`); a checkpoint allows none but its own.
     """
 
     env: str = "pusht"
@@ -90,6 +92,7 @@ class EvalConfig:
     overwrite: bool = False
     planner_settings: Mapping[str, Any] = field(default_factory=dict)
     agent_settings: Mapping[str, Any] = field(default_factory=dict)
+    env_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.env not in ENVS:
@@ -103,6 +106,10 @@ class EvalConfig:
             raise ValueError(f"--episodes {self.episodes} must be at least 1")
         if self.planner in BASELINES and (self.planner_settings or self.agent_settings):
             raise ValueError(f"--planner {self.planner} has no settings")
+        known = ENVS[self.env].conventions.keys()
+        if self.env_settings.keys() - known:
+            unknown = ", ".join(sorted(self.env_settings.keys() - known))
+            raise ValueError(f"--set env.{unknown} cannot be chosen in an evaluation: choose from {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -142,8 +149,9 @@ def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None
         recorder=recorder,
     )
     episodes = [log.episodes[index] for index in range(len(task_set.tasks))]
-    # Floors see no pictures.
-    below = floors(task_set, seed=config.seed, env_kwargs=ENVS[config.env].blind) if config.with_floors else {}
+    # Floors act by the same conventions and see no pictures.
+    blind = {**env_kwargs, **ENVS[config.env].blind}
+    below = floors(task_set, seed=config.seed, env_kwargs=blind) if config.with_floors else {}
     summary = save_results(config.output_dir, run, episodes, below)
     summaries = {config.planner: summary, **{name: summarize(rows) for name, rows in below.items()}}
     return Report(summaries, task_set, num_resumed)
@@ -171,9 +179,10 @@ def load_tasks(config: EvalConfig) -> TaskSet:
 def make_policy(config: EvalConfig, task_set: TaskSet) -> tuple[Policy, dict[str, Any], dict[str, Any]]:
     """The policy, the settings that decide what it does, and the arguments of the environment that it needs."""
     if config.planner in BASELINES:
-        with make_env(task_set) as env:
+        with make_env(task_set, config.env_settings) as env:
             space = cast(gym.spaces.Box, env.action_space)
-        return BASELINES[config.planner](space, config.seed), {"name": config.planner, "checkpoint": None}, {}
+        facts: dict[str, Any] = {"name": config.planner, "checkpoint": None}
+        return BASELINES[config.planner](space, config.seed), facts, dict(config.env_settings)
     checkpoint = config.checkpoint or f"{config.env}-tiny"
     paper = config.protocol == "lewm-paper"
     agent_settings = {
@@ -186,8 +195,7 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> tuple[Policy, dict[str
     agent = Agent.load(
         checkpoint, planner, seed=config.seed, device=config.device, budget=config.budget, **agent_settings
     )
-    if agent.checkpoint.env != config.env:
-        raise ValueError(f"checkpoint {checkpoint!r} was trained for {agent.checkpoint.env}, not for {config.env}")
+    env_kwargs = agreed_env_kwargs(config, task_set, agent.checkpoint)
     facts = {
         "name": config.planner,
         **asdict(planner),  # type: ignore[call-overload]
@@ -195,4 +203,20 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> tuple[Policy, dict[str
         "agent": agent.settings(),
         "checkpoint": checksum(checkpoint),
     }
-    return agent, facts, dict(agent.checkpoint.env_kwargs)
+    return agent, facts, env_kwargs
+
+
+def agreed_env_kwargs(config: EvalConfig, task_set: TaskSet, checkpoint: Checkpoint) -> dict[str, Any]:
+    """The conventions under which the checkpoint was trained; an error if settings or tasks ask for others."""
+    name = config.checkpoint or f"{config.env}-tiny"
+    if checkpoint.env != config.env:
+        raise ValueError(f"checkpoint {name!r} was trained for {checkpoint.env}, not for {config.env}")
+    trained = conventions(config.env, checkpoint.env_kwargs)
+    for source, given in (("--set env", config.env_settings), (f"the task file {config.tasks}", task_set.env_kwargs)):
+        differing = mismatch(config.env, trained, {**trained, **given})
+        if differing is not None:
+            raise ValueError(
+                f"{source} asks for {differing.given} and checkpoint {name!r} was trained with {differing.trained}: "
+                "leave it out, or use a checkpoint that was trained with it"
+            )
+    return trained

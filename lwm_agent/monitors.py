@@ -48,25 +48,34 @@ def collapse_warning(monitors: Mapping[str, float], latent_size: int) -> str | N
     return None
 
 
-def linear_probes(
-    latents: Tensor, state: NDArray[np.float64], probes: Mapping[str, tuple[int, ...]]
-) -> dict[str, float]:
-    """Held-out R2 of a ridge regression from `latents` ``(N, D)`` to the `probes` columns of `state` ``(N, k)``.
+def probe(latents: Tensor, state: NDArray[np.float64], targets: Mapping[str, tuple[int, ...]]) -> dict[str, float]:
+    """Held-out R2 of reading each of `targets`, columns of `state` ``(N, k)``, from `latents` ``(N, D)``.
 
-    The first two thirds of the rows fit the map, the last third scores it. A probe called "angle" is read out as sine
-    and cosine.
+    ``r2_NAME`` is that of a linear map, ``kernel_r2_NAME`` that of a smooth function (a Gaussian kernel as wide as the
+    median distance). A latent may well know what a linear map does not find in it: the angle of a block, above all.
+    The first two thirds of the rows fit, the last third scores. A target called "angle" is read out as sine and cosine.
     """
     features = latents.double().cpu()
-    features = torch.cat([features, torch.ones(len(features), 1, dtype=torch.float64)], dim=1)
+    features = features / features.std().clamp_min(1e-12)
     fit = 2 * len(features) // 3
-    gram = features[:fit].T @ features[:fit] + 1e-3 * fit * torch.eye(features.shape[1], dtype=torch.float64)
-    scores = {}
-    for name, columns in probes.items():
-        target = torch.from_numpy(state[:, list(columns)])
-        if name == "angle":
-            target = torch.cat([target.sin(), target.cos()], dim=1)
-        weights = torch.linalg.solve(gram, features[:fit].T @ target[:fit])
-        residual = (target[fit:] - features[fit:] @ weights).square().sum(0)
-        total = (target[fit:] - target[fit:].mean(0)).square().sum(0).clamp_min(1e-12)
-        scores[f"r2_{name}"] = float((1 - residual / total).mean())
-    return scores
+    distances = torch.cdist(features, features[:fit]).square()
+    kernel = torch.exp(-distances / distances[:fit].median().clamp_min(1e-12))
+    linear = 1.0 + features @ features[:fit].T
+    columns = {name: _columns(state, name, where) for name, where in targets.items()}
+    scores = {f"r2_{name}": _ridge(linear, fit, target, 1e-3 * fit) for name, target in columns.items()}
+    return scores | {f"kernel_r2_{name}": _ridge(kernel, fit, target, 1e-3) for name, target in columns.items()}
+
+
+def _columns(state: NDArray[np.float64], name: str, where: tuple[int, ...]) -> Tensor:
+    target = torch.from_numpy(state[:, list(where)])
+    return torch.cat([target.sin(), target.cos()], dim=1) if name == "angle" else target
+
+
+def _ridge(kernel: Tensor, fit: int, target: Tensor, penalty: float) -> float:
+    """R2 on the rows after `fit` of a kernel ridge regression from the rows before, by their ``(N, fit)`` kernel."""
+    mean = target[:fit].mean(0)
+    regularised = kernel[:fit] + penalty * torch.eye(fit, dtype=kernel.dtype)
+    weights = torch.linalg.solve(regularised, target[:fit] - mean)
+    residual = (target[fit:] - mean - kernel[fit:] @ weights).square().sum(0)
+    total = (target[fit:] - target[fit:].mean(0)).square().sum(0).clamp_min(1e-12)
+    return float((1 - residual / total).mean())

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 VERSION = 1
 REQUIRED = ("pixels", "action", "ep_len", "ep_offset")
+UNFINISHED = "run the collect or convert that wrote it again"
 
 
 class DatasetError(ValueError):
@@ -49,8 +50,13 @@ def open_file(path: Path) -> h5py.File:
     """The file, open for reading, once its columns are known to be there and to fit together."""
     if not path.exists():
         partial = partial_path(path)
-        hint = f"; {partial} is an incomplete collection: run collect again to resume it" if partial.exists() else ""
+        hint = f"; {partial} is incomplete: {UNFINISHED}" if partial.exists() else ""
         raise DatasetError(f"{path} does not exist{hint}")
+    if path.suffix == ".npz":
+        raise DatasetError(
+            f"{path} is an npz file: make OGBench's a data set with "
+            f"`lwm-agent convert {path} --out {path.with_suffix('.h5')}`, and use that"
+        )
     if not h5py.is_hdf5(path):
         raise DatasetError(f"{path} is not an HDF5 file: collect a data set with `lwm-agent collect`")
     with reading(path):
@@ -95,7 +101,7 @@ def check_episodes(
 
 def _check_columns(file: h5py.File, path: Path) -> None:
     if not file.attrs.get("complete", True):
-        raise DatasetError(f"{path} is an incomplete collection: run collect again to resume it")
+        raise DatasetError(f"{path} is incomplete: {UNFINISHED}")
     missing = [name for name in REQUIRED if name not in file]
     if missing:
         raise DatasetError(f"{path} has no {', '.join(missing)}; it has {', '.join(sorted(file)) or 'nothing'}")

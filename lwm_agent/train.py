@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .checkpoint import Checkpoint
+from .conventions import conventions, other_env
 from .dataset import Clips, Trajectories, Windows, action_range, action_statistics, split
 from .device import keep_freed_memory, resolve_device
-from .envs import ENVS
+from .envs import ENVS, spec_of
 from .metric_log import MetricLog
 from .model_card import model_card
 from .models import MODELS, PRESETS
-from .monitors import collapse_monitors, collapse_warning, linear_probes
+from .monitors import collapse_monitors, collapse_warning, probe
 from .normalizer import Normalizer
 from .protocols import Batch
 from .training_state import TrainingState
@@ -141,7 +142,8 @@ def train(
     windows = Windows(trajectories, training, config.clip_length, frameskip)
     held_out = Windows(trajectories, validation, config.clip_length, frameskip)
     optimizer = torch.optim.AdamW(checkpoint.model.parameters(), lr=0.0, weight_decay=config.weight_decay, fused=True)
-    state = TrainingState(Path(config.out), checkpoint.model, optimizer, asdict(config))
+    settings = {**asdict(config), "env_kwargs": checkpoint.env_kwargs}  # other data may take the place of the first
+    state = TrainingState(Path(config.out), checkpoint.model, optimizer, settings)
     start = state.load() if resume else state.begin()
     model, fabric_optimizer = fabric.setup(checkpoint.model, optimizer)
     model.mark_forward_method("loss")
@@ -237,7 +239,7 @@ def validate(checkpoint: Checkpoint, windows: Windows, env: str, num_clips: int 
     probes = ENVS[env].probes if env in ENVS else {}
     if clips.state is not None:
         state = clips.state.reshape(-1, clips.state.shape[-1])
-        monitors.update(linear_probes(torch.cat(latents), state, probes))
+        monitors.update(probe(torch.cat(latents), state, probes))
     return {**values, **monitors}
 
 
@@ -273,7 +275,10 @@ def recalibrate_batch_norm(
 
 
 def _new_checkpoint(config: TrainConfig, data: Trajectories, episodes: NDArray[np.int64]) -> Checkpoint:
-    """An untrained model for the data, with the data's statistics."""
+    """An untrained model for the data, with the data's statistics and conventions."""
+    other = other_env(config.env, data.env_id)
+    if other is not None:
+        raise ValueError(f"{config.data} was recorded in {other}, not in {config.env}: pass --env {other}")
     settings = {
         "image_size": data.image_size,
         **PRESETS[config.preset],
@@ -296,7 +301,10 @@ def _new_checkpoint(config: TrainConfig, data: Trajectories, episodes: NDArray[n
         model=model,
         normalizer=normalizer,
         env=config.env,
-        env_kwargs={**data.env_kwargs, "image_size": data.image_size} if config.env in ENVS else {},
+        env_kwargs={
+            **conventions(config.env, data.env_kwargs),
+            **({"image_size": data.image_size} if spec_of(config.env) else {}),
+        },
         training={},
     )
 

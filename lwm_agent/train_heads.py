@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .checkpoint import Checkpoint, find
+from .conventions import mismatch, other_env
 from .dataset import DatasetError, Trajectories, split
 from .device import fast_bf16, keep_freed_memory, resolve_device
 from .model_card import model_card
@@ -75,6 +76,7 @@ def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> C
     device = resolve_device(config.device)
     checkpoint = Checkpoint.load(config.checkpoint, device)
     trajectories = Trajectories.open(config.data)
+    check_fit(checkpoint, trajectories)
     latents = encode(checkpoint, trajectories, device, report)
     training, validation = split(trajectories.num_episodes, config.validation, config.seed)
     pairs, held_out = (
@@ -115,18 +117,37 @@ def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> C
     return finished
 
 
+def check_fit(checkpoint: Checkpoint, data: Trajectories) -> None:
+    """Refuses data in which things look or act otherwise than in those that the world model was trained on."""
+    size = checkpoint.model.image_size
+    if data.image_size != size:
+        raise DatasetError(
+            f"{data.path} has {data.image_size}-px frames and the checkpoint sees {size}: "
+            f"collect with --image-size {size}"
+        )
+    if data.env_id is None:
+        return  # the file does not say
+    other = other_env(checkpoint.env, data.env_id)
+    if other is not None:
+        raise DatasetError(
+            f"{data.path} was recorded in {other} and the checkpoint was trained for {checkpoint.env}: "
+            f"collect with --env {checkpoint.env}"
+        )
+    same = {"image_size": size}  # the frames told, whether the arguments do or not
+    differing = mismatch(checkpoint.env, {**checkpoint.env_kwargs, **same}, {**data.env_kwargs, **same})
+    if differing is not None:
+        raise DatasetError(
+            f"{data.path} has {differing.given} and the checkpoint was trained with {differing.trained}: "
+            f"collect with {differing.options}, or train a world model on {data.path} first"
+        )
+
+
 @torch.no_grad()
 def encode(
     checkpoint: Checkpoint, trajectories: Trajectories, device: torch.device, report: OnProgress, chunk: int = 512
 ) -> Tensor:
     """Latents ``(N, D)`` of all frames, in half precision on the CPU."""
     model, parts, total = checkpoint.model, [], trajectories.num_frames
-    size = model.image_size
-    if trajectories.image_size != size:
-        raise DatasetError(
-            f"{trajectories.path} has {trajectories.image_size}-px frames and the checkpoint sees {size}: "
-            f"collect with --image-size {size}"
-        )
     for start in range(0, total, chunk):
         rows = np.arange(start, min(start + chunk, total))
         pixels = checkpoint.normalizer.pixels(trajectories.frames(rows), device)

@@ -82,9 +82,17 @@ class TrainingState:
 
     def _compare(self, saved: dict[str, Any], step: int) -> list[str]:
         """What differs from the saved settings, in words; an error if it may not."""
-        differing = [name for name in self._settings if name not in FREE and saved.get(name) != self._settings[name]]
-        changed = {name: f"{name} was {saved.get(name)!r} and is {self._settings[name]!r}" for name in differing}
+        # What the version that began the training did not save is taken to be the same.
+        known = {name: value for name, value in self._settings.items() if name not in FREE and name in saved}
+        changed = {
+            name: f"{name} was {saved[name]!r} and is {value!r}"
+            for name, value in known.items()
+            if saved[name] != value
+        }
         refused = [text for name, text in changed.items() if name not in RECORDED]
         if refused:
-            raise ValueError(f"cannot resume {self._path.parent} with other settings: {'; '.join(refused)}")
+            raise ValueError(
+                f"cannot resume {self._path.parent} with other settings: {'; '.join(refused)}. "
+                "Use the same ones, or choose another --out"
+            )
         return [f"from step {step}, {text}" for text in changed.values()]

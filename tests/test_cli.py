@@ -122,6 +122,12 @@ def test_budgets_are_kept(work: Path) -> None:
         ("train --data data.h5 --out other --preset huge", "preset='huge' is unknown: choose one of base, tiny"),
         ("collect --out data.h5", "exists already"),
         ("collect --out other.h5 --policy lazy", "policy='lazy' is unknown"),
+        ("train --data data.h5 --out other --env cube", "data.h5 was recorded in pusht, not in cube: pass --env pusht"),
+        (
+            "eval --checkpoint run/checkpoint --tasks tasks.json --set env.image_size=64",
+            "was trained with image_size=32",
+        ),
+        ("convert tasks.json --out other.h5", "tasks.json is damaged, cut short or not an npz file"),
         ("compare tasks.json tasks.json", "is not a results.json"),
     ],
 )

@@ -64,7 +64,7 @@ def test_file_tells_how_it_was_made(pusht: Path) -> None:
     made = content(pusht)
     assert made["pixels"].shape == (40, 32, 32, 3)
     assert made["@env_id"] == "lwm/PushT-v0"
-    assert made["@env_kwargs"] == '{"image_size": 32}'
+    assert made["@env_kwargs"] == '{"control_mode": "relative", "image_size": 32}'
     assert {name: made[f"@{name}"].item() for name in ("policy", "seed", "episodes", "episode_env_steps")} == {
         "policy": "play",
         "seed": 3,
@@ -107,7 +107,7 @@ def test_interrupted_collection_resumes(pusht: Path, tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         collect(CollectConfig(out=out, **SMALL), interrupt)
-    with pytest.raises(DatasetError, match="incomplete collection"):
+    with pytest.raises(DatasetError, match="is incomplete: run the collect"):
         Trajectories.open(out)
     with pytest.raises(DatasetError, match="policy is 'play' there and 'random' here"):
         collect(CollectConfig(out=out, policy="random", **SMALL))

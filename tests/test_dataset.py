@@ -187,11 +187,14 @@ def nan_inside(path: Path) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda path: path.unlink(), "does not exist$"),
-    "partial only": (lambda path: path.rename(f"{path}.partial"), "incomplete collection: run collect again to resume"),
+    "partial only": (
+        lambda path: path.rename(f"{path}.partial"),
+        "h5.partial is incomplete: run the collect or convert",
+    ),
     "not HDF5": (lambda path: path.write_text("hello"), "is not an HDF5 file"),
     "cut short": (cut_short, "damaged or cut short"),
     "bad chunk": (overwrite_chunk, "damaged or cut short"),
-    "incomplete": (mark_incomplete, "run collect again to resume"),
+    "incomplete": (mark_incomplete, "is incomplete: run the collect or convert that wrote it again"),
     "no column": (rewrite("ep_len", None), "has no ep_len; it has action, ep_offset, episode_idx"),
     "lengths": (rewrite("action", np.zeros((68, 2))), "differ in length: .*'action': 68"),
     "pixels": (rewrite("pixels", np.zeros((69, 3, 16, 16), np.uint8)), r"pixels must be uint8 .* \(69, 3, 16, 16\)"),

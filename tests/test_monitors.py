@@ -1,4 +1,4 @@
-"""Collapse monitors and linear probes."""
+"""Collapse monitors and probes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lwm_agent.monitors import collapse_monitors, collapse_warning, linear_probes
+from lwm_agent.monitors import collapse_monitors, collapse_warning, probe
 
 
 def gaussian(rows: int, columns: int) -> torch.Tensor:
@@ -43,7 +43,15 @@ def test_probes_find_what_is_linear_and_nothing_else() -> None:
     angle = np.random.default_rng(0).uniform(-9, 9, 900)
     latents = torch.cat([latents, torch.from_numpy(np.stack([np.sin(angle), np.cos(angle)], 1)).float()], dim=1)
     state = np.stack([latents[:, 0].numpy() * 3 + 1, np.random.default_rng(1).normal(size=900), angle], axis=1)
-    scores = linear_probes(latents, state, {"here": (0,), "noise": (1,), "angle": (2,)})
+    scores = probe(latents, state, {"here": (0,), "noise": (1,), "angle": (2,)})
     assert scores["r2_here"] > 0.99
     assert scores["r2_angle"] > 0.99
     assert scores["r2_noise"] < 0.1
+
+
+def test_the_kernel_probe_finds_what_a_linear_map_does_not() -> None:
+    latents = gaussian(1500, 3)
+    state = np.stack([latents[:, 0].numpy() ** 2, np.random.default_rng(1).normal(size=1500)], axis=1)
+    scores = probe(latents, state, {"square": (0,), "noise": (1,)})
+    assert scores["r2_square"] < 0.1 < 0.95 < scores["kernel_r2_square"]
+    assert scores["kernel_r2_noise"] < 0.1

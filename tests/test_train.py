@@ -73,7 +73,7 @@ def test_training_leaves_a_checkpoint_that_says_where_it_comes_from(data: str, t
     assert [progress.step for progress in seen] == [1, 2, 3, 4, 5, 6]
     checkpoint = Checkpoint.load(tmp_path / "run" / "checkpoint")
     assert checkpoint.env == "pusht"
-    assert checkpoint.env_kwargs == {"image_size": 32}
+    assert checkpoint.env_kwargs == {"control_mode": "relative", "image_size": 32}
     assert {"r2_agent", "effective_rank", "prediction"} <= checkpoint.training["validation"].keys()
     assert checkpoint.normalizer.action_std == pytest.approx((2 / 3**0.5,) * 2, rel=0.2)
     card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()

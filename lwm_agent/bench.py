@@ -1,0 +1,246 @@
+"""`lwm-agent bench`: how long a decision takes, and what share of the machine's arithmetic it uses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from .agent import Agent
+from .agent_state import Decision
+from .checkpoint import checksum
+from .device import peak_memory, synchronize
+from .envs import ENVS
+from .eval.provenance import command_line, machine
+from .eval.tasks import write_atomic
+from .figures import new_figure, save_figure
+from .planners import Budget, make_planner
+
+MIN_DECISIONS = 3
+PRODUCT_SIDES, PRODUCT_REPEATS = (512, 1024, 2048, 8192), 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """What to time and how.
+
+    Attributes:
+        env: name in `ENVS`, whose checkpoint is the default.
+        planner: name in `PLANNERS`, or two of them joined by a plus.
+        checkpoint: folder or name; None takes the one of the environment that ships with the package.
+        max_batch: batch sizes are the powers of two from 1 to this.
+        decisions: decisions to time for each batch size.
+        seconds: wall time after which a batch size is left with fewer decisions, but at least `MIN_DECISIONS`.
+        seed: of the planner and the pictures.
+        device: "auto", "cpu", "cuda" or "mps".
+        budget: the most that one plan may spend.
+        output_dir: where ``bench.json`` and ``bench.png`` go.
+        plot: whether to draw the latter, which needs matplotlib.
+        planner_settings: arguments of the planner.
+        agent_settings: arguments of `Agent`.
+    """
+
+    env: str = "pusht"
+    planner: str = "cem"
+    checkpoint: str | None = None
+    max_batch: int = 256
+    decisions: int = 200
+    seconds: float = 20.0
+    seed: int = 0
+    device: str = "auto"
+    budget: Budget = Budget()  # noqa: RUF009  (frozen)
+    output_dir: Path
+    plot: bool = True
+    planner_settings: Mapping[str, Any] = field(default_factory=dict)
+    agent_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.env not in ENVS:
+            raise ValueError(f"--env {self.env!r} is unknown: choose one of {', '.join(ENVS)}")
+        for name, least in {"max_batch": 1, "decisions": MIN_DECISIONS}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least {least}")
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Episodes planned at once, from one to the most."""
+        return [2**power for power in range(self.max_batch.bit_length())]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Decisions for a batch of episodes: pictures in, actions out.
+
+    Attributes:
+        batch: episodes decided for at once.
+        decisions: decisions timed.
+        p50_ms: median wall time of a decision for the whole batch.
+        p95_ms: its 95th percentile.
+        p99_ms: its 99th percentile.
+        plans_per_second: plans, one an episode, in a second.
+        rollouts: candidate rollouts for one episode.
+        flops: floating-point operations of these, encoder and actor excluded.
+        flops_per_second: `flops` of all episodes in a second.
+        peak_memory_mib: most memory so far: allocated on a GPU, else resident in this process; None if unknown.
+    """
+
+    batch: int
+    decisions: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    plans_per_second: float
+    rollouts: int
+    flops: float
+    flops_per_second: float
+    peak_memory_mib: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Timings by batch size, and floating-point operations a second of plain matrix products in the same run."""
+
+    timings: list[Timing]
+    peak_flops_per_second: float
+
+    def share(self, timing: Timing) -> float:
+        """Share of the peak that planning reaches, in [0, 1]."""
+        return timing.flops_per_second / self.peak_flops_per_second
+
+
+def run_bench(config: BenchConfig, progress: Callable[[int, int, str], object] = lambda *_: None) -> Report:
+    """Times decisions on random pictures, batch size by batch size; writes ``bench.json`` and ``bench.png``.
+
+    No environment is run: how long a decision takes does not depend on what the pictures show (L-BFGS, which searches
+    for as long as it gains, is the exception). Histories are full, as they are everywhere but at an episode's start.
+
+    Raises:
+        ValueError: unknown names, settings out of range, or no matplotlib for the plot.
+    """
+    figure = new_figure(10, 3.6) if config.plot else None  # first: without matplotlib, nothing need be timed
+    agent = load_agent(config)
+    timings: list[Timing] = []
+    for batch in config.batch_sizes:
+        progress(len(timings), len(config.batch_sizes), f"batch of {batch}")
+        timings.append(time_batch(agent, batch, config))
+    progress(len(timings), len(config.batch_sizes), "matrix products")
+    # Last, because its matrices count as memory.
+    report = Report(timings, product_peak(agent.device, torch.bfloat16 if agent.bf16 else torch.float32))
+    contents = {
+        "command": command_line(),
+        "checkpoint": checksum(config.checkpoint or f"{config.env}-tiny"),
+        "planner": {"name": config.planner, **asdict(agent.planner), "budget": asdict(config.budget)},  # type: ignore[call-overload]
+        "agent": agent.settings(),
+        "observations": "random pictures, full history",
+        "peak_flops_per_second": report.peak_flops_per_second,
+        "timings": [{**asdict(timing), "share_of_peak": report.share(timing)} for timing in timings],
+        **machine(),
+    }
+    write_atomic(config.output_dir / "bench.json", json.dumps(contents, indent=1, allow_nan=False) + "\n")
+    if figure is not None:
+        _draw(figure, timings)
+        save_figure(figure, config.output_dir / "bench.png")
+    return report
+
+
+def load_agent(config: BenchConfig) -> Agent:
+    """The agent that `config` asks for."""
+    name = config.checkpoint or f"{config.env}-tiny"
+    planner = make_planner(config.planner, **config.planner_settings)
+    agent = Agent.load(
+        name, planner, seed=config.seed, device=config.device, budget=config.budget, **config.agent_settings
+    )
+    if agent.checkpoint.env != config.env:
+        raise ValueError(f"checkpoint {name!r} was trained for {agent.checkpoint.env}, not for {config.env}")
+    return agent
+
+
+def product_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of the fastest square matrix product on `device`."""
+    fastest = 0.0
+    # The largest would take a CPU minutes, and a GPU is not busy with less.
+    for side in PRODUCT_SIDES[:-1] if device.type == "cpu" else PRODUCT_SIDES:
+        factor = torch.randn(side, side, device=device).to(dtype)
+        for _ in range(PRODUCT_REPEATS):
+            synchronize(device)
+            started = perf_counter()
+            factor @ factor
+            synchronize(device)
+            fastest = max(fastest, 2 * side**3 / (perf_counter() - started))
+    return fastest
+
+
+def time_batch(agent: Agent, batch: int, config: BenchConfig) -> Timing:
+    """Times decisions for `batch` episodes."""
+    calls = _decisions(agent, batch, config.seed)
+    for _ in range(max(1, agent.model.history - 1)):  # until histories are full and memory is warm
+        next(calls)
+    seconds: list[float] = []
+    while len(seconds) < MIN_DECISIONS or (len(seconds) < config.decisions and sum(seconds) < config.seconds):
+        taken, decision = next(calls)
+        seconds.append(taken)
+    rate = batch * len(seconds) / sum(seconds)
+    p50, p95, p99 = (float(1000 * np.percentile(seconds, share)) for share in (50, 95, 99))
+    return Timing(
+        batch=batch,
+        decisions=len(seconds),
+        p50_ms=p50,
+        p95_ms=p95,
+        p99_ms=p99,
+        plans_per_second=rate,
+        rollouts=decision.rollouts,
+        flops=decision.flops,
+        flops_per_second=rate * decision.flops,
+        peak_memory_mib=peak_memory(agent.device),
+    )
+
+
+def _decisions(agent: Agent, batch: int, seed: int) -> Iterator[tuple[float, Decision]]:
+    """Wall time in s of one decision after the other for `batch` episodes, and what it took for the first of them."""
+    rng, shape = np.random.default_rng(seed), (batch, agent.model.image_size, agent.model.image_size, 3)
+    observation = {name: rng.integers(0, 256, shape, np.uint8) for name in ("pixels", "goal")}
+    state = None
+    while True:
+        started = perf_counter()
+        _, state = agent.predict(observation, state)  # ends on the CPU: nothing is left to wait for
+        taken, decision = perf_counter() - started, state.decisions[0]
+        if decision is not None:  # else the actions came from the last plan
+            yield taken, decision
+
+
+def table(report: Report, title: str) -> Table:
+    """One line a batch size."""
+    columns = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("batch", "n", "p50 ms", "p95 ms", "p99 ms", "plans/s", "rollouts", "GFLOP", "% of peak", "MiB"):
+        columns.add_column(name, justify="right", no_wrap=True)
+    for row in report.timings:
+        latencies = (f"{value:.3g}" for value in (row.p50_ms, row.p95_ms, row.p99_ms, row.plans_per_second))
+        memory = "-" if row.peak_memory_mib is None else f"{row.peak_memory_mib:.0f}"
+        spent = (str(row.rollouts), f"{row.flops / 1e9:.3g}", f"{100 * report.share(row):.0f}", memory)
+        columns.add_row(str(row.batch), str(row.decisions), *latencies, *spent)
+    return columns
+
+
+def _draw(figure: Any, timings: Sequence[Timing]) -> None:
+    """Latency on the left, throughput on the right, both over the batch size."""
+    batches = [row.batch for row in timings]
+    latency, throughput = figure.subplots(1, 2)
+    for name in ("p50_ms", "p95_ms", "p99_ms"):
+        latency.plot(batches, [getattr(row, name) for row in timings], "o-", label=name.removesuffix("_ms"))
+    latency.set(ylabel="milliseconds a decision")
+    latency.legend(frameon=False)
+    throughput.plot(batches, [row.plans_per_second for row in timings], "o-")
+    throughput.set(ylabel="plans a second")
+    for ax in (latency, throughput):
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        ax.set(xlabel="episodes at once")
+        ax.grid(alpha=0.3)

@@ -1,0 +1,142 @@
+"""OGBench's published `visual-cube-single` data (arXiv 2410.20092), made into a file of trajectories.
+
+They come as npz files, zip archives of one compressed array a name. One row a frame, at 20 Hz, episodes one after the
+other::
+
+    observations  (N, 64, 64, 3)  uint8    ogbench's own picture, which `lwm/Cube-v0` calls ``fidelity="stock"``
+    actions       (N, 5)          float32  actions[t] leaves observations[t]; the last of an episode leads nowhere
+    terminals     (N,)            bool     True in the last row of an episode
+    qpos          (N, 21)         float32  joint positions, then
+    qvel          (N, 20)         float32  joint velocities: together the state of `lwm/Cube-v0`
+
+A million frames are 12 GB, compressed as one stream that can only be read from its beginning: nothing to train from.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import __version__
+from .dataset import Progress
+from .envs import ENVS
+from .schema import DatasetError
+from .writer import TrajectoryWriter
+
+PICTURES = "observations"
+ROWS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+    PICTURES: (np.uint8, (64, 64, 3)),
+    "actions": (np.float64, (5,)),
+    "terminals": (np.float64, ()),
+    "qpos": (np.float64, (21,)),
+    "qvel": (np.float64, (20,)),
+}
+"""Columns, the widest type that each may have, and the shape of a row."""
+CONVENTIONS: dict[str, Any] = {**ENVS["cube"].conventions, "fidelity": "stock", "image_size": 64}
+
+
+def convert(source: str | Path, out: str | Path, progress: Progress | None = None) -> None:
+    """Writes the episodes of the npz file `source` to the HDF5 file `out`, which appears when it is complete.
+
+    Holds one episode's pictures in memory, and all that is not pictures: 0.4 GB for a million frames. `progress` is
+    called with frames done and their number. Raises `DatasetError` if `source` cannot be used or `out` exists.
+    """
+    source = Path(source)
+    columns = _read_columns(source)
+    actions, state = columns["actions"], np.concatenate([columns["qpos"], columns["qvel"]], axis=1)
+    stops = np.flatnonzero(columns["terminals"]) + 1
+    starts = np.concatenate([[0], stops[:-1]])
+    with TrajectoryWriter(
+        out,
+        env_id=ENVS["cube"].env_id,
+        env_kwargs=CONVENTIONS,
+        action_low=np.full(actions.shape[1], -1.0),
+        action_high=np.full(actions.shape[1], 1.0),
+        attributes={"source": source.name, "lwm_agent_version": __version__},
+    ) as writer:
+        for start, stop, pixels in zip(starts, stops, _pictures(source, stops - starts), strict=True):
+            writer.add(pixels, actions[start : stop - 1], state[start:stop])
+            if progress is not None:
+                progress(int(stop), len(state))
+
+
+def _read_columns(source: Path) -> dict[str, NDArray[Any]]:
+    """All columns but the pictures, once it is known that those fit to them."""
+    with _opened(source) as archive:
+        found = sorted(name.removesuffix(".npy") for name in archive.namelist())
+        missing = sorted(ROWS.keys() - set(found))
+        if missing:
+            raise DatasetError(f"{source} has no {', '.join(missing)}; it has {', '.join(found)}: {_WANTED}")
+        lengths = {name: _check_column(archive, name, source) for name in ROWS}
+        if len(set(lengths.values())) > 1:
+            raise DatasetError(f"{source}: the columns differ in length: {lengths}: {_AGAIN}")
+        columns = {}
+        for name in ROWS.keys() - {PICTURES}:
+            with archive.open(f"{name}.npy") as stream:
+                columns[name] = np.lib.format.read_array(stream, allow_pickle=False)
+    for name, column in columns.items():
+        if not np.isfinite(column).all():
+            row = np.argwhere(~np.isfinite(column))[0, 0]
+            raise DatasetError(f"{source}: {name} has NaN or infinity in row {row}: {_AGAIN}")
+    if not len(columns["terminals"]) or not columns["terminals"][-1]:
+        raise DatasetError(f"{source} ends within an episode: its last row is not terminal: {_AGAIN}")
+    return columns
+
+
+def _check_column(archive: zipfile.ZipFile, name: str, source: Path) -> int:
+    """The number of rows of a column, which must be what `ROWS` says."""
+    widest, row = ROWS[name]
+    with archive.open(f"{name}.npy") as stream:
+        shape, by_columns, dtype = _read_header(stream)
+        if by_columns or not shape or shape[1:] != row or not np.can_cast(dtype, widest):
+            wanted = "pictures" if name == PICTURES else "numbers"
+            raise DatasetError(f"{source}: {name} is {dtype} {shape}, not {wanted} {_rows(row)}: {_WANTED}")
+        if archive.getinfo(f"{name}.npy").file_size - stream.tell() != prod(shape) * dtype.itemsize:
+            raise DatasetError(f"{source}: {name} does not hold the {shape[0]} rows that it announces: {_AGAIN}")
+    return shape[0]
+
+
+def _pictures(source: Path, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    """The pictures ``(n, 64, 64, 3)`` of one episode after the other."""
+    _, row = ROWS[PICTURES]
+    with _opened(source) as archive, archive.open(f"{PICTURES}.npy") as stream:
+        _read_header(stream)
+        for length in lengths.tolist():
+            yield np.frombuffer(stream.read(length * prod(row)), np.uint8).reshape(length, *row)
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come before rows, and type of the array that the stream goes on with."""
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("arrays of another format than numpy.savez writes")
+    return np.lib.format.read_array_header_1_0(stream)
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive; errors of reading it become a `DatasetError` that names it."""
+    if not source.exists():
+        raise DatasetError(f"{source} does not exist: {_AGAIN}")
+    try:
+        with zipfile.ZipFile(source) as archive:
+            yield archive
+    except DatasetError:
+        raise
+    except (OSError, EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise DatasetError(f"{source} is damaged, cut short or not an npz file ({error}): {_AGAIN}") from error
+
+
+def _rows(row: tuple[int, ...]) -> str:
+    return f"(N, {', '.join(map(str, row))})" if row else "(N,)"
+
+
+_WANTED = "only OGBench's visual-cube-single-play-v0 and -noisy-v0 can be converted"
+_AGAIN = "download it (again), for example with `ogbench.download_datasets(['visual-cube-single-play-v0'])`"

@@ -1,0 +1,138 @@
+"""`lwm-agent bench`: what it measures and writes; never how fast this machine is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from lwm_agent import bench
+from lwm_agent.bench import BenchConfig, product_peak, run_bench
+from lwm_agent.checkpoint import Checkpoint
+from lwm_agent.cli import app
+from lwm_agent.models import PRESETS, Heads, LeWorldModel
+from lwm_agent.normalizer import Normalizer
+from lwm_agent.planners import Budget
+
+SMALL = {"image_size": 32, "latent_size": 8, "width": 16, "head_size": 4, "mlp_size": 16, "depth": 1}
+SEARCH: dict[str, Any] = {"num_samples": 6, "num_elites": 2, "iterations": 2}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with an untrained world model and untrained heads."""
+    torch.manual_seed(0)
+    settings = {**PRESETS["tiny"], **SMALL, "action_size": 2}
+    units: dict[str, Any] = {"pixel_mean": (0.5,) * 3, "pixel_std": (0.2,) * 3, "action_mean": (0.0,) * 2}
+    folder = tmp_path_factory.mktemp("untrained") / "checkpoint"
+    Checkpoint(
+        name="lewm",
+        model_config=settings,
+        model=LeWorldModel(**settings),
+        normalizer=Normalizer(**units, action_std=(0.5,) * 2, action_low=(-1.0,) * 2, action_high=(1.0,) * 2),
+        env="pusht",
+        heads=Heads(latent_size=8, block_size=10, width=16, max_steps=6),
+    ).save(folder, "# card\n")
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def _small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "PRODUCT_SIDES", (16, 32, 64))
+
+
+def config(checkpoint: str, out: Path, **settings: Any) -> BenchConfig:
+    fixed: dict[str, Any] = {"max_batch": 5, "decisions": 4, "device": "cpu", "planner_settings": SEARCH}
+    return BenchConfig(checkpoint=checkpoint, output_dir=out, **{**fixed, **settings})
+
+
+def test_every_batch_size_is_timed_and_written(checkpoint: str, tmp_path: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    report = run_bench(config(checkpoint, tmp_path), lambda *step: seen.append(step))
+    assert [row.batch for row in report.timings] == [1, 2, 4]
+    for row in report.timings:
+        assert row.decisions == 4
+        assert 0 < row.p50_ms <= row.p95_ms <= row.p99_ms
+        assert row.plans_per_second > 0
+        assert row.rollouts == 2 * (16 + 1) + 2 * 6  # the actor's and the rest of the last plan, then the search
+        model = Checkpoint.load(checkpoint).model
+        assert row.flops == row.rollouts * model.rollout_flops(5, context=2)  # type: ignore[operator]
+        assert report.share(row) > 0
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert [row["batch"] for row in written["timings"]] == [1, 2, 4]
+    assert written["timings"][0]["share_of_peak"] == pytest.approx(report.share(report.timings[0]))
+    assert written["planner"]["num_samples"] == 6
+    assert written["agent"]["device"] == "cpu"
+    assert written["hardware"]["threads"] == torch.get_num_threads()
+    assert len(written["checkpoint"]) == 64
+    assert (tmp_path / "bench.png").stat().st_size > 0
+    assert [step[:2] for step in seen] == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_time_limits_the_number_of_decisions(checkpoint: str, tmp_path: Path) -> None:
+    report = run_bench(config(checkpoint, tmp_path, max_batch=1, decisions=10**6, seconds=0.0, plot=False))
+    assert report.timings[0].decisions == bench.MIN_DECISIONS
+    assert not (tmp_path / "bench.png").exists()
+
+
+def test_a_budget_is_kept(checkpoint: str, tmp_path: Path) -> None:
+    report = run_bench(config(checkpoint, tmp_path, max_batch=1, plot=False, budget=Budget(rollouts=40)))
+    assert report.timings[0].rollouts == 40
+
+
+def test_steps_between_decisions_are_not_timed(checkpoint: str, tmp_path: Path) -> None:
+    one = config(checkpoint, tmp_path, max_batch=1, plot=False)
+    every = run_bench(replace(one, agent_settings={"replan_every": 1}))
+    seldom = run_bench(replace(one, agent_settings={"replan_every": 3}))
+    assert seldom.timings[0].decisions == every.timings[0].decisions == 4
+    assert seldom.timings[0].rollouts == every.timings[0].rollouts
+
+
+def test_the_command_line_prints_a_table(checkpoint: str, tmp_path: Path) -> None:
+    options = "--planner guided --max-batch 2 --decisions 3 --device cpu --budget-rollouts 50 --set agent.bf16=false"
+    chosen = [*options.split(), "--checkpoint", checkpoint, "--output-dir", str(tmp_path)]
+    ran = CliRunner().invoke(app, ["bench", *chosen, "--set", "planner.num_samples=8"], env={"COLUMNS": "120"})
+    assert ran.exit_code == 0, ran.output
+    for words in ("random pictures", "p99 ms", "% of peak", "bench.png"):
+        assert words in ran.output
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert written["planner"]["name"] == "guided"
+    assert written["planner"]["num_samples"] == 8
+    assert written["planner"]["budget"]["rollouts"] == 50
+    assert written["agent"]["bf16"] is False
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"env": "tennis"}, "'tennis' is unknown: choose one of pusht"),
+        ({"env": "cube"}, "was trained for pusht, not for cube"),
+        ({"planner": "replay", "planner_settings": {}}, "unknown planner 'replay', choose one of"),
+        ({"planner_settings": {"samples": 3}}, r"unknown settings \['samples'\]"),
+        ({"max_batch": 0}, "--max-batch 0 must be at least 1"),
+        ({"decisions": 2}, "--decisions 2 must be at least 3"),
+    ],
+)
+def test_mistakes_are_told(checkpoint: str, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_bench(config(checkpoint, tmp_path, **settings))
+
+
+def test_without_matplotlib_its_extra_is_named_before_anything_is_timed(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(bench, "time_batch", None)
+    with pytest.raises(ValueError, match=r"lwm-agent\[plot\]"):
+        run_bench(config(checkpoint, tmp_path))
+
+
+def test_products_are_timed_in_the_type_asked_for() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        assert product_peak(torch.device("cpu"), dtype) > 0
