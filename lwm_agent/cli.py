@@ -202,6 +202,37 @@ def train_heads(
     console.print(f"wrote the heads into {out or checkpoint}; planners now start from the actor's proposal")
 
 
+@app.command("train-predictor")
+def train_predictor(
+    checkpoint: Annotated[str, typer.Option(help="Folder of a trained world model, or a name.")],
+    data: Annotated[Path, typer.Option(help="HDF5 file of trajectories.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the new checkpoint (default: the same).")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimisation steps (default: 4000).")] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    settings: SetOption = None,
+) -> None:
+    """Train the predictor on, its encoder frozen. [dim]--set predictor.NAME=VALUE[/]"""
+    from .settings import parse_settings
+    from .train_predictor import PredictorConfig
+    from .train_predictor import train_predictor as run
+
+    given = parse_settings(settings or [], ("predictor",))
+    config = PredictorConfig(
+        checkpoint=checkpoint,
+        data=str(data),
+        out=None if out is None else str(out),
+        seed=seed,
+        device=device,
+        **({} if steps is None else {"steps": steps}),
+        **given["predictor"],
+    )
+    with _bars() as update:
+        trained = run(config, update)
+    _show_metrics(trained.training["predictor"]["validation"])
+    console.print(f"wrote {out or checkpoint}")
+
+
 @app.command("eval")
 def evaluate(
     env: EnvOption = "pusht",

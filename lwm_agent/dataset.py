@@ -163,15 +163,16 @@ class Windows:
 
     def at(self, indices: NDArray[np.int64]) -> Clips:
         """The clips with these numbers, each from 0 to ``len(self) - 1``."""
-        first = self._starts[indices][:, None]
-        rows = first + np.arange(0, self._span + 1, self.frameskip)
-        action = self.trajectories.action[first + np.arange(self._span)]
+        rows, action = self.rows(indices)
         state = self.trajectories.state
-        return Clips(
-            self.trajectories.frames(rows),
-            action.reshape(len(first), self.clip_length - 1, self.frameskip, self.trajectories.action_size),
-            None if state is None else state[rows],
-        )
+        return Clips(self.trajectories.frames(rows), action, None if state is None else state[rows])
+
+    def rows(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Where the frames of these clips are in the file, ``(num, L)``, and the actions ``(num, L - 1, F, A)``."""
+        first = self._starts[indices][:, None]
+        action = self.trajectories.action[first + np.arange(self._span)]
+        shape = (len(first), self.clip_length - 1, self.frameskip, self.trajectories.action_size)
+        return first + np.arange(0, self._span + 1, self.frameskip), action.reshape(shape)
 
 
 def split(num_episodes: int, validation: float = 0.05, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -41,6 +41,17 @@ Validation (held-out episodes):
 {validation}
 """
 
+_PREDICTOR = """
+## Predictor
+
+Trained on, with the encoder frozen: {steps:,} steps of {batch_size} clips x {clip_length} frames, {minutes:.0f}
+minutes.
+
+Command: `{command}`
+
+{validation}
+"""
+
 _HEADS = """
 ## Heads
 
@@ -70,16 +81,20 @@ def model_card(checkpoint: Checkpoint) -> str:
         validation=_table(training["validation"]),
         **{key: training[key] for key in ("data", "frames", "steps", "batch_size", "clip_length", "seed", "precision")},
     )
-    return card if checkpoint.heads is None else card + _heads(training["heads"])
+    if "predictor" in training:
+        card += _stage(_PREDICTOR, "train-predictor", training["predictor"])
+    if checkpoint.heads is not None:
+        card += _stage(_HEADS, "train-heads", training["heads"])
+    return card
 
 
-def _heads(training: Mapping[str, Any]) -> str:
-    return _HEADS.format(
+def _stage(template: str, command: str, training: Mapping[str, Any]) -> str:
+    return template.format(
         minutes=training["seconds"] / 60,
-        command=f"lwm-agent train-heads --checkpoint {training['checkpoint']} --data {training['data']} "
+        command=f"lwm-agent {command} --checkpoint {training['checkpoint']} --data {training['data']} "
         f"--steps {training['steps']} --seed {training['seed']}",
         validation=_table(training["validation"]),
-        **{key: training[key] for key in ("steps", "batch_size")},
+        **{key: training[key] for key in ("steps", "batch_size", "clip_length") if key in training},
     )
 
 

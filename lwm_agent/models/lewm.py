@@ -258,17 +258,9 @@ class LeWorldModel(nn.Module):
         """Losses of `batch`; `generator` (on the CPU) draws SIGReg's directions and the rollout's context."""
         clips, length = batch.pixels.shape[:2]
         latents = self.embed(batch.pixels.flatten(0, 1)).unflatten(0, (clips, length))
-        seen = min(self.history, length - 1)
-        modulations = self.predictor.modulations(batch.actions[:, :seen])
-        predicted = self.predictor(latents[:, :seen], modulations)
-        losses = {
-            "prediction": F.mse_loss(predicted.float(), latents[:, 1 : seen + 1].float()),
-            "sigreg": sigreg(latents.transpose(0, 1), self.sigreg_directions, generator),
-        }
-        losses["loss"] = losses["prediction"] + self.sigreg_weight * losses["sigreg"]
-        if self.rollout_weight > 0:
-            losses["rollout"] = self._rollout_loss(latents, batch.actions, generator)
-            losses["loss"] = losses["loss"] + self.rollout_weight * losses["rollout"]
+        losses = self.prediction_losses(latents, batch.actions, generator)
+        losses["sigreg"] = sigreg(latents.transpose(0, 1), self.sigreg_directions, generator)
+        losses["loss"] = losses["loss"] + self.sigreg_weight * losses["sigreg"]
         if self.inverse_weight > 0:
             decoded = self.inverse(latents[:, 1:] - latents[:, :-1])
             losses["inverse"] = F.mse_loss(decoded.float(), batch.actions)
@@ -277,6 +269,19 @@ class LeWorldModel(nn.Module):
             thumbnails = F.adaptive_avg_pool2d(batch.pixels.flatten(0, 1), THUMBNAIL).flatten(1)
             losses["reconstruction"] = F.mse_loss(self.decoder(latents.flatten(0, 1)).float(), thumbnails)
             losses["loss"] = losses["loss"] + self.reconstruction_weight * losses["reconstruction"]
+        return losses
+
+    def prediction_losses(
+        self, latents: Tensor, actions: Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """The predictor's part of the losses, on clips of `latents` ``(B, L, D)`` and `actions` ``(B, L - 1, F*A)``."""
+        seen = min(self.history, latents.shape[1] - 1)
+        predicted = self.predictor(latents[:, :seen], self.predictor.modulations(actions[:, :seen]))
+        losses = {"prediction": F.mse_loss(predicted.float(), latents[:, 1 : seen + 1].float())}
+        losses["loss"] = losses["prediction"]
+        if self.rollout_weight > 0:
+            losses["rollout"] = self._rollout_loss(latents, actions, generator)
+            losses["loss"] = losses["loss"] + self.rollout_weight * losses["rollout"]
         return losses
 
     def _rollout_loss(self, latents: Tensor, actions: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -1,0 +1,83 @@
+"""Training the predictor on while the encoder stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lwm_agent.checkpoint import Checkpoint
+from lwm_agent.dataset import DatasetError
+from lwm_agent.models import Heads
+from lwm_agent.train import TrainConfig, train
+from lwm_agent.train_predictor import PredictorConfig, train_predictor
+from lwm_agent.writer import TrajectoryWriter
+
+MODEL = {"latent_size": 8, "width": 16, "head_size": 4, "mlp_size": 16, "depth": 1, "frameskip": 3, "image_size": 32}
+
+
+@pytest.fixture(scope="module")
+def trained(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with heads, of a model that was trained for a moment."""
+    out = tmp_path_factory.mktemp("trained")
+    fixed = {"steps": 30, "batch_size": 16, "clip_length": 4, "device": "cpu", "learning_rate": 3e-3}
+    checkpoint = train(TrainConfig.from_preset("tiny", data=data, out=str(out), model=MODEL, **fixed))
+    facts: dict[str, Any] = {"seconds": 60.0, "checkpoint": "c", "data": "d", "steps": 1, "seed": 0, "batch_size": 2}
+    facts["validation"] = {"actor": 1.0}
+    heads = Heads(latent_size=8, block_size=6, width=16, max_steps=4)
+    checkpoint = replace(checkpoint, heads=heads, training={**checkpoint.training, "heads": facts})
+    checkpoint.save(out / "headed", "")
+    return out / "headed"
+
+
+def config(checkpoint: Path, data: str, out: Path, **settings: Any) -> PredictorConfig:
+    fixed = {"steps": 120, "batch_size": 64, "clip_length": 4, "learning_rate": 3e-3, "device": "cpu"}
+    return PredictorConfig(checkpoint=str(checkpoint), data=data, out=str(out), **{**fixed, **settings})
+
+
+def test_it_predicts_better_and_sees_the_same(trained: Path, data: str, tmp_path: Path) -> None:
+    after = train_predictor(config(trained, data, tmp_path / "after"))
+    losses = after.training["predictor"]["validation"]
+    assert losses["loss"] < 0.7 * losses["loss before"]
+    old, new = Checkpoint.load(trained), Checkpoint.load(tmp_path / "after")
+    changed = {
+        name.split(".")[0]
+        for name, weight in old.model.state_dict().items()
+        if not torch.equal(weight, new.model.state_dict()[name])
+    }
+    assert changed == {"predictor"}
+    assert not any(weight.requires_grad for weight in after.model.parameters())
+    assert (trained / "heads.safetensors").read_bytes() == (tmp_path / "after" / "heads.safetensors").read_bytes()
+    card = (tmp_path / "after" / "README.md").read_text()
+    assert "lwm-agent train-predictor --checkpoint" in card
+    assert "lwm-agent train-heads --checkpoint" in card
+
+
+def test_same_seed_same_weights(trained: Path, data: str, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    for name, seed in {"one": 0, "two": 0, "other": 1}.items():
+        train_predictor(
+            config(trained, data, tmp_path / name, steps=3, seed=seed),
+            lambda task, done, total, _: seen.append((task, done, total)),
+        )
+    one, two, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two", "other"))
+    assert one == two != other
+    assert {("encoding", 492, 492), ("training", 3, 3)} <= set(seen)
+
+
+@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("batch_size", -1), ("clip_length", 1)])
+def test_settings_out_of_range_are_refused(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"{name}={value} must be"):
+        PredictorConfig(checkpoint="c", data="d", **{name: value})
+
+
+def test_data_that_does_not_fit_is_refused(trained: Path, data: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="lower clip_length or frameskip"):
+        train_predictor(config(trained, data, tmp_path / "out", clip_length=30))
+    with TrajectoryWriter(tmp_path / "other.h5", env_id="lwm/Cube-v0") as writer:
+        writer.add(torch.zeros(9, 32, 32, 3, dtype=torch.uint8).numpy(), torch.zeros(8, 2).numpy())
+    with pytest.raises(DatasetError, match="was recorded in cube and the checkpoint was trained for pusht"):
+        train_predictor(config(trained, str(tmp_path / "other.h5"), tmp_path / "out"))
