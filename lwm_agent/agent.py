@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .agent_state import AgentState, Decision, Row, concatenate, episode_starts, groups, select
 from .checkpoint import Checkpoint
-from .device import autocast, fast_bf16, keep_freed_memory, resolve_device
+from .device import autocast, cast_weights, fast_bf16, keep_freed_memory, resolve_device
 from .imagination import Imagination
 from .planners import Budget, make_cost, make_planner, plan
 from .proposal import make_proposal
@@ -75,7 +75,11 @@ class Agent:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.checkpoint = checkpoint
+        self.bf16 = fast_bf16(self.device) if bf16 is None else bf16
         model: Any = checkpoint.model.to(self.device)
+        heads = checkpoint.heads
+        if self.bf16:
+            model, heads = cast_weights(model), None if heads is None else cast_weights(heads)
         self.model = model
         self.normalizer = checkpoint.normalizer
         self.planner = make_planner(planner) if isinstance(planner, str) else planner
@@ -83,9 +87,9 @@ class Agent:
         self.horizon, self.replan_every, self.deadline_env_steps = horizon, replan_every, deadline_env_steps
         self.budget = budget or Budget()
         self.seed = seed
-        self.bf16 = fast_bf16(self.device) if bf16 is None else bf16
         self.max_rollouts = max_rollouts
-        self.proposal = make_proposal(proposal, checkpoint, num_proposals, self.device, self.bf16)
+        ready = replace(checkpoint, model=model, heads=heads)
+        self.proposal = make_proposal(proposal, ready, num_proposals, self.device, self.bf16)
         self.proposal_std = proposal_std
         if self.proposal is None and getattr(self.planner, "needs_proposal", False):
             raise ValueError(

@@ -241,6 +241,7 @@ def _draw(figure: Any, timings: Sequence[Timing]) -> None:
     throughput.set(ylabel="plans a second")
     for ax in (latency, throughput):
         ax.set_xscale("log", base=2)
+        ax.set_xticks(batches, [str(batch) for batch in batches])
         ax.set_yscale("log")
         ax.set(xlabel="episodes at once")
         ax.grid(alpha=0.3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,18 @@ def test_it_replans_when_told(replan_every: int) -> None:
         if state.decisions[0] is not None:
             planned.append(step)
     assert planned == list(range(0, 31, 5 * replan_every))
+
+
+def test_bfloat16_weights_are_cast_once_and_leave_the_checkpoint_alone() -> None:
+    agent = make_agent("guided", bf16=True)
+    assert {weight.dtype for weight in agent.checkpoint.model.parameters()} == {torch.float32}
+    assert agent.model.predictor.action_embedding[0].weight.dtype == torch.bfloat16
+    uncast = make_agent("guided", bf16=True)
+    uncast.model = uncast.checkpoint.model
+    assert uncast.proposal is not None
+    uncast.proposal = replace(uncast.proposal, model=uncast.model, heads=uncast.checkpoint.heads)
+    batch = observations(2)
+    assert np.array_equal(agent.predict(batch)[0], uncast.predict(batch)[0])
 
 
 def test_budgets_reach_the_planner() -> None:

@@ -1,0 +1,190 @@
+"""How fast plans are made, against a straightforward rollout; prints JSON: python benchmarks/engine.py.
+
+All contestants have the same random weights and take turns in one run; medians are told. `base` is one iteration of the
+paper's CEM, 300 candidates over 5 blocks, without the encoder; a plan of 30 iterations is told by multiplication.
+`tiny` is a whole decision of `guided` for one episode, encoder and actor included. Where stable-worldmodel is
+installed, its LeWM and its CEMSolver compete too. On a busy machine, the ratios tell more than the times.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lwm_agent import Agent
+from lwm_agent.checkpoint import Checkpoint
+from lwm_agent.device import cast_weights, keep_freed_memory, resolve_device, synchronize
+from lwm_agent.eval.provenance import machine
+from lwm_agent.imagination import Imagination
+from lwm_agent.models import PRESETS, Heads, LeWorldModel
+from lwm_agent.normalizer import Normalizer
+from lwm_agent.planners import CEM, make_cost, plan
+from lwm_agent.protocols import Belief, Problem
+
+ROUNDS_BY_EPISODES, DECISIONS = {1: 7, 16: 3}, 40
+SAMPLES, ELITES, ITERATIONS, HORIZON = 300, 30, 30, 5
+ACTION_SIZE, FRAMESKIP = 2, 5
+BLOCK = FRAMESKIP * ACTION_SIZE
+TOLERANCE = 1e-4
+DEVICE = resolve_device("auto")
+PEER = "stable-worldmodel"
+
+
+class Naive(LeWorldModel):
+    """Imagines as one would write it down: each step runs the whole window of every candidate through the predictor."""
+
+    def rollout(self, belief: Belief, actions: Tensor) -> Tensor:
+        """Imagined latents ``(B, S, T, D)`` after each block of `actions` ``(B, S, T, F*A)``."""
+        latents, past = (part.repeat_interleave(actions.shape[1], dim=0) for part in belief)
+        frames, blocks = list(latents.unbind(1)), torch.cat([past, actions.flatten(0, 1)], dim=1)
+        for end in range(latents.shape[1], blocks.shape[1] + 1):
+            window = slice(max(0, end - self.history), end)
+            modulations = self.predictor.modulations(blocks[:, window])
+            frames.append(self.predictor(torch.stack(frames[window], dim=1), modulations)[:, -1])
+        return torch.stack(frames[latents.shape[1] :], dim=1).unflatten(0, actions.shape[:2])
+
+    def advance(self, belief: Belief, action: Tensor) -> Belief:
+        """Belief after imagining the block `action` ``(B, F*A)``."""
+        return self._remember(belief, action, self.rollout(belief, action[:, None, None])[:, 0, 0].float())
+
+
+def contestants(preset: str) -> dict[str, tuple[LeWorldModel, bool]]:
+    """World models with the same random weights, and whether to compute in bfloat16."""
+    torch.manual_seed(0)
+    ours, naive = (
+        kind(action_size=ACTION_SIZE, frameskip=FRAMESKIP, **PRESETS[preset]) for kind in (LeWorldModel, Naive)
+    )
+    for block in ours.predictor.blocks:
+        nn.init.normal_(block.modulation[1].weight, std=0.1)  # from zero: actions would have no effect
+    naive.load_state_dict(ours.state_dict())
+    ours, naive = (model.to(DEVICE).eval().requires_grad_(False) for model in (ours, naive))
+    return {"naive fp32": (naive, False), "ours fp32": (ours, False), "ours bf16": (cast_weights(ours), True)}
+
+
+def take_turns(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each run, which take turns; the first round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(rounds + 1):
+        for name, run in runs.items():
+            synchronize(DEVICE)
+            started = perf_counter()
+            run()
+            synchronize(DEVICE)
+            if turn:
+                seconds[name].append(perf_counter() - started)
+    return seconds
+
+
+def base(episodes: int, rounds: int) -> dict[str, Any]:
+    """One iteration of CEM with the `base` preset, for some episodes at once."""
+    models = contestants("base")
+    ours, _ = models["ours fp32"]
+    start, goal = torch.randn(2, episodes, ours.predictor.positions.shape[1], device=DEVICE)
+    belief = Belief(start[:, None], start.new_zeros(episodes, 0, BLOCK))
+    candidates = torch.randn(episodes, SAMPLES, HORIZON, BLOCK, device=DEVICE)
+    costs: dict[str, Tensor] = {}
+    runs: dict[str, Callable[[], object]] = {}
+    for name, (model, bf16) in models.items():
+        imagination = Imagination(model, belief, goal, make_cost("terminal"), bf16, max_rollouts=2048)
+        runs[name] = partial(iterate, imagination, episodes)
+        with torch.no_grad():
+            costs[name] = imagination.objective(candidates)
+    if find_spec("stable_worldmodel"):
+        from peer import Peer  # beside this file
+
+        peer = Peer(ours.predictor, start, goal, SAMPLES, ELITES, HORIZON, FRAMESKIP, ACTION_SIZE)
+        runs[f"{PEER} fp32"], costs[f"{PEER} fp32"] = peer.iterate, peer.costs(candidates)
+    reference = costs["naive fp32"]
+    for name in costs.keys() - {"ours bf16"}:
+        torch.testing.assert_close(costs[name], reference, atol=TOLERANCE, rtol=TOLERANCE)
+    taken = {name: float(np.median(seconds)) for name, seconds in take_turns(runs, rounds).items()}
+    return {
+        name: {
+            "s_an_iteration": round(seconds, 4),
+            f"s_a_plan_of_{ITERATIONS}_extrapolated": round(ITERATIONS * seconds, 2),
+            "faster_than_naive": round(taken["naive fp32"] / seconds, 2),
+            "spearman_of_costs": round(spearman(costs[name], reference), 4),
+        }
+        for name, seconds in taken.items()
+    }
+
+
+def iterate(imagination: Imagination, episodes: int) -> None:
+    """One iteration of the paper's CEM."""
+    init = torch.zeros(episodes, HORIZON, BLOCK, device=DEVICE)
+    bound = init.new_full((BLOCK,), 3.0)
+    generators = [torch.Generator(DEVICE).manual_seed(seed) for seed in range(episodes)]
+    problem = Problem(imagination.objective, init, torch.ones_like(init), -bound, bound, generators, ACTION_SIZE)
+    plan(CEM(num_samples=SAMPLES, num_elites=ELITES, iterations=1, noise_correlation=0.0, keep_best=False), problem)
+
+
+def spearman(costs: Tensor, reference: Tensor) -> float:
+    """Rank correlation of two sets of costs ``(B, S)``: the smallest over the episodes."""
+    ranks = [table.argsort(1).argsort(1).float() for table in (costs, reference)]
+    return min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(*ranks, strict=True))
+
+
+def tiny() -> dict[str, Any]:
+    """A decision of `guided` with the `tiny` preset, for one episode with a full history."""
+    models = contestants("tiny")
+    image_size = PRESETS["tiny"]["image_size"]
+    observation = {
+        name: np.random.default_rng(0).integers(0, 256, (image_size, image_size, 3), np.uint8)
+        for name in ("pixels", "goal")
+    }
+    units = Normalizer(
+        pixel_mean=(0.5,) * 3,
+        pixel_std=(0.2,) * 3,
+        action_mean=(0.0,) * ACTION_SIZE,
+        action_std=(0.3,) * ACTION_SIZE,
+        action_low=(-1.0,) * ACTION_SIZE,
+        action_high=(1.0,) * ACTION_SIZE,
+    )
+    heads = Heads(latent_size=PRESETS["tiny"]["latent_size"], block_size=BLOCK).eval().requires_grad_(False)
+    runs, costs = {}, {}
+    for name, (model, bf16) in models.items():
+        checkpoint = Checkpoint(name="lewm", model_config={}, model=model, normalizer=units, env="pusht", heads=heads)
+        agent = Agent(checkpoint, "guided", device=DEVICE.type, bf16=bf16)
+        state = None
+        for _ in range(FRAMESKIP):  # the first block; the next call sees a second frame, and plans again
+            _, state = agent.predict(observation, state)
+        runs[name] = partial(agent.predict, observation, state)
+        (decision,) = runs[name]()[1].decisions
+        costs[name] = decision.cost
+    assert abs(costs["ours fp32"] - costs["naive fp32"]) < TOLERANCE, costs
+    taken = take_turns(runs, DECISIONS)
+    return {
+        name: {
+            "p50_ms": round(1000 * float(np.percentile(seconds, 50)), 1),
+            "p95_ms": round(1000 * float(np.percentile(seconds, 95)), 1),
+            "faster_than_naive": round(float(np.median(taken["naive fp32"]) / np.median(seconds)), 2),
+        }
+        for name, seconds in taken.items()
+    }
+
+
+def main() -> None:
+    """Measures and prints."""
+    if DEVICE.type == "cpu":
+        keep_freed_memory()
+    result = {
+        **{f"base, {n} at once": base(n, rounds) for n, rounds in ROUNDS_BY_EPISODES.items()},
+        "tiny, guided": tiny(),
+        PEER: version(PEER) if find_spec("stable_worldmodel") else "not installed",
+        "device": DEVICE.type,
+        **machine(),
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
