@@ -23,20 +23,19 @@ test: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 # One results.json a row of the README's table; an interrupted run goes on where it stopped.
-RESULTS := cem-25 guided-25 actor-25 gradient-25 plain-cem-25 replay-25 guided-50
-results: $(addprefix results/pusht-,$(addsuffix .json,$(RESULTS)))
+RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 pusht-plain-cem-25 pusht-replay-25 pusht-guided-50
+results: $(patsubst %,results/%.json,$(RESULTS))
 
-# PLANNER-OFFSET; "plain" is without the learned proposal, with what suits it then (chosen on validation tasks).
-define evaluate
-$(BIN)/lwm-agent eval --env pusht --planner $(patsubst %-$(lastword $(subst -, ,$*)),%,$*) \
-	--offset $(lastword $(subst -, ,$*)) --output-dir out/results/$(basename $(notdir $@))
-endef
-results/pusht-plain-%.json: | $(VENV)/.run
-	$(evaluate) --set agent.proposal=none --set agent.replan_every=2 --set planner.iterations=10
-	cp out/results/$(basename $(notdir $@))/results.json $@
-results/pusht-%.json: | $(VENV)/.run
-	$(evaluate)
-	cp out/results/$(basename $(notdir $@))/results.json $@
+# A row is called ENV-PLANNER-OFFSET; "plain" before the planner is without the learned proposal, with what suits it then
+# (chosen on validation tasks).
+env = $(firstword $(subst -, ,$*))
+offset = $(lastword $(subst -, ,$*))
+planner = $(patsubst $(env)-%-$(offset),%,$*)
+plain := --set agent.proposal=none --set agent.replan_every=2 --set planner.iterations=10
+results/%.json: | $(VENV)/.run
+	$(BIN)/lwm-agent eval --env $(env) --planner $(patsubst plain-%,%,$(planner)) --offset $(offset) \
+		$(if $(filter plain-%,$(planner)),$(plain)) --output-dir out/results/$*
+	cp out/results/$*/results.json $@
 
 # Type checkers do not know that envs/, planners/ and eval/ install inside lwm_agent: show them the installed layout.
 lint: $(VENV)/.dev

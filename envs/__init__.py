@@ -16,7 +16,7 @@ class EnvSpec:
         env_id: id for ``gymnasium.make``.
         entry_point: its class.
         max_episode_steps: limit of an episode, in environment steps.
-        policies: scripted data policies, name to ``module:class``; each is built with a NumPy generator.
+        policies: scripted data policies, name to ``module:class`` or function; each is called with a NumPy generator.
         probes: what privileged state the training monitors read out, name to columns of ``info["state"]``;
             columns called ``angle`` are read out as sine and cosine.
         blind: arguments with which it is fastest, for those who never look at its pictures.
@@ -50,6 +50,7 @@ ENVS = {
         policies={
             "play": "lwm_agent.envs.cube_play:PlayPolicy",
             "noisy": "lwm_agent.envs.cube_play:NoisyPolicy",
+            "mixed": "lwm_agent.envs.cube_play:mixed_policy",
         },
         probes={"cube": (14, 15, 16), "arm": (0, 1, 2, 3, 4, 5), "gripper": (6,)},
         blind={"image_size": 16, "fidelity": "blank"},

@@ -114,6 +114,11 @@ class NoisyPolicy(_OraclePolicy):
         return action + self._rng.normal(0.0, self._noise_scale)
 
 
+def mixed_policy(rng: np.random.Generator) -> _OraclePolicy:
+    """`play` in one half of the episodes, `noisy` in the other: what works, and what happens when it does not."""
+    return PlayPolicy(rng) if rng.random() < 0.5 else NoisyPolicy(rng)
+
+
 @contextmanager
 def _global_seed(rng: np.random.Generator) -> Iterator[None]:
     """Lets `rng` decide what code draws that asks NumPy's global generator, and leaves that as it was."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -49,6 +50,10 @@ MillisecondsOption = Annotated[
 ]
 CheckpointOption = Annotated[str | None, typer.Option(help="Folder or name (default: the package's own).")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+TrainedOption = Annotated[str, typer.Option(help="Folder of a trained world model, or a name.")]
+DataOption = Annotated[Path, typer.Option(help="HDF5 file of trajectories.")]
+PartOutOption = Annotated[Path | None, typer.Option(help="Folder for the new checkpoint (default: the same).")]
+StepsOption = Annotated[int | None, typer.Option(help="Optimisation steps (default: the command's own).")]
 
 
 def main() -> None:
@@ -79,7 +84,7 @@ def _root(
 def collect(
     out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
     env: Annotated[str, typer.Option(help=f"{', '.join(ENVS)}, or any Gymnasium id that renders rgb_array.")] = "pusht",
-    policy: Annotated[str, typer.Option(help="play or noisy (scripted; noisy: cube only), or random.")] = "play",
+    policy: Annotated[str, typer.Option(help="play (scripted), noisy or mixed (cube only), or random.")] = "play",
     episodes: Annotated[int, typer.Option(help="Episodes to record.")] = 1000,
     episode_env_steps: Annotated[int, typer.Option(help="Environment steps of an episode.")] = 150,
     seed: SeedOption = 0,
@@ -125,7 +130,7 @@ def convert(
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Option(help="HDF5 file of trajectories.")],
+    data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder of the run; the checkpoint goes to OUT/checkpoint.")],
     env: EnvOption = "pusht",
     preset: Annotated[str, typer.Option(help="tiny (64 px, for CPUs) or base (the paper's, 224 px).")] = "tiny",
@@ -173,62 +178,42 @@ def train(
 
 @app.command("train-heads")
 def train_heads(
-    checkpoint: Annotated[str, typer.Option(help="Folder of a trained world model, or a name.")],
-    data: Annotated[Path, typer.Option(help="HDF5 file of trajectories.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the checkpoint with heads (default: the same).")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimisation steps (default: 8000).")] = None,
+    checkpoint: TrainedOption,
+    data: DataOption,
+    out: PartOutOption = None,
+    steps: StepsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     settings: SetOption = None,
 ) -> None:
     """Train an actor and a temporal distance on a world model's latents. [dim]--set heads.NAME=VALUE[/]"""
-    from .settings import parse_settings
     from .train_heads import HeadsConfig
     from .train_heads import train_heads as run
 
-    given = parse_settings(settings or [], ("heads",))
-    config = HeadsConfig(
-        checkpoint=checkpoint,
-        data=str(data),
-        out=None if out is None else str(out),
-        seed=seed,
-        device=device,
-        **({} if steps is None else {"steps": steps}),
-        **given["heads"],
-    )
+    given = _part_settings("heads", checkpoint, data, out, steps, seed, device, settings)
     with _bars() as update:
-        trained = run(config, update)
+        trained = run(HeadsConfig(**given), update)
     _show_metrics(trained.training["heads"]["validation"])
     console.print(f"wrote the heads into {out or checkpoint}; planners now start from the actor's proposal")
 
 
 @app.command("train-predictor")
 def train_predictor(
-    checkpoint: Annotated[str, typer.Option(help="Folder of a trained world model, or a name.")],
-    data: Annotated[Path, typer.Option(help="HDF5 file of trajectories.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the new checkpoint (default: the same).")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimisation steps (default: 4000).")] = None,
+    checkpoint: TrainedOption,
+    data: DataOption,
+    out: PartOutOption = None,
+    steps: StepsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     settings: SetOption = None,
 ) -> None:
     """Train the predictor on, its encoder frozen. [dim]--set predictor.NAME=VALUE[/]"""
-    from .settings import parse_settings
     from .train_predictor import PredictorConfig
     from .train_predictor import train_predictor as run
 
-    given = parse_settings(settings or [], ("predictor",))
-    config = PredictorConfig(
-        checkpoint=checkpoint,
-        data=str(data),
-        out=None if out is None else str(out),
-        seed=seed,
-        device=device,
-        **({} if steps is None else {"steps": steps}),
-        **given["predictor"],
-    )
+    given = _part_settings("predictor", checkpoint, data, out, steps, seed, device, settings)
     with _bars() as update:
-        trained = run(config, update)
+        trained = run(PredictorConfig(**given), update)
     _show_metrics(trained.training["predictor"]["validation"])
     console.print(f"wrote {out or checkpoint}")
 
@@ -416,6 +401,24 @@ def doctor() -> None:
     raise typer.Exit(0 if healthy else 1)
 
 
+def _part_settings(
+    part: str,
+    checkpoint: str,
+    data: Path,
+    out: Path | None,
+    steps: int | None,
+    seed: int,
+    device: str,
+    settings: list[str] | None,
+) -> dict[str, Any]:
+    """What a configuration of training a part of a checkpoint is made of; what was not given keeps its default."""
+    from .settings import parse_settings
+
+    paths = {"checkpoint": checkpoint, "data": str(data), "out": None if out is None else str(out)}
+    chosen = {} if steps is None else {"steps": steps}
+    return {**paths, "seed": seed, "device": device, **chosen, **parse_settings(settings or [], (part,))[part]}
+
+
 def _budget(rollouts: int | None, flops: float | None, ms: float | None) -> Budget:
     from .planners import Budget
 
@@ -440,6 +443,9 @@ def _bar(title: str, unit: str) -> Iterator[Callable[..., None]]:
 @contextmanager
 def _bars(unit: str = "") -> Iterator[Callable[..., None]]:
     """A progress bar for each task as it comes; yields ``update(title, done, total, text="")``."""
+    if not console.is_terminal:
+        yield _lines(unit)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     with Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=console
@@ -452,3 +458,16 @@ def _bars(unit: str = "") -> Iterator[Callable[..., None]]:
             progress.update(bars[title], completed=done, total=total, text=text)
 
         yield update
+
+
+def _lines(unit: str, every_s: float = 30.0) -> Callable[..., None]:
+    """What stands for progress bars in a log file: a line now and then, and one at the end of each task."""
+    told: dict[str, float] = {}
+
+    def update(title: str, done: int, total: int | None, text: str = "") -> None:
+        now = time.monotonic()
+        if done == total or now - told.setdefault(title, now) >= every_s:
+            told[title] = now
+            console.print(f"{title} {done}/{total} {unit} {text}".rstrip(), highlight=False, soft_wrap=True)
+
+    return update

@@ -1,20 +1,119 @@
-"""Latents of all frames of a data set, for what is trained while the encoder stays as it is."""
+"""What is trained on latents while the encoder stays as it is: encoding all frames once, optimising, saving."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, find
 from .conventions import mismatch, other_env
 from .dataset import DatasetError, Trajectories
-from .device import fast_bf16
+from .device import autocast, fast_bf16, keep_freed_memory, resolve_device
+from .model_card import model_card
+from .train import learning_rate_factor
 
 OnProgress = Callable[[str, int, int, str], None]
 """Called with what is being done, how much of it is, the total, and what there is to say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentsConfig:
+    """How to train a part of a checkpoint on its latents.
+
+    Attributes:
+        checkpoint: folder or name of the checkpoint; all else in it stays as it is.
+        data: HDF5 file of trajectories, those of the world model or others of the same environment.
+        out: folder for the new checkpoint; None changes `checkpoint` itself.
+        steps: optimisation steps.
+        batch_size: examples in a step.
+        learning_rate: peak of a warm-up and half a cosine.
+        weight_decay: of AdamW.
+        warmup: share of the steps that warm up.
+        validation: share of the episodes held out.
+        seed: source of every random choice.
+        device: "auto", "cpu", "cuda" or "mps".
+    """
+
+    checkpoint: str
+    data: str
+    out: str | None = None
+    steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 1e-3
+    warmup: float = 0.03
+    validation: float = 0.05
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        self.check_positive("steps", "batch_size", "learning_rate")
+
+    def check_positive(self, *names: str) -> None:
+        """Refuses settings that are not above 0."""
+        for name in names:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+
+
+def open_both(config: LatentsConfig) -> tuple[Checkpoint, Trajectories, torch.device]:
+    """The checkpoint on the device, and data that fit it.
+
+    Raises:
+        DatasetError: the data does not fit the checkpoint.
+    """
+    keep_freed_memory()
+    device = resolve_device(config.device)
+    checkpoint = Checkpoint.load(config.checkpoint, device)
+    trajectories = Trajectories.open(config.data)
+    check_fit(checkpoint, trajectories)
+    return checkpoint, trajectories, device
+
+
+def optimize(
+    config: LatentsConfig,
+    weights: Iterable[Tensor],
+    loss_of: Callable[[np.random.Generator], Tensor],
+    report: OnProgress,
+) -> None:
+    """Minimises the loss of random examples, which are a function of the seed and the step."""
+    weights = list(weights)
+    optimizer = torch.optim.AdamW(weights, lr=0.0, weight_decay=config.weight_decay)
+    for step in range(config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
+        loss = loss_of(np.random.default_rng([config.seed, step]))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0, error_if_nonfinite=True)
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % 20 == 0 or step + 1 == config.steps:
+            report("training", step + 1, config.steps, f"loss {float(loss.detach()):.4f}")
+
+
+def save_part(
+    config: LatentsConfig,
+    part: str,
+    checkpoint: Checkpoint,
+    validation: Mapping[str, float],
+    frames: int,
+    began: float,
+) -> Checkpoint:
+    """Saves the checkpoint with an account of how its `part`, "heads" or "predictor", was trained.
+
+    `began` is when, as `time.perf_counter()` told it.
+    """
+    took_s = time.perf_counter() - began
+    facts = {**asdict(config), "frames": frames, "validation": dict(validation), "seconds": took_s}
+    finished = replace(checkpoint, training={**checkpoint.training, part: facts})
+    finished.save(Path(config.out or find(config.checkpoint)), model_card(finished))
+    return finished
 
 
 def check_fit(checkpoint: Checkpoint, data: Trajectories) -> None:
@@ -51,7 +150,7 @@ def encode(
     for start in range(0, total, chunk):
         rows = np.arange(start, min(start + chunk, total))
         pixels = checkpoint.normalizer.pixels(trajectories.frames(rows), device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
+        with autocast(device, fast_bf16(device)):
             parts.append(model.embed(pixels).half().cpu())  # type: ignore[operator]
         report("encoding", len(rows) + start, total, "")
     return torch.cat(parts)

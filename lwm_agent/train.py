@@ -20,7 +20,7 @@ from .checkpoint import Checkpoint
 from .conventions import conventions, other_env
 from .dataset import Clips, Trajectories, Windows, action_range, action_statistics, split
 from .device import keep_freed_memory, resolve_device
-from .envs import ENVS, spec_of
+from .envs import spec_of
 from .metric_log import MetricLog
 from .model_card import model_card
 from .models import MODELS, PRESETS
@@ -236,10 +236,11 @@ def validate(checkpoint: Checkpoint, windows: Windows, env: str, num_clips: int 
     warning = collapse_warning(monitors, latents[0].shape[1])
     if warning:
         warnings.warn(warning, RuntimeWarning, stacklevel=2)
-    probes = ENVS[env].probes if env in ENVS else {}
-    if clips.state is not None:
+    spec = spec_of(env)
+    if spec is not None and clips.state is not None:
         state = clips.state.reshape(-1, clips.state.shape[-1])
-        monitors.update(probe(torch.cat(latents), state, probes))
+        told = {name: where for name, where in spec.probes.items() if max(where) < state.shape[1]}
+        monitors.update(probe(torch.cat(latents), state, told))
     return {**values, **monitors}
 
 

@@ -3,61 +3,38 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .checkpoint import Checkpoint, find
+from .checkpoint import Checkpoint
 from .dataset import DatasetError, Trajectories, split
-from .device import fast_bf16, keep_freed_memory, resolve_device
-from .latents import OnProgress, check_fit, encode
-from .model_card import model_card
+from .device import autocast, fast_bf16
+from .latents import LatentsConfig, OnProgress, encode, open_both, optimize, save_part
 from .models import Heads
-from .train import learning_rate_factor
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadsConfig:
-    """How to train the heads.
+class HeadsConfig(LatentsConfig):
+    """How to train the heads; an example is a pair of frames.
 
     Attributes:
-        checkpoint: folder or name of the checkpoint; the world model in it stays as it is.
-        data: HDF5 file of trajectories, those of the world model or others of the same environment.
-        out: folder for the checkpoint with heads; None puts them into `checkpoint` itself.
-        steps: optimisation steps.
-        batch_size: pairs of frames in a step.
-        learning_rate: peak of a warm-up and half a cosine.
-        weight_decay: of AdamW.
-        warmup: share of the steps that warm up.
         width: hidden width of the actor.
         max_steps: the most model steps between the frames of a pair.
-        validation: share of the episodes held out.
-        seed: source of every random choice.
-        device: "auto", "cpu", "cuda" or "mps".
     """
 
-    checkpoint: str
-    data: str
-    out: str | None = None
     steps: int = 8_000
     batch_size: int = 1024
     learning_rate: float = 1e-3
-    weight_decay: float = 1e-3
-    warmup: float = 0.03
     width: int = 384
     max_steps: int = 25
-    validation: float = 0.05
-    seed: int = 0
-    device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "learning_rate", "width", "max_steps"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        super().__post_init__()
+        self.check_positive("width", "max_steps")
 
 
 def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> Checkpoint:
@@ -68,11 +45,7 @@ def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> C
     """
     report = on_progress or (lambda task, done, total, text: None)
     began = time.perf_counter()
-    keep_freed_memory()
-    device = resolve_device(config.device)
-    checkpoint = Checkpoint.load(config.checkpoint, device)
-    trajectories = Trajectories.open(config.data)
-    check_fit(checkpoint, trajectories)
+    checkpoint, trajectories, device = open_both(config)
     latents = encode(checkpoint, trajectories, device, report)
     training, validation = split(trajectories.num_episodes, config.validation, config.seed)
     pairs, held_out = (
@@ -86,31 +59,23 @@ def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> C
             width=config.width,
             max_steps=config.max_steps,
         ).to(device)
-    optimizer = torch.optim.AdamW(heads.parameters(), lr=0.0, weight_decay=config.weight_decay)
-    for step in range(config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
-        batch = pairs.sample(config.batch_size, np.random.default_rng([config.seed, step]), device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
-            loss = heads.loss(*batch)["loss"]
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(heads.parameters(), 1.0, error_if_nonfinite=True)
-        optimizer.step()
-        optimizer.zero_grad()
-        if (step + 1) % 100 == 0 or step + 1 == config.steps:
-            report("training", step + 1, config.steps, f"loss {float(loss.detach()):.4f}")
+
+    def loss(rng: np.random.Generator) -> Tensor:
+        batch = pairs.sample(config.batch_size, rng, device)
+        with autocast(device, fast_bf16(device)):
+            return heads.loss(*batch)["loss"]
+
+    optimize(config, heads.parameters(), loss, report)
     heads.eval().requires_grad_(False)
-    with torch.no_grad():
-        losses = heads.loss(*held_out.sample(16_384, np.random.default_rng(0), device))
-    facts = {
-        **asdict(config),
-        "frames": trajectories.num_frames,
-        "validation": {name: float(value) for name, value in losses.items()},
-        "seconds": time.perf_counter() - began,
-    }
-    finished = replace(checkpoint, heads=heads, training={**checkpoint.training, "heads": facts})
-    finished.save(Path(config.out or find(config.checkpoint)), model_card(finished))
-    return finished
+    losses = heads.loss(*held_out.sample(16_384, np.random.default_rng(0), device))
+    return save_part(
+        config,
+        "heads",
+        replace(checkpoint, heads=heads),
+        {name: float(value) for name, value in losses.items()},
+        trajectories.num_frames,
+        began,
+    )
 
 
 class Pairs:

@@ -23,10 +23,11 @@ from lwm_agent.conventions import Mismatch, conventions, mismatch, other_env
 from lwm_agent.dataset import DatasetError, Trajectories
 from lwm_agent.envs import ENVS
 from lwm_agent.evaluation import EvalConfig, load_tasks, make_policy, run_evaluation
+from lwm_agent.latents import check_fit
 from lwm_agent.models import PRESETS, LeWorldModel
 from lwm_agent.normalizer import Normalizer
 from lwm_agent.train import TrainConfig, train
-from lwm_agent.train_heads import HeadsConfig, check_fit, train_heads
+from lwm_agent.train_heads import HeadsConfig, train_heads
 
 SMALL = {"latent_size": 8, "width": 16, "head_size": 4, "mlp_size": 16, "depth": 1, "sigreg_directions": 16}
 needs_ogbench = pytest.mark.skipif(find_spec("ogbench") is None, reason="ogbench has no wheels for this Python")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +14,12 @@ if find_spec("ogbench") is None:
     pytest.skip("ogbench is not installed: it has no wheels for this Python", allow_module_level=True)
 
 from lwm_agent.envs.cube import CubeEnv
-from lwm_agent.envs.cube_play import NoisyPolicy, PlayPolicy
+from lwm_agent.envs.cube_play import NoisyPolicy, PlayPolicy, mixed_policy
 
 STEPS, WINDOW = 150, 25
 
 
-def play(kind: type[PlayPolicy] | type[NoisyPolicy], seed: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+def play(kind: Callable[[np.random.Generator], Any], seed: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """States ``(STEPS + 1, 41)`` and actions ``(STEPS, 5)`` of an episode."""
     env = CubeEnv(image_size=16, fidelity="blank", terminate_on_success=False)
     policy = kind(np.random.default_rng([seed, 1]))
@@ -31,8 +33,8 @@ def play(kind: type[PlayPolicy] | type[NoisyPolicy], seed: int) -> tuple[NDArray
     return np.array(states), np.array(actions)
 
 
-@pytest.mark.parametrize("kind", [PlayPolicy, NoisyPolicy])
-def test_cube_moves_and_actions_vary(kind: type[PlayPolicy] | type[NoisyPolicy]) -> None:
+@pytest.mark.parametrize("kind", [PlayPolicy, NoisyPolicy, mixed_policy])
+def test_cube_moves_and_actions_vary(kind: Callable[[np.random.Generator], Any]) -> None:
     played = [play(kind, seed) for seed in range(6)]
     cube, actions = np.array([states[:, 14:17] for states, _ in played]), np.array([actions for _, actions in played])
     moved = np.linalg.norm(cube[:, WINDOW:] - cube[:, :-WINDOW], axis=-1) > 0.04
@@ -44,8 +46,8 @@ def test_cube_moves_and_actions_vary(kind: type[PlayPolicy] | type[NoisyPolicy])
     assert actions.max((0, 1)).min() > 0.5
 
 
-@pytest.mark.parametrize("kind", [PlayPolicy, NoisyPolicy])
-def test_play_depends_on_its_generator_alone(kind: type[PlayPolicy] | type[NoisyPolicy]) -> None:
+@pytest.mark.parametrize("kind", [PlayPolicy, NoisyPolicy, mixed_policy])
+def test_play_depends_on_its_generator_alone(kind: Callable[[np.random.Generator], Any]) -> None:
     np.random.seed(3)  # noqa: NPY002  (ogbench draws from the global generator)
     expected = np.random.random(3)  # noqa: NPY002
     np.random.seed(3)  # noqa: NPY002
@@ -55,6 +57,11 @@ def test_play_depends_on_its_generator_alone(kind: type[PlayPolicy] | type[Noisy
     np.testing.assert_array_equal(again[0], states)
     np.testing.assert_array_equal(again[1], actions)
     assert not np.array_equal(play(kind, 1)[1], actions)
+
+
+def test_mixed_is_both() -> None:
+    kinds = {type(mixed_policy(np.random.default_rng(seed))) for seed in range(20)}
+    assert kinds == {PlayPolicy, NoisyPolicy}
 
 
 def test_targets_change_within_an_episode() -> None:

@@ -169,6 +169,13 @@ def test_losses_reach_every_part_of_the_model(model: LeWorldModel) -> None:
     assert idle == []
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_clips_shorter_than_the_history_leave_a_frame_to_imagine(model: LeWorldModel, seed: int) -> None:
+    losses = model.loss(Batch(frames(8, 2), blocks(8, 1)), torch.Generator().manual_seed(seed))
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert ("rollout" in losses) == (model.rollout_weight > 0)
+
+
 def test_training_learns_which_action_led_where() -> None:
     """A point moves by its action: the right actions must come to predict better than shuffled ones."""
     torch.manual_seed(0)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.dataset import Trajectories, Windows, split
 from lwm_agent.train import Progress, TrainConfig, learning_rate_factor, recalibrate_batch_norm, to_batch, train
+from lwm_agent.writer import TrajectoryWriter
 
 MODEL: dict[str, Any] = {
     "image_size": 32,
@@ -64,6 +65,18 @@ def test_a_resumed_training_equals_an_uninterrupted_one(data: str, tmp_path: Pat
     assert [line["step"] for line in losses(tmp_path / "whole")] == [1, 2, 3, 4, 5, 6]
     whole, broken = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in ("whole", "broken"))
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+@pytest.mark.filterwarnings("ignore:the latents are collapsing")
+def test_probes_are_known_by_id_and_need_their_columns(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    with TrajectoryWriter(tmp_path / "agent.h5", env_id="lwm/PushT-v0", env_kwargs={"image_size": 32}) as writer:
+        for _ in range(4):
+            pixels = rng.integers(0, 255, (30, 32, 32, 3), dtype=np.uint8)
+            writer.add(pixels, rng.uniform(-1, 1, (29, 2)).astype(np.float32), rng.uniform(0, 512, (30, 2)))
+    trained = train(config(str(tmp_path / "agent.h5"), tmp_path / "run", env="lwm/PushT-v0", steps=1))
+    scores = {name for name in trained.training["validation"] if "r2_" in name}
+    assert scores == {"r2_agent", "kernel_r2_agent"}
 
 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")

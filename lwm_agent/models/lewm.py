@@ -286,7 +286,8 @@ class LeWorldModel(nn.Module):
 
     def _rollout_loss(self, latents: Tensor, actions: Tensor, generator: torch.Generator | None) -> Tensor:
         """Weighted error of imagining the clip from its first frames, as many as planning may remember."""
-        context = int(torch.randint(1, self.history + 1, (), generator=generator))
+        most = min(self.history, latents.shape[1] - 1)  # one frame at least is left to imagine
+        context = int(torch.randint(1, most + 1, (), generator=generator))
         belief = Belief(latents[:, :context], actions[:, : context - 1])
         imagined = self.rollout(belief, actions[:, None, context - 1 :])[:, 0]
         errors = (imagined.float() - latents[:, context:].float()).square().mean((0, 2))
