@@ -6,12 +6,11 @@ import copy
 import os
 from functools import cache
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from .base import State
-from .cube_simulator import CUBE, CUBE_QUATERNION, NUM_POSITIONS, simulator
+from .cube_simulator import CUBE, CUBE_QUATERNION, NUM_POSITIONS, mujoco, simulator
 from .mujoco_rendering import Renderer
 
 CAMERA = "front_pixels"  # that of ogbench's visual environments

@@ -1,6 +1,6 @@
 """ogbench's cube-single as a function of a state and an action, one simulator for all environments of a process.
 
-All that is imported from ogbench is imported here: not before it is settled how to draw.
+All that is imported from mujoco and ogbench is imported here: not before it is settled how to draw.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ogbench.manipspace.envs.cube_env import CubeEnv as OGBenchCube
 from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
 from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
 
-__all__ = ["CubeMarkovOracle", "CubePlanOracle", "CubeSimulator", "Readings", "simulator"]
+__all__ = ["CubeMarkovOracle", "CubePlanOracle", "CubeSimulator", "Readings", "mujoco", "simulator"]
 
 NUM_POSITIONS, NUM_VELOCITIES = 21, 20
 CUBE = slice(14, 17)  # columns of the cube's centre in a state, m

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from .results import reading
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,9 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 def compare(first: str | Path, second: str | Path) -> Comparison:
     """Paired comparison of two ``results.json`` on the same tasks."""
-    a, b = _load(first), _load(second)
-    if a["run"]["tasks"]["sha256"] != b["run"]["tasks"]["sha256"]:
+    (tasks_a, solved_a), (tasks_b, solved_b) = _outcome(first), _outcome(second)
+    if tasks_a != tasks_b:
         raise ValueError(f"{first} and {second} come from different tasks: evaluate both on the same task file")
-    solved_a, solved_b = ({row["index"]: row["success"] for row in result["episodes"]} for result in (a, b))
     if solved_a.keys() != solved_b.keys():
         raise ValueError(f"{first} and {second} cover different tasks of their file: evaluate both on the same ones")
     only_a = sum(solved_a[index] and not solved_b[index] for index in solved_a)
@@ -52,10 +51,11 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
     return Comparison(n, rate_a, rate_b, only_a, only_b, mcnemar(only_a, only_b))
 
 
-def _load(path: str | Path) -> Any:
-    try:
-        contents = json.loads(Path(path).read_text(encoding="utf-8"))
-        contents["run"]["tasks"]["sha256"], contents["episodes"][0]["success"]
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise ValueError(f"{path} is not a results.json, or is damaged: {error!r}") from error
-    return contents
+def _outcome(path: str | Path) -> tuple[str, dict[int, bool]]:
+    """The checksum of the tasks behind a ``results.json``, and which of them were solved."""
+    with reading(path) as contents:
+        tasks = contents["run"]["tasks"]["sha256"]
+        solved = {row["index"]: row["success"] for row in contents["episodes"]}
+        if not solved:
+            raise ValueError("it has no episodes")
+    return tasks, solved

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..figures import new_figure, save_figure
-from .report import reading, start_of_plans
+from .report import start_of_plans
+from .results import reading
 
 _MARKERS = "osD^vP*Xp<>h"
 
@@ -42,15 +43,14 @@ def compute_plot(paths: Iterable[str | Path], out: str | Path) -> None:
     figure = new_figure(10, 0.6 + 3.4 * len(tasks))
     axes = figure.subplots(len(tasks), 2, sharey="row", sharex="col", squeeze=False)
     for row, name in zip(axes, tasks, strict=True):
+        shown = [point for point in points if point.tasks == name]
         for column, ax in enumerate(row):
-            for point in points:
-                if point.tasks == name:
-                    _draw(ax, point, column, planners.index(point.planner))
+            _draw(ax, shown, column, planners)
         row[0].set(title=name, ylabel="success, %")
     for ax, unit in zip(axes[-1], ("GFLOP a decision", "milliseconds a decision"), strict=True):
         ax.set(xscale="log", xlabel=unit)
-    shown = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(shown.values(), shown.keys(), loc="outside right upper", frameon=False)
+    legend = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(legend.values(), legend.keys(), loc="outside right upper", frameon=False)
     save_figure(figure, out)
 
 
@@ -70,17 +70,21 @@ def _point(path: Path) -> _Point | None:
         )
 
 
-def _draw(ax: Any, point: _Point, column: int, planner: int) -> None:
-    low, high = point.ci95
-    ax.errorbar(
-        point.costs[column],
-        point.success,
-        yerr=[[max(0.0, point.success - low)], [max(0.0, high - point.success)]],
-        fmt=_MARKERS[planner % len(_MARKERS)],
-        color=f"C{planner % 10}",
-        capsize=2,
-        label=point.planner,
-    )
-    ax.axhline(point.floor, color="grey", linestyle="--", linewidth=1, label="better floor")
+def _draw(ax: Any, points: Sequence[_Point], column: int, planners: Sequence[str]) -> None:
+    """Results on the same tasks over one of their `costs`; `planners` are all of the figure's."""
+    for point in points:
+        low, high = point.ci95
+        planner = planners.index(point.planner)
+        ax.errorbar(
+            point.costs[column],
+            point.success,
+            yerr=[[max(0.0, point.success - low)], [max(0.0, high - point.success)]],
+            fmt=_MARKERS[planner % len(_MARKERS)],
+            color=f"C{planner % 10}",
+            capsize=2,
+            label=point.planner,
+        )
+    floor = max(point.floor for point in points)
+    ax.axhline(floor, color="grey", linestyle="--", linewidth=1, label="better floor")
     ax.set_ylim(0, 100)
     ax.grid(alpha=0.3)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from .results import reading
 
 _HEADER = (
     "| env | protocol | offset | planner | success % | 95 % CI | n | random % | do nothing % | steps | "
@@ -43,15 +43,6 @@ def _row(path: Path) -> str:
             _number(summary["flops"] / 1e9 or None, ".0f"),
         ]
     return "| " + " | ".join(map(str, cells)) + " |"
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[dict[str, Any]]:
-    """The contents of a ``results.json``; what cannot be read from them raises a ValueError that names the file."""
-    try:
-        yield json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is not a results.json, or is damaged: {error!r}") from error
 
 
 def start_of_plans(planner: dict[str, Any]) -> str:

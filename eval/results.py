@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,15 @@ def save_results(
     write_atomic(Path(directory) / "results.json", json.dumps(contents, indent=1, allow_nan=False) + "\n")
     write_atomic(Path(directory) / "results.csv", _to_csv(episodes))
     return summary
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The contents of a ``results.json``; what cannot be read from them raises a ValueError that names the file."""
+    try:
+        yield json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise ValueError(f"{path} is not a results.json, or is damaged: {error!r}") from error
 
 
 def _to_csv(episodes: Sequence[Episode]) -> str:

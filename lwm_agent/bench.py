@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,53 +18,35 @@ from .agent import Agent
 from .agent_state import Decision
 from .checkpoint import checksum
 from .device import peak_memory, synchronize
-from .envs import ENVS
 from .eval.provenance import command_line, machine
 from .eval.tasks import write_atomic
+from .evaluation import AgentConfig, load_agent
 from .figures import new_figure, save_figure
-from .planners import Budget, make_planner
 
 MIN_DECISIONS = 3
 PRODUCT_SIDES, PRODUCT_REPEATS = (512, 1024, 2048, 8192), 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchConfig:
-    """What to time and how.
+class BenchConfig(AgentConfig):
+    """What to time and how; the seed decides about the pictures too.
 
     Attributes:
-        env: name in `ENVS`, whose checkpoint is the default.
-        planner: name in `PLANNERS`, or two of them joined by a plus.
-        checkpoint: folder or name; None takes the one of the environment that ships with the package.
         max_batch: batch sizes are the powers of two from 1 to this.
         decisions: decisions to time for each batch size.
         seconds: wall time after which a batch size is left with fewer decisions, but at least `MIN_DECISIONS`.
-        seed: of the planner and the pictures.
-        device: "auto", "cpu", "cuda" or "mps".
-        budget: the most that one plan may spend.
         output_dir: where ``bench.json`` and ``bench.png`` go.
         plot: whether to draw the latter, which needs matplotlib.
-        planner_settings: arguments of the planner.
-        agent_settings: arguments of `Agent`.
     """
 
-    env: str = "pusht"
-    planner: str = "cem"
-    checkpoint: str | None = None
     max_batch: int = 256
     decisions: int = 200
     seconds: float = 20.0
-    seed: int = 0
-    device: str = "auto"
-    budget: Budget = Budget()  # noqa: RUF009  (frozen)
     output_dir: Path
     plot: bool = True
-    planner_settings: Mapping[str, Any] = field(default_factory=dict)
-    agent_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.env not in ENVS:
-            raise ValueError(f"--env {self.env!r} is unknown: choose one of {', '.join(ENVS)}")
+        super().__post_init__()
         for name, least in {"max_batch": 1, "decisions": MIN_DECISIONS}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least {least}")
@@ -136,7 +118,7 @@ def run_bench(config: BenchConfig, progress: Callable[[int, int, str], object] =
     report = Report(timings, product_peak(agent.device, torch.bfloat16 if agent.bf16 else torch.float32))
     contents = {
         "command": command_line(),
-        "checkpoint": checksum(config.checkpoint or f"{config.env}-tiny"),
+        "checkpoint": checksum(config.checkpoint_name),
         "planner": {"name": config.planner, **asdict(agent.planner), "budget": asdict(config.budget)},  # type: ignore[call-overload]
         "agent": agent.settings(),
         "observations": "random pictures, full history",
@@ -149,18 +131,6 @@ def run_bench(config: BenchConfig, progress: Callable[[int, int, str], object] =
         _draw(figure, timings)
         save_figure(figure, config.output_dir / "bench.png")
     return report
-
-
-def load_agent(config: BenchConfig) -> Agent:
-    """The agent that `config` asks for."""
-    name = config.checkpoint or f"{config.env}-tiny"
-    planner = make_planner(config.planner, **config.planner_settings)
-    agent = Agent.load(
-        name, planner, seed=config.seed, device=config.device, budget=config.budget, **config.agent_settings
-    )
-    if agent.checkpoint.env != config.env:
-        raise ValueError(f"checkpoint {name!r} was trained for {agent.checkpoint.env}, not for {config.env}")
-    return agent
 
 
 def product_peak(device: torch.device, dtype: torch.dtype) -> float:

@@ -49,54 +49,71 @@ PAPER_SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig:
-    """What to evaluate and how.
+class AgentConfig:
+    """Which agent to use.
 
     Attributes:
         env: name in `ENVS`.
-        planner: name in `PLANNERS` or in `BASELINES`, or two of the former joined by a plus.
+        planner: name in `PLANNERS`, or two of them joined by a plus.
         checkpoint: folder or name; None takes the one of the environment that ships with the package.
-        protocol: "strict" or "lewm-paper", which also sets agent and CEM as in the paper.
-        split: "test" or "val".
-        offset: environment steps between start and goal.
-        tasks: file of tasks to use instead of the shipped ones.
-        episodes: how many of the tasks, from the first; None takes all.
-        seed: of the planner and the floors.
-        batch_size: episodes in lock-step.
+        seed: of the planner.
         device: "auto", "cpu", "cuda" or "mps".
         budget: the most that one plan may spend.
-        output_dir: where results, videos and what is needed to resume go.
-        video: number of episodes to film.
-        with_floors: whether to run the floors on the same tasks.
-        overwrite: throw away an earlier, different evaluation in `output_dir`.
         planner_settings: arguments of the planner.
         agent_settings: arguments of `Agent`.
-        env_settings: conventions of the environment (`EnvSpec.conventions`); a checkpoint allows none but its own.
     """
 
     env: str = "pusht"
     planner: str = "cem"
     checkpoint: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    budget: Budget = Budget()  # noqa: RUF009  (frozen)
+    planner_settings: Mapping[str, Any] = field(default_factory=dict)
+    agent_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.env not in ENVS:
+            raise ValueError(f"--env {self.env!r} is unknown: choose one of {', '.join(ENVS)}")
+
+    @property
+    def checkpoint_name(self) -> str:
+        """Folder or name of the checkpoint."""
+        return self.checkpoint or f"{self.env}-tiny"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(AgentConfig):
+    """What to evaluate and how; the seed decides about the floors too, and `planner` may name one of `BASELINES`.
+
+    Attributes:
+        protocol: "strict" or "lewm-paper", which also sets agent and CEM as in the paper.
+        split: "test" or "val".
+        offset: environment steps between start and goal.
+        tasks: file of tasks to use instead of the shipped ones.
+        episodes: how many of the tasks, from the first; None takes all.
+        batch_size: episodes in lock-step.
+        output_dir: where results, videos and what is needed to resume go.
+        video: number of episodes to film.
+        with_floors: whether to run the floors on the same tasks.
+        overwrite: throw away an earlier, different evaluation in `output_dir`.
+        env_settings: conventions of the environment (`EnvSpec.conventions`); a checkpoint allows none but its own.
+    """
+
     protocol: str = "strict"
     split: str = "test"
     offset: int = 25
     tasks: Path | None = None
     episodes: int | None = None
-    seed: int = 0
     batch_size: int = 50
-    device: str = "auto"
-    budget: Budget = Budget()  # noqa: RUF009  (frozen)
     output_dir: Path
     video: int = 0
     with_floors: bool = True
     overwrite: bool = False
-    planner_settings: Mapping[str, Any] = field(default_factory=dict)
-    agent_settings: Mapping[str, Any] = field(default_factory=dict)
     env_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.env not in ENVS:
-            raise ValueError(f"--env {self.env!r} is unknown: choose one of {', '.join(ENVS)}")
+        super().__post_init__()
         if self.planner not in BASELINES and not set(self.planner.split("+")) <= PLANNERS.keys():
             raise ValueError(
                 f"--planner {self.planner!r} is unknown: choose one of {', '.join((*PLANNERS, *BASELINES))}, "
@@ -183,40 +200,41 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> tuple[Policy, dict[str
             space = cast(gym.spaces.Box, env.action_space)
         facts: dict[str, Any] = {"name": config.planner, "checkpoint": None}
         return BASELINES[config.planner](space, config.seed), facts, dict(config.env_settings)
-    checkpoint = config.checkpoint or f"{config.env}-tiny"
-    paper = config.protocol == "lewm-paper"
-    agent_settings = {
-        "deadline_env_steps": task_set.budget_env_steps,
-        **(PAPER_SETTINGS["agent"] if paper else {}),
-        **config.agent_settings,
-    }
-    planner_settings = {**(PAPER_SETTINGS.get(config.planner, {}) if paper else {}), **config.planner_settings}
-    planner = make_planner(config.planner, **planner_settings)
-    agent = Agent.load(
-        checkpoint, planner, seed=config.seed, device=config.device, budget=config.budget, **agent_settings
-    )
+    paper = PAPER_SETTINGS if config.protocol == "lewm-paper" else {}
+    deadline = {"deadline_env_steps": task_set.budget_env_steps}
+    agent_settings = {**deadline, **paper.get("agent", {}), **config.agent_settings}
+    planner_settings = {**paper.get(config.planner, {}), **config.planner_settings}
+    agent = load_agent(replace(config, agent_settings=agent_settings, planner_settings=planner_settings))
     env_kwargs = agreed_env_kwargs(config, task_set, agent.checkpoint)
     facts = {
         "name": config.planner,
-        **asdict(planner),  # type: ignore[call-overload]
+        **asdict(agent.planner),  # type: ignore[call-overload]
         "budget": asdict(config.budget),
         "agent": agent.settings(),
-        "checkpoint": checksum(checkpoint),
+        "checkpoint": checksum(config.checkpoint_name),
     }
     return agent, facts, env_kwargs
 
 
+def load_agent(config: AgentConfig) -> Agent:
+    """The agent that `config` asks for."""
+    name, planner = config.checkpoint_name, make_planner(config.planner, **config.planner_settings)
+    agent = Agent.load(
+        name, planner, seed=config.seed, device=config.device, budget=config.budget, **config.agent_settings
+    )
+    if agent.checkpoint.env != config.env:
+        raise ValueError(f"checkpoint {name!r} was trained for {agent.checkpoint.env}, not for {config.env}")
+    return agent
+
+
 def agreed_env_kwargs(config: EvalConfig, task_set: TaskSet, checkpoint: Checkpoint) -> dict[str, Any]:
     """The conventions under which the checkpoint was trained; an error if settings or tasks ask for others."""
-    name = config.checkpoint or f"{config.env}-tiny"
-    if checkpoint.env != config.env:
-        raise ValueError(f"checkpoint {name!r} was trained for {checkpoint.env}, not for {config.env}")
     trained = conventions(config.env, checkpoint.env_kwargs)
     for source, given in (("--set env", config.env_settings), (f"the task file {config.tasks}", task_set.env_kwargs)):
         differing = mismatch(config.env, trained, {**trained, **given})
         if differing is not None:
             raise ValueError(
-                f"{source} asks for {differing.given} and checkpoint {name!r} was trained with {differing.trained}: "
-                "leave it out, or use a checkpoint that was trained with it"
+                f"{source} asks for {differing.given} and checkpoint {config.checkpoint_name!r} was trained with "
+                f"{differing.trained}: leave it out, or use a checkpoint that was trained with it"
             )
     return trained

@@ -55,15 +55,25 @@ def probe(latents: Tensor, state: NDArray[np.float64], targets: Mapping[str, tup
     median distance). A latent may well know what a linear map does not find in it: the angle of a block, above all.
     The first two thirds of the rows fit, the last third scores. A target called "angle" is read out as sine and cosine.
     """
+    if not targets:
+        return {}
     features = latents.double().cpu()
     features = features / features.std().clamp_min(1e-12)
     fit = 2 * len(features) // 3
     distances = torch.cdist(features, features[:fit]).square()
     kernel = torch.exp(-distances / distances[:fit].median().clamp_min(1e-12))
     linear = 1.0 + features @ features[:fit].T
-    columns = {name: _columns(state, name, where) for name, where in targets.items()}
-    scores = {f"r2_{name}": _ridge(linear, fit, target, 1e-3 * fit) for name, target in columns.items()}
-    return scores | {f"kernel_r2_{name}": _ridge(kernel, fit, target, 1e-3) for name, target in columns.items()}
+    columns = [_columns(state, name, where) for name, where in targets.items()]
+    together, widths = torch.cat(columns, dim=1), [target.shape[1] for target in columns]  # one solve for all targets
+    r2 = {
+        "r2": _ridge(linear, fit, together, 1e-3 * fit),
+        "kernel_r2": _ridge(kernel, fit, together, 1e-3),
+    }
+    return {
+        f"{kind}_{name}": float(part.mean())
+        for kind, parts in r2.items()
+        for name, part in zip(targets, parts.split(widths), strict=True)
+    }
 
 
 def _columns(state: NDArray[np.float64], name: str, where: tuple[int, ...]) -> Tensor:
@@ -71,11 +81,14 @@ def _columns(state: NDArray[np.float64], name: str, where: tuple[int, ...]) -> T
     return torch.cat([target.sin(), target.cos()], dim=1) if name == "angle" else target
 
 
-def _ridge(kernel: Tensor, fit: int, target: Tensor, penalty: float) -> float:
-    """R2 on the rows after `fit` of a kernel ridge regression from the rows before, by their ``(N, fit)`` kernel."""
+def _ridge(kernel: Tensor, fit: int, target: Tensor, penalty: float) -> Tensor:
+    """R2 of each column of `target` on the rows after `fit`, by a kernel ridge regression from the rows before.
+
+    `kernel` ``(N, fit)`` is that of all rows with the rows that fit.
+    """
     mean = target[:fit].mean(0)
     regularised = kernel[:fit] + penalty * torch.eye(fit, dtype=kernel.dtype)
     weights = torch.linalg.solve(regularised, target[:fit] - mean)
     residual = (target[fit:] - mean - kernel[fit:] @ weights).square().sum(0)
     total = (target[fit:] - target[fit:].mean(0)).square().sum(0).clamp_min(1e-12)
-    return float((1 - residual / total).mean())
+    return 1 - residual / total

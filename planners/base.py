@@ -9,6 +9,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from lwm_agent.device import synchronize
 from lwm_agent.protocols import Dynamics, Objective, Plan, Planner, Problem
 
 from .checks import check_types, check_value
@@ -86,8 +87,7 @@ class Meter:
             if limit is not None and needed > limit:
                 raise OutOfBudget(f"Budget({unit}={limit}) is too small, {needed} {unit} an episode are needed")
         if self.budget.seconds is not None and self.has_plan:
-            if actions.device.type == "cuda":  # kernels run asynchronously: the clock would measure their launch only
-                torch.cuda.synchronize(actions.device)
+            synchronize(actions.device)
             if perf_counter() - self.start >= self.budget.seconds:
                 raise OutOfBudget(f"Budget(seconds={self.budget.seconds}) is spent")
         self.rollouts = total

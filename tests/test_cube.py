@@ -137,6 +137,13 @@ def test_importing_the_package_leaves_mujoco_alone() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_mujocos_own_renderer_uses_the_chosen_opengl() -> None:
+    """It takes MUJOCO_GL as it is when mujoco is imported, which is therefore not before the choice."""
+    from mujoco.gl_context import GLContext
+
+    assert GLContext.__module__ == f"mujoco.{choose_backend()}"
+
+
 def test_restored_and_continued_equals_uninterrupted() -> None:
     """Every step is taken twice: by an environment that goes on and by one that is restored after another past."""
     env, restored, grasps = blank(terminate_on_success=False), blank(terminate_on_success=False), 0

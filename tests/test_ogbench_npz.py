@@ -214,6 +214,7 @@ def record_with_ogbench(path: Path, lengths: tuple[int, ...]) -> None:
             following, _, _, _, info = env.step(action)
             rows.append((observation, action, step == length - 1, info["prev_qpos"], info["prev_qvel"]))
             observation = following
+    env._renderer.close()  # while OpenGL is still there to be asked; `env.close()` leaves it to the garbage collector
     types = (np.uint8, np.float32, bool, np.float32, np.float32)
     columns = [np.array(column, dtype) for column, dtype in zip(zip(*rows, strict=True), types, strict=True)]
     np.savez_compressed(path, **dict(zip(layout(), columns, strict=True)))  # type: ignore[arg-type]
