@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,17 @@ def test_budgets_are_kept(work: Path) -> None:
     run(f"eval --checkpoint run/checkpoint --tasks tasks.json {SEARCH} --set planner.num_elites=2 --budget-rollouts 7 "
         "--output-dir budget", work)  # fmt: skip
     assert results(work, "budget")["summary"]["rollouts"] == 6
+
+
+@pytest.mark.skipif(find_spec("ogbench") is None, reason="ogbench has no wheels for this Python")
+def test_the_cube_is_evaluated_with_the_checkpoint_that_ships(tmp_path: Path) -> None:
+    printed = run("eval --env cube --planner guided --episodes 2 --video 1 --device cpu --output-dir cube", tmp_path)
+    contents = results(tmp_path, "cube")
+    assert contents["summary"]["n"] == 2
+    assert contents["floors"].keys() == {"random", "none"}
+    assert all(name in printed for name in ("guided", "random", "95 % CI"))
+    film = iio.imread(tmp_path / "cube" / "videos" / "task-000.mp4")
+    assert film.std() > 10  # something was drawn
 
 
 @pytest.mark.parametrize(

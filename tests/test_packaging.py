@@ -63,4 +63,8 @@ def test_wheel_holds_code_checkpoints_and_tasks(tmp_path: Path) -> None:
         files = (path.relative_to(tree / folder).as_posix() for path in (tree / folder).rglob("*") if path.is_file())
         missing += [f"{folder}/{file}" for file in files if f"lwm_agent/{target}{file}" not in held]
     assert missing == []  # every file, so that a new kind of data file needs its line in pyproject.toml
-    assert {"lwm_agent/py.typed", "lwm_agent/zoo/pusht-tiny/model.safetensors"} <= held
+    assert {
+        "lwm_agent/py.typed",
+        "lwm_agent/zoo/pusht-tiny/model.safetensors",
+        "lwm_agent/zoo/cube-tiny/model.safetensors",
+    } <= held
