@@ -43,7 +43,10 @@ class Renderer:
         atexit.register(self._close)  # while OpenGL is still there to be asked
 
     def _close(self) -> None:
-        self._context.make_current()
+        try:
+            self._context.make_current()
+        except Exception:  # the exit handler of another user of OpenGL came first: with the display, all of it is gone
+            return
         self._buffers.free()
         self._context.free()
 

@@ -121,11 +121,17 @@ def test_interrupted_collection_resumes(pusht: Path, tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import sys
+import sys, time
 from lwm_agent.collect import CollectConfig, collect
+
+def tell(done, total):
+    print(done, flush=True)
+    if done == 40:
+        time.sleep(300)  # until it is killed, however slow the machine
+
 if __name__ == "__main__":
     settings = dict(episodes=60, episode_env_steps=70, image_size=32, policy="random", workers=2)
-    collect(CollectConfig(out=sys.argv[1], **settings), lambda done, total: print(done, flush=True))
+    collect(CollectConfig(out=sys.argv[1], **settings), tell)
 """
 
 
