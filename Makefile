@@ -24,7 +24,7 @@ test: $(VENV)/.dev
 
 # One results.json a row of the README's table; an interrupted run goes on where it stopped.
 RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 pusht-plain-cem-25 pusht-replay-25 pusht-guided-50 \
-	cube-cem-25 cube-guided-25 cube-actor-25 cube-replay-25 cube-guided-50
+	cube-cem-25 cube-guided-25 cube-actor-25 cube-replay-25 cube-guided-50 cube-paper-cem-25
 results: $(patsubst %,results/%.json,$(RESULTS))
 
 # A row is called ENV-PLANNER-OFFSET. Before the planner, "plain" is without the learned proposal, with what suits it then

@@ -121,15 +121,16 @@ def test_interrupted_collection_resumes(pusht: Path, tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from lwm_agent.collect import CollectConfig, collect
 
 def tell(done, total):
     print(done, flush=True)
     if done == 40:
-        time.sleep(300)  # until it is killed, however slow the machine
+        time.sleep(60)  # until it is killed, however slow the machine
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with it ignored
     settings = dict(episodes=60, episode_env_steps=70, image_size=32, policy="random", workers=2)
     collect(CollectConfig(out=sys.argv[1], **settings), tell)
 """
