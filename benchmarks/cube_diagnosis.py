@@ -40,7 +40,7 @@ from lwm_agent.conventions import conventions
 from lwm_agent.dataset import Trajectories, split
 from lwm_agent.device import autocast
 from lwm_agent.envs.cube import CubeEnv
-from lwm_agent.envs.cube_simulator import CUBE, simulator
+from lwm_agent.envs.cube_simulator import centre, simulator
 from lwm_agent.eval import Task, run_info, shipped, wilson
 from lwm_agent.eval.tasks import write_atomic
 from lwm_agent.imagination import Imagination
@@ -93,9 +93,9 @@ class Diagnosis:
         start, goal = self.look(torch.tensor([task.state, task.goal_state], dtype=torch.float64)).split(1)
         past = start.new_zeros(1, 0, agent.frameskip * agent.normalizer.action_size)
         true, seen = Belief(torch.tensor([[task.state]], dtype=torch.float64), past), Belief(start[None], past)
-        true_goal = torch.tensor([task.goal_state[CUBE]], device=agent.device)
+        true_goal = torch.tensor([task.goal_state[centre()]], device=agent.device)
         problems = {
-            "simulator + cube": (View(lambda *of: self.simulate(*of)[..., CUBE]), true, true_goal),
+            "simulator + cube": (View(lambda *of: self.simulate(*of)[..., centre()]), true, true_goal),
             "simulator + latent": (View(lambda *of: self.look(self.simulate(*of)), model.distance), true, goal),
             "model + cube": (View(lambda *of: read_cube(model.rollout(*of))), seen, true_goal),
             "model + latent": (model, seen, goal),
@@ -229,7 +229,7 @@ def main(
     diagnosis = Diagnosis(agent, CubeEnv(**seen_as), CubeEnv(fidelity="blank", terminate_on_success=False))
     states = states_to_probe(task_set.tasks[tasks:], data, agent.checkpoint.training.get("seed", 0), frames)
     latents = diagnosis.look(torch.from_numpy(states))
-    read_cube, probe_error_m = fit_cube(latents, states[:, CUBE])
+    read_cube, probe_error_m = fit_cube(latents, states[:, centre()])
     told = [simulator().restore(state) for state in states]
     readings = np.hstack([[reading[name] for reading in told] for name in READINGS])
     found = [diagnosis.run(task, seed + i, read_cube) for i, task in enumerate(track(task_set.tasks[:tasks]))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -33,6 +33,20 @@ class EnvSpec:
     conventions: dict[str, Any]
 
 
+_CUBE = EnvSpec(
+    env_id="lwm/Cube-v0",
+    entry_point="lwm_agent.envs.cube:CubeEnv",
+    max_episode_steps=200,
+    policies={
+        "play": "lwm_agent.envs.cube_play:PlayPolicy",
+        "noisy": "lwm_agent.envs.cube_play:NoisyPolicy",
+        "mixed": "lwm_agent.envs.cube_play:mixed_policy",
+    },
+    probes={"cube": (14, 15, 16), "arm": (0, 1, 2, 3, 4, 5), "gripper": (6,)},
+    blind={"image_size": 16, "fidelity": "blank"},
+    conventions={"image_size": 64, "fidelity": "lite", "shadows": True},
+)
+
 ENVS = {
     "pusht": EnvSpec(
         env_id="lwm/PushT-v0",
@@ -43,18 +57,13 @@ ENVS = {
         blind={"image_size": 16},
         conventions={"image_size": 64, "control_mode": "relative"},
     ),
-    "cube": EnvSpec(
-        env_id="lwm/Cube-v0",
-        entry_point="lwm_agent.envs.cube:CubeEnv",
-        max_episode_steps=200,
-        policies={
-            "play": "lwm_agent.envs.cube_play:PlayPolicy",
-            "noisy": "lwm_agent.envs.cube_play:NoisyPolicy",
-            "mixed": "lwm_agent.envs.cube_play:mixed_policy",
-        },
-        probes={"cube": (14, 15, 16), "arm": (0, 1, 2, 3, 4, 5), "gripper": (6,)},
-        blind={"image_size": 16, "fidelity": "blank"},
-        conventions={"image_size": 64, "fidelity": "lite", "shadows": True},
+    "cube": _CUBE,
+    "cube-double": replace(
+        _CUBE,
+        env_id="lwm/CubeDouble-v0",
+        entry_point="lwm_agent.envs.cube:CubeDoubleEnv",
+        max_episode_steps=400,
+        probes={**_CUBE.probes, "second cube": (21, 22, 23)},
     ),
 }
 

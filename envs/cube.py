@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .base import GoalImageEnv, State
 from .cube_scene import scene
-from .cube_simulator import CUBE, CUBE_QUATERNION, NUM_POSITIONS, NUM_VELOCITIES, simulator
+from .cube_simulator import centre, quaternion, simulator, state_size
 
 FIDELITIES = ("lite", "stock", "blank")
 REACHED_M, REACHED_DEG = 0.04, 15.0
@@ -32,7 +32,7 @@ class CubeEnv(GoalImageEnv):
 
     ``info`` adds ogbench's own readings: ``proprio/``: `joint_pos`, `joint_vel`, `effector_pos` (m), `effector_yaw`,
     `gripper_opening` (0 open, 1 closed: ogbench's name misleads), `gripper_vel`, `gripper_contact`; ``privileged/``:
-    `block_0_pos`, `block_0_quat`, `block_0_yaw`, `target_block_pos` (the goal's cube). `gripper_contact` is felt
+    `block_0_pos`, `block_0_quat`, `block_0_yaw`, `target_block_pos` (the goal's cubes). `gripper_contact` is felt
     during a step: it is 0 after a reset.
 
     Physics is a function of the state alone: ogbench's solver is not started from the last step's forces, and its
@@ -50,7 +50,8 @@ class CubeEnv(GoalImageEnv):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012  (as in Gymnasium)
-    state_size = NUM_POSITIONS + NUM_VELOCITIES
+    num_cubes = 1
+    state_size = state_size(num_cubes)
     successes = ("position", "pose")
 
     def __init__(
@@ -79,33 +80,39 @@ class CubeEnv(GoalImageEnv):
 
     def set_state(self, state: State) -> None:
         self._state = np.array(state, np.float64)
-        self._readings = simulator().restore(self._state)
+        self._readings = simulator(self.num_cubes).restore(self._state)
 
     def sample_state(self) -> State:
-        return simulator().sample(self.np_random)
+        return simulator(self.num_cubes).sample(self.np_random)
 
     def simulate(self, action: NDArray[np.float32]) -> None:
-        self._state, self._readings = simulator().advance(self._state, action)
+        self._state, self._readings = simulator(self.num_cubes).advance(self._state, action)
 
     def is_success(self, state: State, goal_state: State) -> bool:
-        near = cube_distance_m(state, goal_state) <= REACHED_M
-        return near and (self.success == "position" or cube_turn_deg(state, goal_state) <= REACHED_DEG)
+        errors = self.errors(state, goal_state)
+        near = errors["cube_m"] <= REACHED_M
+        return near and (self.success == "position" or errors["cube_turn_deg"] <= REACHED_DEG)
 
     def is_nontrivial(self, state: State, goal_state: State) -> bool:
-        """The cube moves more than 4 cm."""
-        return cube_distance_m(state, goal_state) > REACHED_M
+        """A cube moves more than 4 cm."""
+        return self.errors(state, goal_state)["cube_m"] > REACHED_M
 
     def errors(self, state: State, goal_state: State) -> dict[str, float]:
-        return {"cube_m": cube_distance_m(state, goal_state), "cube_turn_deg": cube_turn_deg(state, goal_state)}
+        """Distance of the centres and difference of orientation, of the cube for which it is the largest."""
+        cubes = range(self.num_cubes)
+        metres = [_distance_m(state[centre(cube)], goal_state[centre(cube)]) for cube in cubes]
+        turns = [cube_turn_deg(state[quaternion(cube)], goal_state[quaternion(cube)]) for cube in cubes]
+        return {"cube_m": max(metres), "cube_turn_deg": max(turns)}
 
     def extra_info(self) -> dict[str, Any]:
-        return {**self._readings, "privileged/target_block_pos": self.goal_state[CUBE].copy()}
+        goals = [self.goal_state[centre(cube)] for cube in range(self.num_cubes)]
+        return {**self._readings, "privileged/target_block_pos": np.concatenate(goals)}
 
     def picture(self, state: State) -> NDArray[np.uint8]:
         """The observation ``(h, w, 3)`` of a state, without ogbench's mark of the goal."""
         if self.fidelity == "blank":
             return np.zeros((self.image_size, self.image_size, 3), np.uint8)
-        return scene(self.image_size, self.fidelity, self.shadows).picture(state)
+        return scene(self.num_cubes, self.image_size, self.fidelity, self.shadows).picture(state)
 
     def render(self) -> NDArray[np.uint8] | None:
         """The scene with the goal's cube shining through, ``(render_size, render_size, 3)``."""
@@ -114,21 +121,33 @@ class CubeEnv(GoalImageEnv):
             return None
         goal_state = self.goal_state if np.isfinite(self.goal_state).all() else None
         fidelity = "stock" if self.fidelity == "stock" else "lite"
-        return scene(self.render_size, fidelity, self.shadows).picture(self._state, goal_state)
+        return scene(self.num_cubes, self.render_size, fidelity, self.shadows).picture(self._state, goal_state)
 
 
-def cube_distance_m(state: State, goal_state: State) -> float:
-    """Distance of the two cubes' centres in m."""
-    return float(np.linalg.norm(state[CUBE] - goal_state[CUBE]))
+class CubeDoubleEnv(CubeEnv):
+    """OGBench's cube-double: as `CubeEnv`, with two cubes that may be stacked, and both have to arrive.
+
+    State: 28 joint positions, then 26 velocities; columns 21-23 are the second cube's centre, 24-27 its quaternion.
+        ``privileged/block_1_*`` are its readings.
+    """
+
+    num_cubes = 2
+    state_size = state_size(num_cubes)
 
 
-def cube_turn_deg(state: State, goal_state: State) -> float:
-    """Smallest turn that makes the first cube look like the second, in degrees: 0 to 45 about the vertical.
+def _distance_m(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    return float(np.linalg.norm(first - second))
+
+
+def cube_turn_deg(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Smallest turn that makes a cube of the first orientation look like one of the second, quaternions ``(4,)``.
+
+    In degrees: 0 to 45 about the vertical.
 
     The turn from one orientation to the other is a unit quaternion; the cosine of half its angle is its first number.
     Following it by any of the cube's 24 symmetries leaves the largest of three sums.
     """
-    (a, *u), (b, *v) = state[CUBE_QUATERNION].tolist(), goal_state[CUBE_QUATERNION].tolist()
+    (a, *u), (b, *v) = first.tolist(), second.tolist()
     turn = [a * b + np.dot(u, v), *(a * np.array(v) - b * np.array(u) - np.cross(u, v))]
     first, second, third, fourth = np.sort(np.abs(turn))[::-1]
     cosine = max(first, (first + second) / np.sqrt(2), (first + second + third + fourth) / 2)

@@ -1,4 +1,4 @@
-"""Scripted play with the cube: ogbench's oracles, to targets that change within an episode, and some random motion."""
+"""Scripted play with cubes: ogbench's oracles, to targets that change within an episode, and some random motion."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .cube_simulator import CubeMarkovOracle, CubePlanOracle, simulator
+from .cube_simulator import ENV_TYPES, CubeMarkovOracle, CubePlanOracle, simulator
 
 TABLE_M = 0.02  # height of the centre of a cube that lies on the table
 
 
 class _OraclePolicy(ABC):
-    """Lets an oracle of ogbench bring the cube to one random target after the other, with random walks in between.
+    """Lets an oracle of ogbench bring a cube to one random target after the other, with random walks in between.
 
     Args:
         rng: source of every choice.
@@ -68,10 +68,10 @@ class _OraclePolicy(ABC):
 
     def _oracle_action(self, info: dict[str, Any]) -> NDArray[np.float64]:
         if self._oracle is None or self._oracle.done:
-            place = self._rng.uniform(*simulator()._target_sampling_bounds)
+            cube, place = self._choose_target(info)
             self._target = {
-                "privileged/target_block": 0,
-                "privileged/target_block_pos": np.append(place, TABLE_M),
+                "privileged/target_block": cube,
+                "privileged/target_block_pos": place,
                 "privileged/target_block_yaw": self._rng.uniform(0.0, 2 * np.pi, 1),
             }
             self._oracle = self._new_oracle()
@@ -79,6 +79,16 @@ class _OraclePolicy(ABC):
                 self._oracle.reset(None, self._seen(info))
         action: NDArray[np.float64] = self._oracle.select_action(None, self._seen(info))
         return self._perturbed(action)
+
+    def _choose_target(self, info: dict[str, Any]) -> tuple[int, NDArray[np.float64]]:
+        """A cube that carries no other and a place for it on the table; where there are two, half the time a stack."""
+        cubes = _cubes(info)
+        free = [i for i, cube in enumerate(cubes) if not any(_carries(cube, other) for other in cubes)]
+        chosen = free[self._rng.integers(len(free))] if len(cubes) > 1 else 0
+        bases = [cubes[i] for i in free if i != chosen]
+        if bases and self._rng.random() < 0.5:
+            return chosen, bases[0] + np.array([0.0, 0.0, 2 * TABLE_M])
+        return chosen, np.append(self._rng.uniform(*simulator()._target_sampling_bounds), TABLE_M)
 
     def _seen(self, info: dict[str, Any]) -> dict[str, Any]:
         """What ogbench would tell its oracle."""
@@ -112,6 +122,17 @@ class NoisyPolicy(_OraclePolicy):
         if self._rng.random() < 0.1:
             return self._rng.uniform(-1.0, 1.0, 5)
         return action + self._rng.normal(0.0, self._noise_scale)
+
+
+def _cubes(info: dict[str, Any]) -> list[NDArray[np.float64]]:
+    """Centres of all cubes, m."""
+    names = [f"privileged/block_{cube}_pos" for cube in range(max(ENV_TYPES))]
+    return [info[name] for name in names if name in info]
+
+
+def _carries(cube: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Whether `other` lies on `cube`, both centres in m: ogbench's rule."""
+    return bool(other[2] > cube[2] and np.linalg.norm(other[:2] - cube[:2]) < 0.02)
 
 
 def mixed_policy(rng: np.random.Generator) -> _OraclePolicy:

@@ -1,4 +1,4 @@
-"""Pictures of the cube's scene: ogbench's own, or the same drawn 20 times faster on a CPU."""
+"""Pictures of the cubes' scene: ogbench's own, or the same drawn 20 times faster on a CPU."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import State
-from .cube_simulator import CUBE, CUBE_QUATERNION, NUM_POSITIONS, mujoco, simulator
+from .cube_simulator import centre, mujoco, quaternion, simulator
 from .mujoco_rendering import Renderer
 
 CAMERA = "front_pixels"  # that of ogbench's visual environments
 CELLS_PER_MESH, CELL_M = 12, (0.004, 0.012)  # along its longest side, within these limits
 LITE_SHADOW_PX = 256
 MARKER_OPACITY = 0.4
-MARKER = "target_object_0"
+MARKER = "target_object_{}"
 
 
 class CubeScene:
@@ -27,13 +27,15 @@ class CubeScene:
     `lite` has 8,000 faces, a map of 256 x 256 and one sample: the same camera, lights, colours and shadow.
 
     Args:
+        num_cubes: 1 or 2.
         size: side of the pictures, px.
         fidelity: ``lite`` or ``stock``.
         shadows: whether the lamp throws shadows, which tell how high the gripper is.
     """
 
-    def __init__(self, size: int, fidelity: str, shadows: bool) -> None:
-        self._model = copy.copy(simulator().model)
+    def __init__(self, num_cubes: int, size: int, fidelity: str, shadows: bool) -> None:
+        self._num_cubes = num_cubes
+        self._model = copy.copy(simulator(num_cubes).model)
         self._data = mujoco.MjData(self._model)
         self._model.vis.global_.offwidth = self._model.vis.global_.offheight = size
         if fidelity == "lite":
@@ -46,27 +48,29 @@ class CubeScene:
         self._renderer = Renderer(self._model, size)
 
     def picture(self, state: State, goal_state: State | None = None) -> NDArray[np.uint8]:
-        """The scene ``(size, size, 3)`` in a state, with a translucent cube where `goal_state` has its own."""
-        marker = self._model.geom(MARKER)
-        marker.rgba[3] = 0.0
-        if goal_state is not None:
-            marker.rgba[3] = MARKER_OPACITY
-            self._data.mocap_pos[0], self._data.mocap_quat[0] = goal_state[CUBE], goal_state[CUBE_QUATERNION]
-        self._data.qpos[:] = state[:NUM_POSITIONS]
+        """The scene ``(size, size, 3)`` in a state, with translucent cubes where `goal_state` has its own."""
+        for cube in range(self._num_cubes):
+            marker = self._model.geom(MARKER.format(cube))
+            marker.rgba[3] = 0.0 if goal_state is None else MARKER_OPACITY
+            if goal_state is not None:
+                place = self._model.body(marker.bodyid[0]).mocapid[0]
+                self._data.mocap_pos[place] = goal_state[centre(cube)]
+                self._data.mocap_quat[place] = goal_state[quaternion(cube)]
+        self._data.qpos[:] = state[: self._model.nq]
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_comPos(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)
         return self._renderer.picture(self._data, CAMERA)
 
 
-def scene(size: int, fidelity: str, shadows: bool) -> CubeScene:
+def scene(num_cubes: int, size: int, fidelity: str, shadows: bool) -> CubeScene:
     """The one of this process: what OpenGL made before a fork is of no use after it."""
-    return _scene(size, fidelity, shadows, os.getpid())
+    return _scene(num_cubes, size, fidelity, shadows, os.getpid())
 
 
 @cache
-def _scene(size: int, fidelity: str, shadows: bool, pid: int) -> CubeScene:
-    return CubeScene(size, fidelity, shadows)
+def _scene(num_cubes: int, size: int, fidelity: str, shadows: bool, pid: int) -> CubeScene:
+    return CubeScene(num_cubes, size, fidelity, shadows)
 
 
 def decimate(model: mujoco.MjModel, mesh: int) -> None:

@@ -1,4 +1,4 @@
-"""ogbench's cube-single as a function of a state and an action, one simulator for all environments of a process.
+"""ogbench's cubes as a function of a state and an action, one simulator for all environments of a process.
 
 All that is imported from mujoco and ogbench is imported here: not before it is settled how to draw.
 """
@@ -24,9 +24,8 @@ from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
 
 __all__ = ["CubeMarkovOracle", "CubePlanOracle", "CubeSimulator", "Readings", "mujoco", "simulator"]
 
-NUM_POSITIONS, NUM_VELOCITIES = 21, 20
-CUBE = slice(14, 17)  # columns of the cube's centre in a state, m
-CUBE_QUATERNION = slice(17, 21)  # w, x, y, z
+ARM_JOINTS = 14  # with those of the gripper; a cube has 7 positions and 6 velocities
+ENV_TYPES = {1: "single", 2: "double"}  # ogbench's names, by number of cubes
 
 Readings = dict[str, NDArray[np.float64]]
 """What ogbench tells of arm and cube, under its own names, all vectors."""
@@ -37,10 +36,13 @@ class CubeSimulator(OGBenchCube):  # type: ignore[misc]  # ogbench has no types
 
     A control step is 25 substeps of 2 ms. Each starts from joint positions and velocities alone: the solver's warm
     start, the last controls and the clock are as after a reset, so that the step is a function of state and action.
+
+    Args:
+        num_cubes: 1 or 2.
     """
 
-    def __init__(self) -> None:
-        super().__init__("single", ob_type="pixels", mode="data_collection", visualize_info=False)
+    def __init__(self, num_cubes: int) -> None:
+        super().__init__(ENV_TYPES[num_cubes], ob_type="pixels", mode="data_collection", visualize_info=False)
         super().reset(seed=0)  # compiles the model
 
     def compute_observation(self) -> None:
@@ -69,17 +71,37 @@ class CubeSimulator(OGBenchCube):  # type: ignore[misc]  # ogbench has no types
 
     def _put(self, state: State) -> None:
         mujoco.mj_resetData(self._model, self._data)
-        self.set_state(*np.split(state, [NUM_POSITIONS]))
+        self.set_state(*np.split(state, [self._model.nq]))
 
     def _state(self) -> State:
         return np.concatenate([self._data.qpos, self._data.qvel])
 
 
 @cache
-def simulator() -> CubeSimulator:
+def simulator(num_cubes: int = 1) -> CubeSimulator:
     """The one of this process: compiling it takes a second or two."""
-    return CubeSimulator()
+    return CubeSimulator(num_cubes)
+
+
+def num_positions(num_cubes: int) -> int:
+    """Joint positions in a state; what follows them are velocities."""
+    return ARM_JOINTS + 7 * num_cubes
+
+
+def state_size(num_cubes: int) -> int:
+    """Numbers of a state."""
+    return num_positions(num_cubes) + ARM_JOINTS + 6 * num_cubes
+
+
+def centre(cube: int = 0) -> slice:
+    """Columns of a cube's centre in a state, m."""
+    return slice(ARM_JOINTS + 7 * cube, ARM_JOINTS + 7 * cube + 3)
+
+
+def quaternion(cube: int = 0) -> slice:
+    """Columns of a cube's orientation in a state: w, x, y, z."""
+    return slice(ARM_JOINTS + 7 * cube + 3, ARM_JOINTS + 7 * cube + 7)
 
 
 def _readings(info: dict[str, Any]) -> Readings:
-    return {name: value for name, value in info.items() if name.startswith(("proprio/", "privileged/block_0"))}
+    return {name: value for name, value in info.items() if name.startswith(("proprio/", "privileged/block_"))}

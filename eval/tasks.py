@@ -145,7 +145,10 @@ def shipped(env: str, protocol: str = "strict", split: str = "test", offset: int
     path = SHIPPED / f"{env}-{protocol}-{split}-{offset}.json"
     if not path.exists():
         choices = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.json"))) or "none"
-        raise ValueError(f"no tasks {path.stem!r} are shipped: choose one of {choices}, or make them with make_tasks")
+        raise ValueError(
+            f"no tasks {path.stem!r} are shipped: choose one of {choices}; or make others, with `lwm-agent tasks "
+            f"--env {env} --offset {offset} --out tasks.json`, and evaluate on them with --tasks tasks.json"
+        )
     return TaskSet.load(path)
 
 

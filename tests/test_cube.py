@@ -254,16 +254,16 @@ def test_success_thresholds(success: str, goal: State, reached: bool) -> None:
 
 
 def test_turns_are_told_modulo_the_cubes_symmetries() -> None:
+    def turn(first: list[float], second: list[float]) -> float:
+        return cube_turn_deg(np.array(first), np.array(second))
+
     for degrees, expected in ((0, 0), (30, 30), (45, 45), (60, 30), (90, 0), (-170, 10), (350, 10)):
         for start in (0.0, 77.0):
-            error = cube_turn_deg(at(degrees=start + degrees), at(degrees=start))
-            assert error == pytest.approx(expected, abs=1e-5)
-    tipped = at()
+            assert turn(turned(start + degrees), turned(start)) == pytest.approx(expected, abs=1e-5)
     for axis in range(3):
-        tipped[17:21] = turned(100.0, axis)
-        assert cube_turn_deg(tipped, at()) == pytest.approx(10.0, abs=1e-5)
-    tipped[17:21] = [0.5, 0.5, 0.5, 0.5]  # a third of a turn about a diagonal
-    assert cube_turn_deg(tipped, at()) == pytest.approx(0.0, abs=1e-5)
+        assert turn(turned(100.0, axis), turned(0.0)) == pytest.approx(10.0, abs=1e-5)
+    third_about_a_diagonal = [0.5, 0.5, 0.5, 0.5]
+    assert turn(third_about_a_diagonal, turned(0.0)) == pytest.approx(0.0, abs=1e-5)
     errors = blank().errors(at(x=0.43, y=0.04, degrees=50.0), at())
     assert errors == pytest.approx({"cube_m": 0.05, "cube_turn_deg": 40.0})
 
