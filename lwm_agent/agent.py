@@ -96,6 +96,7 @@ class Agent:
                 f"{type(self.planner).__name__} needs a learned proposal: train one with `lwm-agent train-heads`, and "
                 "leave agent.proposal at 'auto'"
             )
+        self._check_actions()
         self.frameskip: int = self.model.frameskip
         self._low, self._high = self.normalizer.bounds(self.frameskip, self.device)
         self._calls = 0
@@ -128,8 +129,10 @@ class Agent:
         state: AgentState | None = None,
         episode_start: NDArray[np.bool_] | Sequence[bool] | None = None,
         deterministic: bool = True,
-    ) -> tuple[NDArray[np.float32], AgentState]:
+    ) -> tuple[NDArray[Any], AgentState]:
         """Environment actions for one observation ``(h, w, C)`` or a batch ``(B, h, w, C)``, and the next state.
+
+        They are ``([B,] A)``, or ``([B])`` indices where the action space is Discrete.
 
         An episode's actions depend on its own observations and the agent's seed, not on what else is in the batch.
 
@@ -155,6 +158,17 @@ class Agent:
         actions = np.stack([row.queue[0] for row in rows])
         rows = [replace(row, queue=row.queue[1:], elapsed_env_steps=row.elapsed_env_steps + 1) for row in rows]
         return actions[0] if single else actions, AgentState(tuple(rows), tuple(decisions))
+
+    def _check_actions(self) -> None:
+        """Refuses a planner of continuous actions where they are discrete, and the other way round."""
+        if getattr(self.planner, "discrete", False) == self.normalizer.discrete:
+            return
+        kind, advice = (
+            ("discrete", "choose categorical-cem")
+            if self.normalizer.discrete
+            else ("continuous", "choose any but categorical-cem, such as cem")
+        )
+        raise ValueError(f"{type(self.planner).__name__} cannot plan: the checkpoint's actions are {kind}; {advice}")
 
     def _batch(self, observation: Observation) -> tuple[NDArray[np.uint8], NDArray[np.uint8], bool]:
         """Pixels and goals ``(B, h, w, C)``, and whether there was one without a batch axis."""

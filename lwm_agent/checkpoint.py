@@ -95,7 +95,7 @@ class Checkpoint:
             raise CheckpointError(f"{folder}: model {name!r} is unknown to this version: it knows {', '.join(MODELS)}")
         try:
             model = MODELS[name](**config["model_config"])
-            normalizer = Normalizer.from_config(config["normalizer"])
+            normalizer = Normalizer(**config["normalizer"])
             heads = Heads(**config["heads"]) if config.get("heads") else None
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{folder / CONFIG} does not describe a {name} model: {error}") from error

@@ -23,8 +23,10 @@ from .parallel import ordered_map
 from .schema import partial_path
 from .writer import TrajectoryWriter
 
-DataPolicy = Callable[[dict[str, Any]], NDArray[np.float32]]
+DataPolicy = Callable[[dict[str, Any]], Any]
 """``info`` to the action to take, in environment units."""
+
+ActionSpace = gym.spaces.Box | gym.spaces.Discrete
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +104,22 @@ def collect(config: CollectConfig, progress: Progress | None = None) -> Path:
     return out
 
 
-def _writer(config: CollectConfig, space: gym.spaces.Box) -> TrajectoryWriter:
+def _writer(config: CollectConfig, space: ActionSpace) -> TrajectoryWriter:
     # Defaults too: a file tells its fidelity without asking which version wrote it.
+    low: NDArray[Any]
+    high: NDArray[Any]
+    if isinstance(space, gym.spaces.Discrete):
+        low, high = np.zeros(int(space.n)), np.ones(int(space.n))
+    else:
+        low, high = space.low, space.high
     own = {**config.spec.conventions, "image_size": config.image_size} if config.spec else {}
     return TrajectoryWriter(
         config.out,
         env_id=config.env_id,
         env_kwargs={**own, **config.env_kwargs},
-        action_low=space.low,
-        action_high=space.high,
+        action_low=low,
+        action_high=high,
+        discrete=isinstance(space, gym.spaces.Discrete),
         attributes={
             "policy": config.policy,
             "seed": config.seed,
@@ -147,7 +156,7 @@ class Recorder:
                 raise ValueError(f"policy {config.policy!r} took {action!r}, which is not in {self.action_space}")
             observation, _, terminated, truncated, info = self._env.step(action)
             ended = terminated or truncated
-            actions.append(action)
+            actions.append(_row(self.action_space, action))
             frames.append(self._frame(observation))
             states.append(_state(observation, info))
         state = None if states[0] is None else np.array(states, np.float64)
@@ -160,6 +169,8 @@ class Recorder:
     def _policy(self, rng: np.random.Generator) -> DataPolicy:
         config, space = self._config, self.action_space
         if config.policy == "random":
+            if isinstance(space, gym.spaces.Discrete):
+                return lambda info: rng.integers(space.n)
             return lambda info: rng.uniform(space.low, space.high).astype(np.float32)
         assert config.spec is not None
         module, name = config.spec.policies[config.policy].split(":")
@@ -198,10 +209,22 @@ def area_resize(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BOX))
 
 
-def _checked_space(env: gym.Env[Any, Any], config: CollectConfig) -> gym.spaces.Box:
+def _row(space: ActionSpace, action: Any) -> NDArray[np.float32]:
+    """An action as data hold it: a discrete one is one-hot."""
+    if isinstance(space, gym.spaces.Discrete):
+        return np.eye(int(space.n), dtype=np.float32)[action]
+    row: NDArray[np.float32] = action
+    return row
+
+
+def _checked_space(env: gym.Env[Any, Any], config: CollectConfig) -> ActionSpace:
     space = env.action_space
+    if isinstance(space, gym.spaces.Discrete) and space.start == 0:
+        return space
     if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-        raise ValueError(f"{config.env} acts in {space}: only a Box of one axis can be planned in")
+        raise ValueError(
+            f"{config.env} acts in {space}: only a Box of one axis, or a Discrete from 0, can be planned in"
+        )
     if config.policy == "random" and not space.is_bounded():
         raise ValueError(f"policy 'random' needs a bounded action space, {config.env} has {space}")
     return space

@@ -52,6 +52,7 @@ class Trajectories:
         env_kwargs: its keyword arguments.
         action_low: lower bounds of the action space, ``(A,)``.
         action_high: upper bounds of the action space, ``(A,)``.
+        discrete: whether actions are the one-hot rows of a Discrete space.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class Trajectories:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     action_low: NDArray[np.float32] | None = None
     action_high: NDArray[np.float32] | None = None
+    discrete: bool = False
 
     @classmethod
     def open(
@@ -94,6 +96,7 @@ class Trajectories:
             env_kwargs=json.loads(file.attrs.get("env_kwargs", "{}")),
             action_low=file.attrs.get("action_low"),
             action_high=file.attrs.get("action_high"),
+            discrete=bool(file.attrs.get("discrete", False)),
         )
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ class Normalizer:
         action_low: smallest action that may be planned: the environment's bound, or the smallest of the data if that is
             tighter.
         action_high: largest action that may be planned.
+        discrete: whether actions are one-hot, of a Discrete space; what the environment takes is then their index.
     """
 
     pixel_mean: tuple[float, ...]
@@ -32,10 +32,12 @@ class Normalizer:
     action_std: tuple[float, ...]
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
+    discrete: bool = False
 
     def __post_init__(self) -> None:
         for name, values in vars(self).items():
-            object.__setattr__(self, name, tuple(float(value) for value in values))
+            if name != "discrete":
+                object.__setattr__(self, name, tuple(float(value) for value in values))
         if min((*self.pixel_std, *self.action_std)) <= 0:
             raise ValueError(
                 f"standard deviations must be positive: pixels {self.pixel_std}, actions {self.action_std}"
@@ -62,10 +64,14 @@ class Normalizer:
         actions = torch.from_numpy(np.ascontiguousarray(env_actions, dtype=np.float32)).to(device)
         return self._normalize(actions).flatten(-2)
 
-    def env_actions(self, blocks: Tensor) -> NDArray[np.float32]:
-        """Normalised blocks ``(..., F*A)`` to environment actions ``(..., F, A)`` inside the bounds."""
+    def env_actions(self, blocks: Tensor) -> NDArray[Any]:
+        """Normalised blocks ``(..., F*A)`` to environment actions: ``(..., F, A)`` inside the bounds, or ``(..., F)``
+        indices of discrete ones.
+        """
         actions = blocks.detach().float().cpu().unflatten(-1, (-1, self.action_size)).numpy()
         actions = actions * np.array(self.action_std, np.float32) + np.array(self.action_mean, np.float32)
+        if self.discrete:
+            return actions.argmax(axis=-1)
         return np.clip(actions, np.array(self.action_low, np.float32), np.array(self.action_high, np.float32))
 
     def bounds(self, frameskip: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -79,9 +85,3 @@ class Normalizer:
     def _normalize(self, actions: Tensor) -> Tensor:
         mean, std = (torch.tensor(values, device=actions.device) for values in (self.action_mean, self.action_std))
         return (actions - mean) / std
-
-    @classmethod
-    def from_config(cls, config: dict[str, Sequence[float]]) -> Normalizer:
-        """The inverse of ``dataclasses.asdict``; a missing or unknown field is an error."""
-        fields: dict[str, Any] = {name: tuple(values) for name, values in config.items()}
-        return cls(**fields)

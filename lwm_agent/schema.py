@@ -8,8 +8,9 @@ One row a frame, episodes one after the other::
     episode_idx  (N,)          int64     step_idx   (N,)  int64
     ep_len       (E,)          int64     ep_offset  (E,)  int64
 
-Files written here also carry attributes: ``env_id``, ``env_kwargs`` (JSON), ``action_low``, ``action_high`` and how the
-data were collected. Released files have none of them, may have other columns, and load as they are.
+Files written here also carry attributes: ``env_id``, ``env_kwargs`` (JSON), ``action_low``, ``action_high``,
+``discrete`` where actions are one-hot, and how the data were collected. Released files have none of them, may have
+other columns, and load as they are.
 """
 
 from __future__ import annotations

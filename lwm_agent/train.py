@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .checkpoint import Checkpoint
 from .conventions import conventions, other_env
-from .dataset import Clips, Trajectories, Windows, action_range, action_statistics, split
+from .dataset import Clips, DatasetError, Trajectories, Windows, action_range, action_statistics, split
 from .device import keep_freed_memory, resolve_device
 from .envs import spec_of
 from .metric_log import MetricLog
@@ -314,6 +314,9 @@ def fit_normalizer(data: Trajectories, episodes: NDArray[np.int64], num_frames: 
     """Statistics of the training episodes: all of their actions, `num_frames` of their pictures."""
     mean, std = action_statistics(data, episodes)
     low, high = action_range(data, episodes)
+    if data.discrete and not high.all():
+        never = ", ".join(map(str, np.flatnonzero(high == 0)))
+        raise DatasetError(f"{data.path}: actions {never} are never taken, so that nothing can be learned of them")
     rows = np.random.default_rng(0).choice(data.num_frames, min(num_frames, data.num_frames), replace=False)
     frames = data.frames(np.sort(rows)[:, None]).reshape(-1, 3) / 255.0
     return Normalizer(
@@ -323,4 +326,5 @@ def fit_normalizer(data: Trajectories, episodes: NDArray[np.int64], num_frames: 
         action_std=tuple(std + 1e-6),
         action_low=tuple(low),
         action_high=tuple(high),
+        discrete=data.discrete,
     )

@@ -46,6 +46,8 @@ def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> C
     report = on_progress or (lambda task, done, total, text: None)
     began = time.perf_counter()
     checkpoint, trajectories, device = open_both(config)
+    if checkpoint.normalizer.discrete:
+        raise DatasetError("heads need continuous actions; plan discrete ones with categorical-cem, which needs none")
     latents = encode(checkpoint, trajectories, device, report)
     training, validation = split(trajectories.num_episodes, config.validation, config.seed)
     pairs, held_out = (

@@ -39,6 +39,7 @@ class TrajectoryWriter:
         env_kwargs: its keyword arguments, which must fit in JSON.
         action_low: lower bounds of the action space, ``(A,)``.
         action_high: upper bounds of the action space, ``(A,)``.
+        discrete: whether actions are the one-hot rows of a Discrete space of A actions.
         attributes: more to note in the file, such as policy and seed.
         resume: go on with a partial file; without it, one is replaced.
         overwrite: replace `path` if it exists.
@@ -52,6 +53,7 @@ class TrajectoryWriter:
         env_kwargs: Mapping[str, Any] | None = None,
         action_low: ArrayLike | None = None,
         action_high: ArrayLike | None = None,
+        discrete: bool = False,
         attributes: Mapping[str, str | int | float] | None = None,
         resume: bool = False,
         overwrite: bool = False,
@@ -65,6 +67,7 @@ class TrajectoryWriter:
             "env_kwargs": json.dumps(dict(env_kwargs or {}), sort_keys=True),
             **({} if env_id is None else {"env_id": env_id}),
             **{name: np.asarray(bound, np.float32) for name, bound in bounds.items() if bound is not None},
+            **({"discrete": True} if discrete else {}),
             **(attributes or {}),
         }
         self._partial = partial_path(self.path)
@@ -88,7 +91,7 @@ class TrajectoryWriter:
         episode = Episode(
             np.asarray(pixels), np.asarray(action, np.float32), None if state is None else np.asarray(state, np.float64)
         )
-        _check(episode)
+        _check(episode, discrete="discrete" in self._attributes)
         shapes = {name: column.shape[1:] for name, column in episode._asdict().items() if column is not None}
         self._row_shapes = self._row_shapes or shapes
         if shapes != self._row_shapes:
@@ -145,13 +148,15 @@ def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: np.asarray(value).tolist() for name, value in attributes.items()}
 
 
-def _check(episode: Episode) -> None:
+def _check(episode: Episode, discrete: bool) -> None:
     pixels, action, state = episode
     check_pixels(pixels, "pixels")
     if action.ndim != 2 or len(action) != len(pixels) - 1:
         raise DatasetError(f"{len(pixels)} frames need actions ({len(pixels) - 1}, A) between them, not {action.shape}")
     if not np.isfinite(action).all():
         raise DatasetError(f"action has NaN or infinity in row {np.argmin(np.isfinite(action).all(1))}")
+    if discrete and not (np.isin(action, (0, 1)).all() and (action.sum(axis=1) == 1).all()):
+        raise DatasetError("discrete actions must be one-hot rows: np.eye(number_of_actions)[indices]")
     if state is not None and (state.ndim != 2 or len(state) != len(pixels)):
         raise DatasetError(f"{len(pixels)} frames need states ({len(pixels)}, k), not {state.shape}")
 

@@ -9,6 +9,7 @@ from typing import Any
 from lwm_agent.protocols import Planner
 
 from .base import Budget, plan
+from .categorical_cem import CategoricalCEM
 from .cem import CEM, GuidedCEM
 from .chain import Chain
 from .costs import COSTS, make_cost
@@ -31,6 +32,7 @@ __all__ = [
     "PLANNERS",
     "SGD",
     "Budget",
+    "CategoricalCEM",
     "Chain",
     "Gradient",
     "GuidedCEM",
@@ -44,6 +46,7 @@ __all__ = [
 
 PLANNERS: dict[str, type[Any]] = {
     "actor": Incumbent,
+    "categorical-cem": CategoricalCEM,
     "cem": CEM,
     "gradient": Gradient,
     "grasp": GRASP,

@@ -34,11 +34,19 @@ class Chain:
     def __post_init__(self) -> None:
         valid = isinstance(self.spread, int | float) and self.spread >= 0
         check_value(self, "spread", valid, "a number of at least 0")
+        if getattr(self.first, "discrete", False) != getattr(self.second, "discrete", False):
+            parts = " and ".join(type(part).__name__ for part in (self.first, self.second))
+            raise ValueError(f"Chain: of {parts}, one plans discrete actions and the other continuous ones")
 
     @property
     def iterations(self) -> int:
         """The most iterations of a plan: those of both."""
         return self.first.iterations + self.second.iterations
+
+    @property
+    def discrete(self) -> bool:
+        """Whether both plan one-hot actions."""
+        return getattr(self.first, "discrete", False)
 
     @property
     def needs_proposal(self) -> bool:

@@ -225,7 +225,6 @@ def test_a_dead_worker_is_an_error(tmp_path: Path, fragile: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"env": "CartPole-v1", "policy": "random"}, r"Discrete\(2\): only a Box"),
         ({"env": "Nothing-v7", "policy": "random"}, "'Nothing-v7' is unknown: choose pusht, cube or a Gymnasium id"),
         ({"env": "Pendulum-v1"}, "policy='play' is unknown for Pendulum-v1: choose one of random"),
         ({"policy": "expert"}, "choose one of random, play"),

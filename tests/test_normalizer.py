@@ -52,8 +52,8 @@ def test_bounds_are_the_actions_bounds_and_actions_never_leave_them() -> None:
 
 
 def test_it_survives_json_and_refuses_nonsense() -> None:
-    assert Normalizer.from_config(json.loads(json.dumps(asdict(NORMALIZER)))) == NORMALIZER
+    assert Normalizer(**json.loads(json.dumps(asdict(NORMALIZER)))) == NORMALIZER
     with pytest.raises(TypeError):
-        Normalizer.from_config({**asdict(NORMALIZER), "extra": (1.0,)})
+        Normalizer(**asdict(NORMALIZER), extra=(1.0,))
     with pytest.raises(ValueError, match="positive"):
         Normalizer(**{**asdict(NORMALIZER), "action_std": (0.0, 1.0, 1.0)})
