@@ -52,7 +52,11 @@ ENVS = {
         env_id="lwm/PushT-v0",
         entry_point="lwm_agent.envs.pusht:PushTEnv",
         max_episode_steps=300,
-        policies={"play": "lwm_agent.envs.pusht_play:PlayPolicy"},
+        policies={
+            "play": "lwm_agent.envs.pusht_play:PlayPolicy",
+            "noisy": "lwm_agent.envs.pusht_play:NoisyPolicy",
+            "mixed": "lwm_agent.envs.pusht_play:mixed_policy",
+        },
         probes={"agent": (0, 1), "block": (2, 3), "angle": (4,)},
         blind={"image_size": 16},
         conventions={"image_size": 64, "control_mode": "relative"},

@@ -168,3 +168,29 @@ class PlayPolicy:
         distance = math.hypot(dx, dy) + 1e-9
         speed = min(self._speed, distance)
         return speed * dx / distance, speed * dy / distance
+
+
+class NoisyPolicy(PlayPolicy):
+    """`PlayPolicy` whose actions are shaken, now a little, now much: what planners try, and play never does."""
+
+    def reset(self) -> None:
+        """Forgets the current push; called at the start of an episode."""
+        super().reset()
+        self._shake = np.zeros(2)
+        self._shake_steps_left = 0
+
+    def __call__(self, info: dict[str, Any]) -> NDArray[np.float32]:
+        """The next action for the state in `info`, ``(2,)`` in [-1, 1]."""
+        if self._shake_steps_left <= 0:
+            self._shake_steps_left = int(self._rng.integers(5, 30))
+            self._shake_scale = self._rng.uniform(0.0, 0.45)
+        self._shake_steps_left -= 1
+        # AR(1), as planners draw their candidates: see planners/sampling.py.
+        self._shake = 0.7 * self._shake + math.sqrt(1 - 0.7**2) * self._rng.standard_normal(2)
+        action = super().__call__(info) + self._shake_scale * self._shake
+        return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+
+def mixed_policy(rng: np.random.Generator) -> PlayPolicy:
+    """`PlayPolicy` in one half of the episodes, `NoisyPolicy` in the other."""
+    return PlayPolicy(rng) if rng.random() < 0.5 else NoisyPolicy(rng)

@@ -120,7 +120,7 @@ def test_the_cube_is_evaluated_with_the_checkpoint_that_ships(tmp_path: Path) ->
         ("eval --env tennis", "'tennis' is unknown: choose one of pusht"),
         (
             "eval --planner magic",
-            "'magic' is unknown: choose one of actor, cem, ",
+            "'magic' is unknown: choose one of actor, categorical-cem, cem",
         ),
         ("eval --planner none --protocol easy", "no tasks 'pusht-easy-test-25' are shipped: choose one of cube-lewm"),
         ("eval --checkpoint nowhere", "no checkpoint at 'nowhere'"),

@@ -66,6 +66,7 @@ def test_shortest_problem() -> None:
         problem,
         objective=lambda actions: ((actions == HIGH[:A]) * cost).flatten(2).sum(dim=2),
         init=torch.zeros(B, 1, A),
+        scale=torch.ones(B, 1, A),
         low=LOW[:A],
         high=HIGH[:A],
     )

@@ -74,6 +74,9 @@ def test_tiny_preset_is_small() -> None:
     model = LeWorldModel(action_size=2, **PRESETS["tiny"])
     assert sum(parameter.numel() for parameter in model.parameters()) < 6e6
     assert isinstance(model.encoder, ConvNet)
+    narrow = LeWorldModel(action_size=2, **PRESETS["tiny"], encoder_hidden=448)
+    assert isinstance(narrow.encoder, ConvNet)
+    assert model.encoder.features - narrow.encoder.features == 512 - 448
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -82,6 +85,8 @@ def test_unknown_arguments_are_refused(name: str) -> None:
         MODELS[name](action_size=2, latnt_size=3)
     with pytest.raises(ValueError, match=r"encoder='cnn'.*vit, conv"):
         MODELS[name](action_size=2, encoder="cnn")
+    with pytest.raises(ValueError, match=r"encoder_hidden=9 is of encoder='conv', not of 'vit'"):
+        MODELS[name](action_size=2, encoder="vit", encoder_hidden=9)
 
 
 @torch.no_grad()

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from lwm_agent.envs.polygons import CENTER_OF_GRAVITY, place
 from lwm_agent.envs.pusht import WORLD, PushTEnv
-from lwm_agent.envs.pusht_play import PlayPolicy
+from lwm_agent.envs.pusht_play import NoisyPolicy, PlayPolicy, mixed_policy
 
 EPISODES, STEPS, WINDOW = 40, 150, 25
+Kind = Callable[[np.random.Generator], PlayPolicy]
+kinds = pytest.mark.parametrize("kind", [PlayPolicy, NoisyPolicy, mixed_policy])
 
 
-def play(env: PushTEnv, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+def play(env: PushTEnv, seed: int, kind: Kind = PlayPolicy) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """States ``(STEPS + 1, 7)`` and actions ``(STEPS, 2)`` of an episode, without its pictures."""
     env.np_random = np.random.default_rng([seed, 0])
-    policy = PlayPolicy(np.random.default_rng([seed, 1]))
+    policy = kind(np.random.default_rng([seed, 1]))
     env.set_state(env.sample_state())
     states, actions = [env.get_state()], []
     for _ in range(STEPS):
@@ -55,14 +59,34 @@ def test_agent_comes_from_all_sides(states: NDArray[np.float64]) -> None:
     assert counts.min() > 0.03 * counts.sum()
 
 
-def test_play_depends_on_its_generator_alone(env: PushTEnv) -> None:
-    states, actions = play(env, 0)
-    np.testing.assert_array_equal(play(PushTEnv(image_size=16), 0)[0], states)
-    assert not np.array_equal(play(env, 1)[1], actions)
+@kinds
+def test_play_depends_on_its_generator_alone(env: PushTEnv, kind: Kind) -> None:
+    states, actions = play(env, 0, kind)
+    np.testing.assert_array_equal(play(PushTEnv(image_size=16), 0, kind)[0], states)
+    assert not np.array_equal(play(env, 1, kind)[1], actions)
 
 
-def test_actions_are_in_the_box(env: PushTEnv) -> None:
-    _, actions = play(env, 2)
+def test_noisy_play_still_pushes_and_shakes_as_planners_do(env: PushTEnv) -> None:
+    played = [play(env, seed, NoisyPolicy) for seed in range(EPISODES)]
+    states, actions = np.array([states for states, _ in played]), np.array([actions for _, actions in played])
+    change = states[:, WINDOW:, 2:5] - states[:, :-WINDOW, 2:5]
+    assert np.mean(np.linalg.norm(change[..., :2], axis=-1) > 20) >= 0.60
+    assert np.mean(np.abs(change[..., 2]) > np.radians(20)) >= 0.35
+    calm = np.array([play(env, seed)[1] for seed in range(EPISODES)])
+
+    def jerk(actions: NDArray[np.float32]) -> float:
+        return float(np.median(np.abs(np.diff(actions, axis=1))))
+
+    assert jerk(actions) > 2 * jerk(calm)
+
+
+def test_mixed_is_both() -> None:
+    assert {type(mixed_policy(np.random.default_rng(seed))) for seed in range(20)} == {PlayPolicy, NoisyPolicy}
+
+
+@kinds
+def test_actions_are_in_the_box(env: PushTEnv, kind: Kind) -> None:
+    _, actions = play(env, 2, kind)
     assert actions.dtype == np.float32
     assert all(env.action_space.contains(action) for action in actions)
     assert actions.std() > 0.1

@@ -120,6 +120,7 @@ class LeWorldModel(nn.Module):
         frameskip: F, environment steps in a model step.
         image_size: side of the square frames, px.
         encoder: name in `ENCODERS`.
+        encoder_hidden: width of the hidden layer of the encoder "conv"; None leaves it as it is, "vit" has none.
         latent_size: D.
         projector_size: hidden width of the two BatchNorm projectors; 0 makes each a linear map.
         history: frames that the predictor sees.
@@ -145,6 +146,7 @@ class LeWorldModel(nn.Module):
         frameskip: int = 5,
         image_size: int = 224,
         encoder: str = "vit",
+        encoder_hidden: int | None = None,
         latent_size: int = 192,
         projector_size: int = 2048,
         history: int = 3,
@@ -165,11 +167,14 @@ class LeWorldModel(nn.Module):
         super().__init__()
         if encoder not in ENCODERS:
             raise ValueError(f"encoder={encoder!r} is unknown: choose one of {', '.join(ENCODERS)}")
+        if encoder_hidden is not None and encoder != "conv":
+            raise ValueError(f"encoder_hidden={encoder_hidden} is of encoder='conv', not of {encoder!r}: leave it None")
         self.action_size, self.frameskip, self.image_size, self.history = action_size, frameskip, image_size, history
         self.sigreg_weight, self.sigreg_directions = sigreg_weight, sigreg_directions
         self.rollout_weight, self.rollout_decay = rollout_weight, rollout_decay
         self.inverse_weight, self.reconstruction_weight = inverse_weight, reconstruction_weight
-        self.encoder = ENCODERS[encoder](image_size)
+        widths = {} if encoder_hidden is None else {"hidden": encoder_hidden}
+        self.encoder = ENCODERS[encoder](image_size, **widths)
         self.projector = projector(self.encoder.features, projector_size, latent_size)
         self.predictor = Predictor(
             latent_size,
