@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .checkpoint import Checkpoint, find
+from .checkpoint import Checkpoint, checksum, find
 from .conventions import mismatch, other_env
 from .dataset import DatasetError, Trajectories
 from .device import autocast, fast_bf16, keep_freed_memory, resolve_device
 from .model_card import model_card
-from .train import learning_rate_factor
+from .train import learning_rate_factor, seed_of
+from .training_state import TrainingState
 
 OnProgress = Callable[[str, int, int, str], None]
 """Called with what is being done, how much of it is, the total, and what there is to say."""
@@ -36,6 +36,7 @@ class LatentsConfig:
         weight_decay: of AdamW.
         warmup: share of the steps that warm up.
         validation: share of the episodes held out.
+        save_every: steps between two savings of what an interrupted training needs to go on.
         seed: source of every random choice.
         device: "auto", "cpu", "cuda" or "mps".
     """
@@ -49,11 +50,12 @@ class LatentsConfig:
     weight_decay: float = 1e-3
     warmup: float = 0.03
     validation: float = 0.05
+    save_every: int = 500
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        self.check_positive("steps", "batch_size", "learning_rate")
+        self.check_positive("steps", "batch_size", "learning_rate", "save_every")
 
     def check_positive(self, *names: str) -> None:
         """Refuses settings that are not above 0."""
@@ -76,44 +78,65 @@ def open_both(config: LatentsConfig) -> tuple[Checkpoint, Trajectories, torch.de
     return checkpoint, trajectories, device
 
 
-def optimize(
-    config: LatentsConfig,
-    weights: Iterable[Tensor],
-    loss_of: Callable[[np.random.Generator], Tensor],
-    report: OnProgress,
-) -> None:
-    """Minimises the loss of random examples, which are a function of the seed and the step."""
-    weights = list(weights)
-    optimizer = torch.optim.AdamW(weights, lr=0.0, weight_decay=config.weight_decay)
-    for step in range(config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
-        loss = loss_of(np.random.default_rng([config.seed, step]))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0, error_if_nonfinite=True)
-        optimizer.step()
-        optimizer.zero_grad()
-        if (step + 1) % 20 == 0 or step + 1 == config.steps:
-            report("training", step + 1, config.steps, f"loss {float(loss.detach()):.4f}")
+@dataclass(frozen=True)
+class PartTraining:
+    """Trains a part of a checkpoint and saves it; an interrupted training goes on where it was last saved.
 
-
-def save_part(
-    config: LatentsConfig,
-    part: str,
-    checkpoint: Checkpoint,
-    validation: Mapping[str, float],
-    frames: int,
-    began: float,
-) -> Checkpoint:
-    """Saves the checkpoint with an account of how its `part`, "heads" or "predictor", was trained.
-
-    `began` is when, as `time.perf_counter()` told it.
+    Attributes:
+        config: how to train.
+        part: "heads" or "predictor".
+        module: what to train.
+        began: when the work on it began, as `time.perf_counter` told it.
     """
-    took_s = time.perf_counter() - began
-    facts = {**asdict(config), "frames": frames, "validation": dict(validation), "seconds": took_s}
-    finished = replace(checkpoint, training={**checkpoint.training, part: facts})
-    finished.save(Path(config.out or find(config.checkpoint)), model_card(finished))
-    return finished
+
+    config: LatentsConfig
+    part: str
+    module: nn.Module
+    began: float
+
+    def optimize(self, loss_of: Callable[[np.random.Generator], Tensor], report: OnProgress) -> TrainingState:
+        """Minimises the loss of random examples, which are a function of the seed and the step."""
+        config, weights = self.config, list(self.module.parameters())
+        optimizer = torch.optim.AdamW(weights, lr=0.0, weight_decay=config.weight_decay)
+        folder = self._target.with_name(f"{self._target.name}.{self.part}.unfinished")
+        settings = {**asdict(config), "checkpoint": checksum(config.checkpoint)}
+        state = TrainingState(folder, self.module, optimizer, settings, self.began)
+        for step in range(state.load(), config.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed_of(config.seed, step))  # dropout
+                loss = loss_of(np.random.default_rng([config.seed, step]))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(weights, 1.0, error_if_nonfinite=True)
+            optimizer.step()
+            optimizer.zero_grad()
+            done = step + 1
+            if done % config.save_every == 0:
+                state.save(done)
+            if done % 20 == 0 or done == config.steps:
+                report("training", done, config.steps, f"loss {float(loss.detach()):.4f}")
+        return state
+
+    def save(
+        self, checkpoint: Checkpoint, state: TrainingState, validation: Mapping[str, float], frames: int
+    ) -> Checkpoint:
+        """Saves the checkpoint with an account of how its part was trained."""
+        facts = {
+            **asdict(self.config),
+            "frames": frames,
+            "validation": dict(validation),
+            "changes": state.changes,
+            "seconds": state.seconds,
+        }
+        finished = replace(checkpoint, training={**checkpoint.training, self.part: facts})
+        finished.save(self._target, model_card(finished))
+        state.discard()
+        return finished
+
+    @property
+    def _target(self) -> Path:
+        return Path(self.config.out or find(self.config.checkpoint))
 
 
 def check_fit(checkpoint: Checkpoint, data: Trajectories) -> None:

@@ -185,9 +185,9 @@ def _step(fabric: Fabric, model: Any, optimizer: Any, batch: Batch, config: Trai
     """One optimisation step; its losses."""
     model.train()
     # Directions must agree between processes, dropout must not; both depend on nothing but seed and step.
-    directions = torch.Generator().manual_seed(_seed(config.seed, step))
+    directions = torch.Generator().manual_seed(seed_of(config.seed, step))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_seed(config.seed, step, fabric.global_rank))
+        torch.manual_seed(seed_of(config.seed, step, fabric.global_rank))
         losses: dict[str, Tensor] = model.loss(batch, directions)
     fabric.backward(losses["loss"])
     fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
@@ -199,7 +199,8 @@ def _step(fabric: Fabric, model: Any, optimizer: Any, batch: Batch, config: Trai
     return values
 
 
-def _seed(*parts: int) -> int:
+def seed_of(*parts: int) -> int:
+    """One seed of several numbers."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from .checkpoint import Checkpoint
 from .dataset import DatasetError, Trajectories, split
 from .device import autocast, fast_bf16
-from .latents import LatentsConfig, OnProgress, encode, open_both, optimize, save_part
+from .latents import LatentsConfig, OnProgress, PartTraining, encode, open_both
 from .models import Heads
 
 
@@ -67,17 +67,12 @@ def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> C
         with autocast(device, fast_bf16(device)):
             return heads.loss(*batch)["loss"]
 
-    optimize(config, heads.parameters(), loss, report)
+    part = PartTraining(config, "heads", heads, began)
+    state = part.optimize(loss, report)
     heads.eval().requires_grad_(False)
     losses = heads.loss(*held_out.sample(16_384, np.random.default_rng(0), device))
-    return save_part(
-        config,
-        "heads",
-        replace(checkpoint, heads=heads),
-        {name: float(value) for name, value in losses.items()},
-        trajectories.num_frames,
-        began,
-    )
+    validated = {name: float(value) for name, value in losses.items()}
+    return part.save(replace(checkpoint, heads=heads), state, validated, trajectories.num_frames)
 
 
 class Pairs:

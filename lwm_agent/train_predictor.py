@@ -17,7 +17,7 @@ from torch import Tensor
 from .checkpoint import Checkpoint
 from .dataset import Windows, split
 from .device import autocast, fast_bf16
-from .latents import LatentsConfig, OnProgress, encode, open_both, optimize, save_part
+from .latents import LatentsConfig, OnProgress, PartTraining, encode, open_both
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +60,12 @@ def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = No
     def loss(rng: np.random.Generator) -> Tensor:
         return _losses(checkpoint, training, latents, config.batch_size, rng)["loss"]
 
-    optimize(config, predictor.parameters(), loss, report)
+    part = PartTraining(config, "predictor", predictor, began)
+    state = part.optimize(loss, report)
     model.eval().requires_grad_(False)
     after = evaluate_predictor(checkpoint, validation, latents)
     losses = {**{f"{name} before": value for name, value in before.items()}, **after}
-    return save_part(config, "predictor", checkpoint, losses, trajectories.num_frames, began)
+    return part.save(checkpoint, state, losses, trajectories.num_frames)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,21 @@ class TrainingState:
         model: its parameters and buffers are saved as they are, in full precision.
         optimizer: AdamW over the model's parameters.
         settings: compared when a training is resumed, so that it goes on with what it was begun with.
+        began: when the work on it began, as ``time.perf_counter`` told it; None is now.
     """
 
-    def __init__(self, folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model: nn.Module,
+        optimizer: torch.optim.AdamW,
+        settings: dict[str, Any],
+        began: float | None = None,
+    ) -> None:
         self._path, self._model, self._optimizer = folder / STATE, model, optimizer
         self._settings = json.loads(json.dumps(settings))
         self.changes: list[str] = []  # what resumed trainings changed, in words, for the model card
-        self._began, self._spent_before = time.perf_counter(), 0.0
+        self._began, self._spent_before = time.perf_counter() if began is None else began, 0.0
 
     @property
     def seconds(self) -> float:
@@ -61,6 +70,12 @@ class TrainingState:
         facts = {"step": step, "settings": self._settings, "changes": self.changes, "seconds": self.seconds}
         save_file(tensors, partial, {name: json.dumps(value) for name, value in facts.items()})
         os.replace(partial, self._path)
+
+    def discard(self) -> None:
+        """Removes what was saved, and the folder if nothing else is in it."""
+        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path.parent.rmdir()
 
     def load(self) -> int:
         """Restores the last saved state and returns its step; 0 where nothing was saved yet."""
@@ -93,6 +108,6 @@ class TrainingState:
         if refused:
             raise ValueError(
                 f"cannot resume {self._path.parent} with other settings: {'; '.join(refused)}. "
-                "Use the same ones, or choose another --out"
+                f"Use the same ones, remove {self._path}, or choose another --out"
             )
         return [f"from step {step}, {text}" for text in changed.values()]

@@ -11,8 +11,10 @@ import torch
 
 from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.dataset import DatasetError
+from lwm_agent.latents import OnProgress
 from lwm_agent.models import Heads
 from lwm_agent.train import TrainConfig, train
+from lwm_agent.train_heads import HeadsConfig, train_heads
 from lwm_agent.train_predictor import PredictorConfig, train_predictor
 from lwm_agent.writer import TrajectoryWriter
 
@@ -81,3 +83,41 @@ def test_data_that_does_not_fit_is_refused(trained: Path, data: str, tmp_path: P
         writer.add(torch.zeros(9, 32, 32, 3, dtype=torch.uint8).numpy(), torch.zeros(8, 2).numpy())
     with pytest.raises(DatasetError, match="was recorded in cube and the checkpoint was trained for pusht"):
         train_predictor(config(trained, str(tmp_path / "other.h5"), tmp_path / "out"))
+
+
+class InterruptError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("part", ["predictor", "heads"])
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
+    part: str, trained: Path, data: str, tmp_path: Path
+) -> None:
+    def stop_after(step: int) -> OnProgress:
+        def report(task: str, done: int, total: int, text: str) -> None:
+            if (task, done) == ("training", step):
+                raise InterruptError
+
+        return report
+
+    def run(name: str, on_progress: OnProgress | None = None, **settings: Any) -> Checkpoint:
+        wanted: dict[str, Any] = {"steps": 45, "batch_size": 32, "save_every": 15, **settings}
+        if part == "predictor":
+            return train_predictor(config(trained, data, tmp_path / name, **wanted), on_progress)
+        fixed = {"checkpoint": str(trained), "data": data, "out": str(tmp_path / name), "width": 16, "device": "cpu"}
+        return train_heads(HeadsConfig(**{**fixed, **wanted}), on_progress)
+
+    run("whole")
+    unfinished = tmp_path / f"cut.{part}.unfinished"
+    with pytest.raises(InterruptError):
+        run("cut", stop_after(40))
+    assert not (tmp_path / "cut").exists()
+    assert (unfinished / "training.safetensors").exists()
+    with pytest.raises(ValueError, match=r"cannot resume .*batch_size was 32 and is 31.*remove .*unfinished"):
+        run("cut", batch_size=31)
+    seen: list[int] = []
+    run("cut", lambda task, done, total, text: seen.append(done) if task == "training" else None)
+    assert seen == [40, 45]  # from 30 on
+    assert not unfinished.exists()
+    for name in ("model.safetensors", "heads.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
