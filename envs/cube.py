@@ -117,7 +117,7 @@ class CubeEnv(GoalImageEnv):
     def render(self) -> NDArray[np.uint8] | None:
         """The scene with the goal's cube shining through, ``(render_size, render_size, 3)``."""
         if self.render_mode is None:
-            gym.logger.warn("render() needs a render_mode: gymnasium.make('lwm/Cube-v0', render_mode='rgb_array')")
+            gym.logger.warn("render() needs a render_mode: gymnasium.make(..., render_mode='rgb_array')")
             return None
         goal_state = self.goal_state if np.isfinite(self.goal_state).all() else None
         fidelity = "stock" if self.fidelity == "stock" else "lite"

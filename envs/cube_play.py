@@ -39,6 +39,7 @@ class _OraclePolicy(ABC):
     def __call__(self, info: dict[str, Any]) -> NDArray[np.float32]:
         """The next action for what `info` tells of arm and cube, ``(5,)`` in [-1, 1]."""
         self._steps += 1
+        self._simulator = simulator(len(_cubes(info)))
         if self._walk_left == 0 and self._rng.random() < self.walk_chance:
             self._begin_walk(info)
         if self._walk_left > 0:
@@ -88,11 +89,11 @@ class _OraclePolicy(ABC):
         bases = [cubes[i] for i in free if i != chosen]
         if bases and self._rng.random() < 0.5:
             return chosen, bases[0] + np.array([0.0, 0.0, 2 * TABLE_M])
-        return chosen, np.append(self._rng.uniform(*simulator()._target_sampling_bounds), TABLE_M)
+        return chosen, np.append(self._rng.uniform(*self._simulator._target_sampling_bounds), TABLE_M)
 
     def _seen(self, info: dict[str, Any]) -> dict[str, Any]:
         """What ogbench would tell its oracle."""
-        return {**info, **self._target, "time": np.array([simulator()._control_timestep * self._steps])}
+        return {**info, **self._target, "time": np.array([self._simulator._control_timestep * self._steps])}
 
 
 class PlayPolicy(_OraclePolicy):
@@ -102,7 +103,7 @@ class PlayPolicy(_OraclePolicy):
 
     def _new_oracle(self) -> Any:
         pace = self._rng.uniform(0.22, 0.4)
-        return CubePlanOracle(env=simulator(), segment_dt=pace, noise=self._rng.uniform(0.0, 0.2))
+        return CubePlanOracle(env=self._simulator, segment_dt=pace, noise=self._rng.uniform(0.0, 0.2))
 
     def _perturbed(self, action: NDArray[np.float64]) -> NDArray[np.float64]:
         return action
@@ -116,7 +117,7 @@ class NoisyPolicy(_OraclePolicy):
     def _new_oracle(self) -> Any:
         level = self._rng.uniform(0.0, 0.1)
         self._noise_scale = level * np.array([1.0, 1.0, 1.0, 3.0, 10.0])
-        return CubeMarkovOracle(env=simulator(), min_norm=0.4)
+        return CubeMarkovOracle(env=self._simulator, min_norm=0.4)
 
     def _perturbed(self, action: NDArray[np.float64]) -> NDArray[np.float64]:
         if self._rng.random() < 0.1:

@@ -25,6 +25,7 @@ from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
 __all__ = ["CubeMarkovOracle", "CubePlanOracle", "CubeSimulator", "Readings", "mujoco", "simulator"]
 
 ARM_JOINTS = 14  # with those of the gripper; a cube has 7 positions and 6 velocities
+APART_M = 0.06  # of centres, so that cubes of 4 cm do not touch however they are turned
 ENV_TYPES = {1: "single", 2: "double"}  # ogbench's names, by number of cubes
 
 Readings = dict[str, NDArray[np.float64]]
@@ -64,9 +65,13 @@ class CubeSimulator(OGBenchCube):  # type: ignore[misc]  # ogbench has no types
         return self._state(), _readings(info)
 
     def sample(self, rng: np.random.Generator) -> State:
-        """A random scene: the open gripper in the air, the cube on the table."""
+        """A random scene: the open gripper in the air, the cubes on the table and apart."""
         self.np_random = rng
         super().reset()
+        while (
+            self._num_cubes == 2 and np.linalg.norm(self._data.qpos[centre(1)] - self._data.qpos[centre(0)]) < APART_M
+        ):
+            super().reset()  # ogbench draws each place by itself
         return self._state()
 
     def _put(self, state: State) -> None:
@@ -83,14 +88,9 @@ def simulator(num_cubes: int = 1) -> CubeSimulator:
     return CubeSimulator(num_cubes)
 
 
-def num_positions(num_cubes: int) -> int:
-    """Joint positions in a state; what follows them are velocities."""
-    return ARM_JOINTS + 7 * num_cubes
-
-
 def state_size(num_cubes: int) -> int:
-    """Numbers of a state."""
-    return num_positions(num_cubes) + ARM_JOINTS + 6 * num_cubes
+    """Numbers of a state: joint positions, then velocities."""
+    return (ARM_JOINTS + 7 * num_cubes) + (ARM_JOINTS + 6 * num_cubes)
 
 
 def centre(cube: int = 0) -> slice:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..figures import new_figure, save_figure
-from .report import start_of_plans
+from .report import conditions
 from .results import reading
 
 _MARKERS = "osD^vP*Xp<>h"
@@ -62,7 +62,7 @@ def _point(path: Path) -> _Point | None:
         tasks, floors = run["tasks"], contents["floors"].values()
         return _Point(
             tasks=f"{tasks['env_id']}, {tasks['protocol']} {tasks['split']}, offset {tasks['offset_env_steps']}",
-            planner=run["planner"]["name"] + start_of_plans(run["planner"]),
+            planner=run["planner"]["name"] + conditions(run["planner"]),
             success=100 * summary["success"],
             ci95=(100 * summary["ci95"][0], 100 * summary["ci95"][1]),
             floor=100 * max((floor["success"] for floor in floors), default=0.0),

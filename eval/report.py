@@ -31,7 +31,7 @@ def _row(path: Path) -> str:
             run["tasks"]["env_id"],
             f"{run['tasks']['protocol']} {run['tasks']['split']}",
             run["tasks"]["offset_env_steps"],
-            f"[`{run['planner']['name']}`](results/{path.name}){start_of_plans(run['planner'])}",
+            f"[`{run['planner']['name']}`](results/{path.name}){conditions(run['planner'])}",
             f"**{100 * summary['success']:.1f}**",
             f"{100 * summary['ci95'][0]:.1f}-{100 * summary['ci95'][1]:.1f}",
             summary["n"],
@@ -45,9 +45,18 @@ def _row(path: Path) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def start_of_plans(planner: dict[str, Any]) -> str:
-    """What a plan started from, where it could have been something else."""
-    return "" if "agent" not in planner or planner["agent"]["proposal"] else ", no proposal"
+def conditions(planner: dict[str, Any]) -> str:
+    """What a planner's name does not say: a budget, and that plans started from no proposal."""
+    proposed = "agent" not in planner or planner["agent"]["proposal"]
+    budget = planner.get("budget", {})
+    units = {
+        "rollouts": (1, "rollouts"),
+        "iterations": (1, "iterations"),
+        "flops": (1e9, "GFLOP"),
+        "seconds": (1e-3, "ms"),
+    }
+    limits = [f", within {budget[name] / size:g} {unit}" for name, (size, unit) in units.items() if budget.get(name)]
+    return "".join([*([] if proposed else [", no proposal"]), *limits])
 
 
 def _percent(floor: dict[str, Any] | None) -> str:

@@ -83,6 +83,7 @@ class Agent:
         self.model = model
         self.normalizer = checkpoint.normalizer
         self.planner = make_planner(planner) if isinstance(planner, str) else planner
+        self._check_actions()
         self.cost_name, self.cost = cost, make_cost(cost)
         self.horizon, self.replan_every, self.deadline_env_steps = horizon, replan_every, deadline_env_steps
         self.budget = budget or Budget()
@@ -96,7 +97,6 @@ class Agent:
                 f"{type(self.planner).__name__} needs a learned proposal: train one with `lwm-agent train-heads`, and "
                 "leave agent.proposal at 'auto'"
             )
-        self._check_actions()
         self.frameskip: int = self.model.frameskip
         self._low, self._high = self.normalizer.bounds(self.frameskip, self.device)
         self._calls = 0
@@ -235,21 +235,8 @@ class Agent:
         goal = torch.cat([rows[i].goal for i in group])
         horizon = self._horizon(rows[group[0]])
         init = torch.cat([self._warm_start(rows[i], horizon) for i in group])
-        imagination = Imagination(self.model, belief, goal, self.cost, self.bf16, self.max_rollouts)
-        problem = Problem(
-            objective=imagination.objective,
-            init=init,
-            scale=torch.ones_like(init),
-            low=self._low,
-            high=self._high,
-            generators=[self._generator(rows[i]) for i in group],
-            action_size=self.normalizer.action_size,
-            dynamics=imagination,
-        )
-        if self.proposal is not None:
-            deadline = torch.tensor([self._blocks_left(rows[i]) for i in group], device=self.device)
-            propose = partial(self.proposal, belief, goal, deadline, problem)
-            problem = replace(problem, scale=self.proposal_std * problem.scale, propose=propose)
+        deadline = torch.tensor([self._blocks_left(rows[i]) for i in group], device=self.device)
+        problem = self.problem(belief, goal, init, deadline, [self._generator(rows[i]) for i in group])
         flops = self.model.rollout_flops(horizon, belief.latents.shape[1])
         result = plan(self.planner, problem, self.budget, flops)
         costs, traces = result.cost.tolist(), result.trace.T.tolist()
@@ -263,6 +250,34 @@ class Agent:
                 committed=min(self.replan_every, horizon),
                 num_plans=rows[i].num_plans + 1,
             )
+
+    def problem(
+        self, belief: Belief, goal: Tensor, init: Tensor, deadline: Tensor, generators: Sequence[torch.Generator]
+    ) -> Problem:
+        """What `predict` asks its planner, for B episodes.
+
+        Args:
+            belief: the present.
+            goal: latents ``(B, *Z)``.
+            init: first guess ``(B, T, F*A)``.
+            deadline: blocks left, ``(B,)``, maybe infinitely many.
+            generators: one an episode.
+        """
+        imagination = Imagination(self.model, belief, goal, self.cost, self.bf16, self.max_rollouts)
+        problem = Problem(
+            objective=imagination.objective,
+            init=init,
+            scale=torch.ones_like(init),
+            low=self._low,
+            high=self._high,
+            generators=generators,
+            action_size=self.normalizer.action_size,
+            dynamics=imagination,
+        )
+        if self.proposal is None:
+            return problem
+        propose = partial(self.proposal, belief, goal, deadline, problem)
+        return replace(problem, scale=self.proposal_std * problem.scale, propose=propose)
 
     def _warm_start(self, row: Row, horizon: int) -> Tensor:
         """What is left of the last plan, then the mean action, ``(1, T, F*A)``."""

@@ -35,7 +35,7 @@ console = Console()
 # Not read off the registry: that would import torch for every --help.
 PLANNER_HELP = (
     "cem, icem, mppi, predictive-sampling, random-shooting, gradient, sgd, lbfgs, grasp, two in a row (cem+gradient); "
-    "guided and actor, with a learned proposal; or random, none, replay."
+    "guided and actor, with a learned proposal; categorical-cem, for discrete actions; or random, none, replay."
 )
 # typer reads annotations at run time on Python 3.10 too, hence Optional.
 EnvOption = Annotated[str, typer.Option(help=f"Environment: {', '.join(ENVS)}.")]
@@ -65,7 +65,8 @@ def main() -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         Console(stderr=True).print(
-            "interrupted: run it again; collect and eval go on where they stopped, train with --resume"
+            "interrupted: run it again; collect, eval, train-heads and train-predictor go on where they stopped, "
+            "train with --resume"
         )
         raise SystemExit(130) from None
 
@@ -84,7 +85,7 @@ def _root(
 def collect(
     out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
     env: Annotated[str, typer.Option(help=f"{', '.join(ENVS)}, or any Gymnasium id that renders rgb_array.")] = "pusht",
-    policy: Annotated[str, typer.Option(help="play (scripted), noisy or mixed (cube only), or random.")] = "play",
+    policy: Annotated[str, typer.Option(help="play (scripted), noisy or mixed (both), or random.")] = "play",
     episodes: Annotated[int, typer.Option(help="Episodes to record.")] = 1000,
     episode_env_steps: Annotated[int, typer.Option(help="Environment steps of an episode.")] = 150,
     seed: SeedOption = 0,

@@ -100,8 +100,14 @@ class PartTraining:
         optimizer = torch.optim.AdamW(weights, lr=0.0, weight_decay=config.weight_decay)
         folder = self._target.with_name(f"{self._target.name}.{self.part}.unfinished")
         settings = {**asdict(config), "checkpoint": checksum(config.checkpoint)}
-        state = TrainingState(folder, self.module, optimizer, settings, self.began)
-        for step in range(state.load(), config.steps):
+        # Nobody asked to resume: what goes on must be the very same training.
+        state = TrainingState(
+            folder, self.module, optimizer, settings, self.began, free=("out", "device", "save_every"), recorded=()
+        )
+        start = state.load()
+        if start > 0:
+            report("training", start, config.steps, f"going on after step {start}")
+        for step in range(start, config.steps):
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
             with torch.random.fork_rng(devices=[]):

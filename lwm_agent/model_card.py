@@ -45,7 +45,7 @@ _PREDICTOR = """
 ## Predictor
 
 Trained on, with the encoder frozen: {steps:,} steps of {batch_size} clips x {clip_length} frames, {minutes:.0f}
-minutes.
+minutes{changes}.
 
 Command: `{command}`
 
@@ -56,7 +56,7 @@ _HEADS = """
 ## Heads
 
 An actor and a temporal distance on the frozen latents: {steps:,} steps of {batch_size} pairs of frames, {minutes:.0f}
-minutes.
+minutes{changes}.
 
 Command: `{command}`
 
@@ -77,7 +77,7 @@ def model_card(checkpoint: Checkpoint) -> str:
         hardware=f"{os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}",
         command=f"lwm-agent train --env {checkpoint.env} --preset {training['preset']} --data {training['data']} "
         f"--steps {training['steps']} --seed {training['seed']}{overrides}",
-        changes="".join(f"; resumed: {change}" for change in training["changes"]),
+        changes=_changes(training),
         validation=_table(training["validation"]),
         **{key: training[key] for key in ("data", "frames", "steps", "batch_size", "clip_length", "seed", "precision")},
     )
@@ -91,11 +91,17 @@ def model_card(checkpoint: Checkpoint) -> str:
 def _stage(template: str, command: str, training: Mapping[str, Any]) -> str:
     return template.format(
         minutes=training["seconds"] / 60,
+        changes=_changes(training),
         command=f"lwm-agent {command} --checkpoint {training['checkpoint']} --data {training['data']} "
         f"--steps {training['steps']} --seed {training['seed']}",
         validation=_table(training["validation"]),
         **{key: training[key] for key in ("steps", "batch_size", "clip_length") if key in training},
     )
+
+
+def _changes(training: Mapping[str, Any]) -> str:
+    """What resuming changed; nothing is known of it where a part was trained by an earlier version."""
+    return "".join(f"; resumed: {change}" for change in training.get("changes", ()))
 
 
 def _table(metrics: Mapping[str, float]) -> str:

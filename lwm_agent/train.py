@@ -144,8 +144,8 @@ def train(
     optimizer = torch.optim.AdamW(checkpoint.model.parameters(), lr=0.0, weight_decay=config.weight_decay, fused=True)
     settings = {**asdict(config), "env_kwargs": checkpoint.env_kwargs}  # other data may take the place of the first
     state = TrainingState(Path(config.out), checkpoint.model, optimizer, settings)
-    start = state.load() if resume else state.begin()
     model, fabric_optimizer = fabric.setup(checkpoint.model, optimizer)
+    start = state.load() if resume else state.begin()  # now that the weights are on their device
     model.mark_forward_method("loss")
 
     def draw(step: int) -> Clips:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,7 @@ from torch import nn
 
 STATE = "training.safetensors"
 FREE = ("out", "data", "device", "track", "save_every", "validate_every", "log_every")
-"""Settings that a resumed training may change: they do not change what is computed."""
-RECORDED = ("steps",)
-"""Settings that it may change too, to train longer or to end sooner, but not without a record."""
+RECORDED = ("steps",)  # to train longer or to end sooner
 
 
 class TrainingState:
@@ -30,6 +29,8 @@ class TrainingState:
         optimizer: AdamW over the model's parameters.
         settings: compared when a training is resumed, so that it goes on with what it was begun with.
         began: when the work on it began, as ``time.perf_counter`` told it; None is now.
+        free: settings that a resumed training may change: they do not change what is computed.
+        recorded: settings that it may change too, but not without a record.
     """
 
     def __init__(
@@ -39,8 +40,11 @@ class TrainingState:
         optimizer: torch.optim.AdamW,
         settings: dict[str, Any],
         began: float | None = None,
+        free: Sequence[str] = FREE,
+        recorded: Sequence[str] = RECORDED,
     ) -> None:
         self._path, self._model, self._optimizer = folder / STATE, model, optimizer
+        self._free, self._recorded = free, recorded
         self._settings = json.loads(json.dumps(settings))
         self.changes: list[str] = []  # what resumed trainings changed, in words, for the model card
         self._began, self._spent_before = time.perf_counter() if began is None else began, 0.0
@@ -89,22 +93,24 @@ class TrainingState:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         prefix = "model/"
         self._model.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-        for name, parameter in self._model.named_parameters():
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for place, (name, _) in enumerate(self._model.named_parameters()):
             start = f"optimizer/{name}/"
-            moments = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
-            self._optimizer.state[parameter].update(moments)
+            moments[place] = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+        # Which also brings them to the device of the weights.
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
         return step
 
     def _compare(self, saved: dict[str, Any], step: int) -> list[str]:
         """What differs from the saved settings, in words; an error if it may not."""
         # What the version that began the training did not save is taken to be the same.
-        known = {name: value for name, value in self._settings.items() if name not in FREE and name in saved}
+        known = {name: value for name, value in self._settings.items() if name not in self._free and name in saved}
         changed = {
             name: f"{name} was {saved[name]!r} and is {value!r}"
             for name, value in known.items()
             if saved[name] != value
         }
-        refused = [text for name, text in changed.items() if name not in RECORDED]
+        refused = [text for name, text in changed.items() if name not in self._recorded]
         if refused:
             raise ValueError(
                 f"cannot resume {self._path.parent} with other settings: {'; '.join(refused)}. "

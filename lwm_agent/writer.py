@@ -120,9 +120,10 @@ class TrajectoryWriter:
                 self._row_shapes = {name: file[name].shape[1:] for name in Episode._fields if name in file}
         except OSError as error:
             raise DatasetError(f"{self._partial} is damaged ({error}): remove it and start again") from error
+        found.setdefault("discrete", False)
         differences = [
             f"{name} is {found.get(name)!r} there and {value!r} here"
-            for name, value in _plain(self._attributes).items()
+            for name, value in {"discrete": False, **_plain(self._attributes)}.items()
             if found.get(name) != value
         ]
         if differences:

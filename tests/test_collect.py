@@ -225,7 +225,10 @@ def test_a_dead_worker_is_an_error(tmp_path: Path, fragile: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"env": "Nothing-v7", "policy": "random"}, "'Nothing-v7' is unknown: choose pusht, cube or a Gymnasium id"),
+        (
+            {"env": "Nothing-v7", "policy": "random"},
+            "'Nothing-v7' is unknown: choose pusht, cube, cube-double or a Gymnasium id",
+        ),
         ({"env": "Pendulum-v1"}, "policy='play' is unknown for Pendulum-v1: choose one of random"),
         ({"policy": "expert"}, "choose one of random, play"),
         ({"episodes": 0}, "episodes=0 must be at least 1"),

@@ -71,6 +71,15 @@ def test_both_cubes_have_to_arrive() -> None:
     assert not env.is_success(swapped, at())
 
 
+def test_random_scenes_keep_the_cubes_apart() -> None:
+    env = blank()
+    env.reset(seed=0)
+    scenes = np.array([env.sample_state() for _ in range(100)])
+    assert len(np.unique(scenes, axis=0)) == 100
+    apart = np.linalg.norm(scenes[:, centre(0)] - scenes[:, centre(1)], axis=1)
+    assert 0.06 <= apart.min() < 0.12  # and no farther than they must be
+
+
 def test_restored_and_continued_equals_uninterrupted() -> None:
     env, restored = blank(terminate_on_success=False), blank()
     policy = NoisyPolicy(np.random.default_rng(0))

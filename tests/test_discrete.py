@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -139,10 +140,13 @@ def test_a_trained_agent_acts_by_indices(checkpoint: Checkpoint) -> None:
             assert env.action_space.contains(action)
             observation, *_ = env.step(action)
     batch = {key: np.stack([seen[0][key], seen[-1][key]]) for key in seen[0]}
-    actions, _ = agent.predict(batch)
+    actions, together = agent.predict(batch)
     assert actions.shape == (2,)
     assert actions.dtype == np.int64
-    assert [agent.predict(seen[i])[0] for i in (0, -1)] == actions.tolist()
+    for row, i in enumerate((0, -1)):
+        _, alone = agent.predict(seen[i])
+        np.testing.assert_array_equal(alone.rows[0].queue, together.rows[row].queue)
+        torch.testing.assert_close(alone.rows[0].plan, together.rows[row].plan)
 
 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")
@@ -151,6 +155,8 @@ def test_planners_and_heads_of_continuous_actions_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="CEM cannot plan: the checkpoint's actions are discrete; choose categ"):
         Agent(checkpoint, "cem")
+    with pytest.raises(ValueError, match="Incumbent cannot plan: the checkpoint's actions are discrete"):
+        Agent(checkpoint, "actor")
     continuous = replace(checkpoint, normalizer=replace(checkpoint.normalizer, discrete=False))
     with pytest.raises(ValueError, match="CategoricalCEM cannot plan: the checkpoint's actions are continuous"):
         Agent(continuous, "categorical-cem")
@@ -179,16 +185,19 @@ def test_rows_must_be_one_hot(tmp_path: Path) -> None:
         writer.add(pixels, np.array([[0.0, 1.0], [0.5, 0.5]]))
 
 
-def test_other_spaces_are_refused(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"out": tmp_path / "x.h5", "policy": "random", "workers": 1}
-    gym.register("lwm-test/Two-v0", lambda **kwargs: TwoDials())
-    with pytest.raises(ValueError, match=r"acts in MultiDiscrete.*only a Box of one axis, or a Discrete from 0"):
-        collect(CollectConfig(env="lwm-test/Two-v0", **settings))
+@pytest.mark.parametrize("space", [gym.spaces.MultiDiscrete([2, 3]), gym.spaces.Discrete(3, start=1)])
+def test_other_spaces_are_refused(space: gym.Space[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(gym.registry, "Dials-v0", EnvSpec("Dials-v0", lambda **kwargs: Dials(space)))
+    with pytest.raises(ValueError, match=r"acts in .*Discrete.*only a Box of one axis, or a Discrete from 0"):
+        collect(CollectConfig(env="Dials-v0", out=tmp_path / "x.h5", policy="random", workers=1))
 
 
-class TwoDials(gym.Env[Any, Any]):
+class Dials(gym.Env[Any, Any]):
     """Not to be planned in."""
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     observation_space = gym.spaces.Discrete(1)
-    action_space = gym.spaces.MultiDiscrete([2, 3])
+
+    def __init__(self, action_space: gym.Space[Any]) -> None:
+        self.action_space = action_space
+        self.render_mode = "rgb_array"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lwm_agent.checkpoint import Checkpoint
+from lwm_agent.checkpoint import Checkpoint, checksum
 from lwm_agent.dataset import DatasetError
 from lwm_agent.latents import OnProgress
 from lwm_agent.models import Heads
@@ -103,7 +104,8 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     def run(name: str, on_progress: OnProgress | None = None, **settings: Any) -> Checkpoint:
         wanted: dict[str, Any] = {"steps": 45, "batch_size": 32, "save_every": 15, **settings}
         if part == "predictor":
-            return train_predictor(config(trained, data, tmp_path / name, **wanted), on_progress)
+            wanted_data = wanted.pop("data", data)
+            return train_predictor(config(trained, wanted_data, tmp_path / name, **wanted), on_progress)
         fixed = {"checkpoint": str(trained), "data": data, "out": str(tmp_path / name), "width": 16, "device": "cpu"}
         return train_heads(HeadsConfig(**{**fixed, **wanted}), on_progress)
 
@@ -115,9 +117,32 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     assert (unfinished / "training.safetensors").exists()
     with pytest.raises(ValueError, match=r"cannot resume .*batch_size was 32 and is 31.*remove .*unfinished"):
         run("cut", batch_size=31)
-    seen: list[int] = []
-    run("cut", lambda task, done, total, text: seen.append(done) if task == "training" else None)
-    assert seen == [40, 45]  # from 30 on
+    with pytest.raises(ValueError, match="steps was 45 and is 46"):
+        run("cut", steps=46)
+    with pytest.raises(ValueError, match=r"data was .* and is .*copy"):
+        run("cut", data=str(shutil.copy(data, tmp_path / "copy.h5")))
+    seen: list[tuple[int, str]] = []
+    run("cut", lambda task, done, total, text: seen.append((done, text[:8])) if task == "training" else None)
+    assert seen == [(30, "going on"), (40, seen[1][1]), (45, seen[2][1])]
     assert not unfinished.exists()
     for name in ("model.safetensors", "heads.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_an_interrupted_training_in_place_leaves_the_checkpoint_as_it_was(
+    trained: Path, data: str, tmp_path: Path
+) -> None:
+    def stop(task: str, done: int, total: int, text: str) -> None:
+        if (task, done) == ("training", 20):
+            raise InterruptError
+
+    place = tmp_path / "place"
+    shutil.copytree(trained, place)
+    wanted: dict[str, Any] = {"steps": 25, "save_every": 10}
+    with pytest.raises(InterruptError):
+        train_predictor(replace(config(place, data, place, **wanted), out=None), stop)
+    assert checksum(place) == checksum(trained)
+    train_predictor(replace(config(place, data, place, **wanted), out=None))
+    train_predictor(config(trained, data, tmp_path / "whole", **wanted))
+    assert (place / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert [path.name for path in tmp_path.iterdir() if "unfinished" in path.name] == []
