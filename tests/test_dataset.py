@@ -233,6 +233,8 @@ def test_writer_is_atomic_and_resumes(tmp_path: Path) -> None:
     assert not path.exists()
     with pytest.raises(DatasetError, match=r"other settings: seed is 3 there and 4 here"):
         TrajectoryWriter(path, attributes={"seed": 4}, resume=True)
+    with pytest.raises(DatasetError, match="discrete is False there and True here"):
+        TrajectoryWriter(path, attributes={"seed": 3}, discrete=True, resume=True)
     with TrajectoryWriter(path, attributes={"seed": 3}, resume=True) as writer:
         assert writer.num_episodes == 1
         writer.add(*make_episode(13, 20))

@@ -32,6 +32,7 @@ from lwm_agent.eval import (
     wilson,
 )
 from lwm_agent.eval.plot import compute_plot
+from lwm_agent.eval.report import conditions
 
 SPACE = Box(-1.0, 1.0, (2,), np.float32)
 
@@ -207,6 +208,19 @@ def _result(path: Path, planner: str, flops: float, offset: int = 25) -> Path:
     summary = {"success": 0.5, "ci95": [0.4, 0.6], "flops": flops, "plan_ms_p50": 10.0 if flops else None}
     path.write_text(json.dumps({"run": run, "summary": summary, "floors": {"random": {"success": 0.1}}}))
     return path
+
+
+@pytest.mark.parametrize(
+    ("planner", "words"),
+    [
+        ({}, ""),
+        ({"agent": {"proposal": "actor"}, "budget": {"flops": None}}, ""),
+        ({"agent": {"proposal": None}, "budget": {"flops": 6e9}}, ", no proposal, within 6 GFLOP"),
+        ({"budget": {"seconds": 0.05, "rollouts": 300}}, ", within 300 rollouts, within 50 ms"),
+    ],
+)
+def test_rows_tell_under_which_conditions_a_planner_worked(planner: dict[str, Any], words: str) -> None:
+    assert conditions(planner) == words
 
 
 def test_the_plot_shows_every_planner_and_set_of_tasks(tmp_path: Path) -> None:

@@ -129,13 +129,22 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def stop(task: str, done: int, total: int, text: str) -> None:
+    if (task, done) == ("training", 20):
+        raise InterruptError
+
+
+@pytest.mark.cuda
+def test_an_interrupted_training_goes_on_on_cuda(trained: Path, data: str, tmp_path: Path) -> None:
+    wanted = config(trained, data, tmp_path / "out", steps=25, save_every=10, device="cuda")
+    with pytest.raises(InterruptError):
+        train_predictor(wanted, stop)
+    assert train_predictor(wanted).training["predictor"]["steps"] == 25
+
+
 def test_an_interrupted_training_in_place_leaves_the_checkpoint_as_it_was(
     trained: Path, data: str, tmp_path: Path
 ) -> None:
-    def stop(task: str, done: int, total: int, text: str) -> None:
-        if (task, done) == ("training", 20):
-            raise InterruptError
-
     place = tmp_path / "place"
     shutil.copytree(trained, place)
     wanted: dict[str, Any] = {"steps": 25, "save_every": 10}
