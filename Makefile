@@ -23,21 +23,20 @@ test: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 # One results.json a row of the README's table; an interrupted run goes on where it stopped.
-EQUAL := guided cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp
-RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 pusht-plain-cem-25 pusht-replay-25 pusht-guided-50 \
-	cube-cem-25 cube-guided-25 cube-actor-25 cube-replay-25 cube-guided-50 cube-paper-cem-25 \
-	$(patsubst %,pusht-equal-%-25,$(EQUAL))
+RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 pusht-plain-cem-25 pusht-replay-25 \
+	pusht-guided-50 pusht-guided-75 pusht-guided-100 pusht-paper-cem-25 \
+	cube-cem-25 cube-guided-25 cube-actor-25 cube-replay-25 cube-guided-50 cube-paper-cem-25
 results: $(patsubst %,results/%.json,$(RESULTS))
 
 # A row is called ENV-PLANNER-OFFSET. Before the planner, "plain" is without the learned proposal, with what suits it then
-# (chosen on Push-T's validation tasks), "paper" the protocol of the paper, and "equal" the same compute for everyone.
+# (chosen on Push-T's validation tasks), "paper" the protocol of the paper, and "equal" cem's compute for everyone.
 env = $(firstword $(subst -, ,$*))
 offset = $(lastword $(subst -, ,$*))
 kind = $(filter plain paper equal,$(subst -, ,$*))
 planner = $(patsubst $(kind)-%,%,$(patsubst $(env)-%-$(offset),%,$*))
 plain := --set agent.proposal=none --set agent.replan_every=2 --set planner.iterations=10
 paper := --protocol lewm-paper
-equal := --budget-flops 6e9 --set planner.iterations=1000
+equal := --budget-flops 2.1e10 --set planner.iterations=1000
 results/%.json: | $(VENV)/.run
 	$(BIN)/lwm-agent eval --env $(env) --planner $(planner) --offset $(offset) $($(kind)) \
 		--output-dir out/results/$*
