@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make eval     plan 50 Push-T episodes with the shipped world model; report and videos in out/eval-pusht-cem"
-	@echo "make results  run the evaluations behind the README's table, into results/"
+	@echo "make results  run the evaluations behind the README's table and plot, into results/"
 	@echo "make test     run the tests (PYTEST_ARGS='$(PYTEST_ARGS)')"
 	@echo "make lint     check style and types"
 	@echo "make install  only install into $(VENV), with the development tools"
@@ -26,7 +26,10 @@ test: $(VENV)/.dev
 RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 pusht-plain-cem-25 pusht-replay-25 \
 	pusht-guided-50 pusht-guided-75 pusht-guided-100 pusht-paper-cem-25 \
 	cube-cem-25 cube-guided-25 cube-actor-25 cube-replay-25 cube-guided-50 cube-paper-cem-25
-results: $(patsubst %,results/%.json,$(RESULTS))
+PLOTTED := $(filter-out %-replay-25,$(filter %-25,$(filter-out %-paper-cem-25,$(RESULTS))))
+results: $(patsubst %,results/%.json,$(RESULTS)) docs/compute.png
+docs/compute.png: $(patsubst %,results/%.json,$(PLOTTED)) | $(VENV)/.dev
+	$(BIN)/lwm-agent report $^ --plot $@
 
 # A row is called ENV-PLANNER-OFFSET. Before the planner, "plain" is without the learned proposal, with what suits it then
 # (chosen on Push-T's validation tasks), "paper" the protocol of the paper, and "equal" cem's compute for everyone.
