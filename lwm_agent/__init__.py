@@ -15,7 +15,7 @@ __all__ = ["Agent", "__version__"]
 
 # Torch's OpenMP threads spin while they wait for each other, by default for so long that beside another busy process a
 # plan takes over ten times as long, since the one they wait for has no core. So short a spin costs nothing on idle
-# cores. OpenMP reads this when torch is first imported; who set either variable, or imported torch before, keeps theirs.
+# cores. OpenMP reads this when torch is first imported; what the user has set is left as it is.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
