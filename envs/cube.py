@@ -89,20 +89,27 @@ class CubeEnv(GoalImageEnv):
         self._state, self._readings = simulator(self.num_cubes).advance(self._state, action)
 
     def is_success(self, state: State, goal_state: State) -> bool:
-        errors = self.errors(state, goal_state)
-        near = errors["cube_m"] <= REACHED_M
-        return near and (self.success == "position" or errors["cube_turn_deg"] <= REACHED_DEG)
+        near = self._farthest_m(state, goal_state) <= REACHED_M
+        return near and (self.success == "position" or self._most_turned_deg(state, goal_state) <= REACHED_DEG)
 
     def is_nontrivial(self, state: State, goal_state: State) -> bool:
         """A cube moves more than 4 cm."""
-        return self.errors(state, goal_state)["cube_m"] > REACHED_M
+        return self._farthest_m(state, goal_state) > REACHED_M
 
     def errors(self, state: State, goal_state: State) -> dict[str, float]:
         """Distance of the centres and difference of orientation, of the cube for which it is the largest."""
-        cubes = range(self.num_cubes)
-        metres = [_distance_m(state[centre(cube)], goal_state[centre(cube)]) for cube in cubes]
-        turns = [cube_turn_deg(state[quaternion(cube)], goal_state[quaternion(cube)]) for cube in cubes]
-        return {"cube_m": max(metres), "cube_turn_deg": max(turns)}
+        return {
+            "cube_m": self._farthest_m(state, goal_state),
+            "cube_turn_deg": self._most_turned_deg(state, goal_state),
+        }
+
+    def _farthest_m(self, state: State, goal_state: State) -> float:
+        columns = map(centre, range(self.num_cubes))
+        return max(float(np.linalg.norm(state[cube] - goal_state[cube])) for cube in columns)
+
+    def _most_turned_deg(self, state: State, goal_state: State) -> float:
+        columns = map(quaternion, range(self.num_cubes))
+        return max(cube_turn_deg(state[cube], goal_state[cube]) for cube in columns)
 
     def extra_info(self) -> dict[str, Any]:
         goals = [self.goal_state[centre(cube)] for cube in range(self.num_cubes)]
@@ -133,10 +140,6 @@ class CubeDoubleEnv(CubeEnv):
 
     num_cubes = 2
     state_size = state_size(num_cubes)
-
-
-def _distance_m(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    return float(np.linalg.norm(first - second))
 
 
 def cube_turn_deg(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
