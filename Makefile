@@ -22,27 +22,49 @@ eval: $(VENV)/.run
 test: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-# One results.json a row of the README's table; an interrupted run goes on where it stopped.
-RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 pusht-plain-cem-25 pusht-replay-25 \
-	pusht-guided-50 pusht-guided-75 pusht-guided-100 pusht-paper-cem-25 \
-	cube-cem-25 cube-guided-25 cube-actor-25 cube-replay-25 cube-guided-50 cube-paper-cem-25
-PLOTTED := $(filter-out %-replay-25,$(filter %-25,$(filter-out %-paper-cem-25,$(RESULTS))))
-results: $(patsubst %,results/%.json,$(RESULTS)) docs/compute.png
-docs/compute.png: $(patsubst %,results/%.json,$(PLOTTED)) | $(VENV)/.dev
+# One results.json a row of a table; an interrupted run goes on where it stopped.
+RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/pusht-cem-25 pusht-replay-25 \
+	paper/pusht-cem-25 pusht-guided-50 pusht-guided-75 pusht-guided-100 \
+	cube-cem-25 cube-guided-25 cube-actor-25 cube-replay-25 cube-guided-50 paper/cube-cem-25
+EQUAL := $(patsubst %,equal/pusht-%-25,cem guided icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp \
+	cem+gradient)
+ABLATION := $(patsubst %,ablation/pusht-guided-25-%,default no-proposal one-proposal white-noise whole-plans two-blocks \
+	ten-blocks terminal running temporal-distance both-distances)
+PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS))) $(EQUAL)
+files = $(patsubst %,results/%.json,$(1))
+results: $(call files,$(RESULTS) $(EQUAL) $(ABLATION)) docs/compute.png
+	$(BIN)/lwm-agent report $(call files,$(RESULTS)) --into README.md
+	$(BIN)/lwm-agent report $(call files,$(EQUAL)) --into docs/planners.md --mark equal
+	$(BIN)/lwm-agent report $(call files,$(ABLATION)) --into docs/planners.md --mark ablation
+docs/compute.png: $(call files,$(PLOTTED)) | $(VENV)/.dev
 	$(BIN)/lwm-agent report $^ --plot $@
 
-# A row is called ENV-PLANNER-OFFSET. Before the planner, "plain" is without the learned proposal, with what suits it then
-# (chosen on Push-T's validation tasks), "paper" the protocol of the paper, and "equal" cem's compute for everyone.
-env = $(firstword $(subst -, ,$*))
-offset = $(lastword $(subst -, ,$*))
-kind = $(filter plain paper equal,$(subst -, ,$*))
-planner = $(patsubst $(kind)-%,%,$(patsubst $(env)-%-$(offset),%,$*))
+# A row is called [KIND/]ENV-PLANNER-OFFSET[-VARIANT]. The kinds: "plain" is without the learned proposal, with what suits it
+# then (chosen on Push-T's validation tasks); "paper" is the protocol of the paper; in "equal", every planner goes on for as
+# long as cem's compute lasts; in "ablation", a variant of the agent or of its planner solves validation tasks.
+kind = $(patsubst %/,%,$(dir $*))
+words = $(subst -, ,$(notdir $*))
+env = $(firstword $(words))
+offset = $(firstword $(filter 25 50 75 100,$(words)))
+planner = $(patsubst $(env)-%,%,$(firstword $(subst -$(offset), ,$(notdir $*))))
+variant = $(patsubst $(env)-$(planner)-$(offset)-%,%,$(notdir $*))
 plain := --set agent.proposal=none --set agent.replan_every=2 --set planner.iterations=10
 paper := --protocol lewm-paper
-equal := --budget-flops 2.1e10 --set planner.iterations=1000
+equal = --budget-flops 1.75e10 --set planner.$(if $(findstring +,$(planner)),second.)iterations=1000
+ablation = --split val $($(variant))
+no-proposal := --set agent.proposal=none
+one-proposal := --set agent.num_proposals=1
+white-noise := --set planner.noise_correlation=0
+whole-plans := --set agent.replan_every=5
+two-blocks := --set agent.horizon=2
+ten-blocks := --set agent.horizon=10
+terminal := --set agent.cost=terminal
+running := --set agent.cost=running
+temporal-distance := --set agent.cost=temporal-distance
+both-distances := --set agent.cost=best-step+0.1*temporal-distance
 results/%.json: | $(VENV)/.run
-	$(BIN)/lwm-agent eval --env $(env) --planner $(planner) --offset $(offset) $($(kind)) \
-		--output-dir out/results/$*
+	$(BIN)/lwm-agent eval --env $(env) --planner $(planner) --offset $(offset) $($(kind)) --output-dir out/results/$*
+	mkdir -p $(@D)
 	cp out/results/$*/results.json $@
 
 # Type checkers do not know that envs/, planners/ and eval/ install inside lwm_agent: show them the installed layout.

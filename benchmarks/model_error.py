@@ -52,7 +52,7 @@ class Trial:
     def run(self, task: Task, seed: int) -> Found:
         """Imagines and takes all sequences of a task."""
         observation, _ = self.env.reset(options={"state": task.state, "goal_state": task.goal_state})
-        start, goal = (self.agent._encode(observation[key][None]) for key in ("pixels", "goal"))
+        start, goal = (self.agent.encode(observation[key][None]) for key in ("pixels", "goal"))
         sequences = self._sequences(task, start, goal.latent, seed)
         return {name: self._compare(task, start, goal.latent, blocks) for name, blocks in sequences.items()}
 
@@ -84,14 +84,13 @@ class Trial:
             for action in block:
                 observation, *_ = self.env.step(action)
             frames.append(observation["pixels"])
-        actual = agent._encode(np.stack(frames)).latent.float()
-        imagination = Imagination(agent.model, start, goal, agent.cost, agent.bf16, agent.max_rollouts)
+        actual = agent.encode(np.stack(frames)).latent.float()
+        imagination = Imagination(agent.model, start, goal, agent.cost, agent.bf16, agent.max_rollouts, agent.heads)
         with torch.no_grad():
             predicted = imagination.rollout(blocks[None, None])[0, 0]
-        costs = (
-            float(agent.cost(agent.model.distance(latents[None, None], goal), blocks[None, None]))
-            for latents in (predicted, actual)
-        )
+            costs = [
+                float(imagination.rate(latents[None, None], blocks[None, None])) for latents in (predicted, actual)
+            ]
         errors = (predicted - actual).square().mean(dim=-1).tolist()
         return {"errors": errors, **dict(zip(("predicted", "actual"), costs, strict=True))}
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from .results import reading
+from .tasks import write_atomic
 
 _HEADER = (
     "| env | protocol | offset | planner | success % | 95 % CI | n | random % | do nothing % | steps | "
@@ -14,24 +18,44 @@ _HEADER = (
 )
 
 
-def markdown_table(paths: Iterable[str | Path]) -> str:
+def markdown_table(paths: Iterable[str | Path], folder: str | Path = ".") -> str:
     """One row for each ``results.json``, in the order of `paths`; the floors are those on the same tasks.
+
+    Links lead from `folder` to the files.
 
     Raises:
         ValueError: a file is not a results.json.
     """
     rule = "|" + " --- |" * (_HEADER.count("|") - 1)
-    return "\n".join([_HEADER, rule, *(_row(Path(path)) for path in paths)])
+    return "\n".join([_HEADER, rule, *(_row(Path(path), Path(folder)) for path in paths)])
 
 
-def _row(path: Path) -> str:
+def write_table(paths: Iterable[str | Path], document: str | Path, mark: str = "results") -> None:
+    """Replaces what a Markdown `document` has between ``<!-- mark -->`` and ``<!-- /mark -->`` by the table.
+
+    Raises:
+        ValueError: a file is not a results.json, or the document has no such lines.
+    """
+    document = Path(document)
+    text = document.read_text(encoding="utf-8")
+    begin, end = f"<!-- {mark} -->\n", f"\n<!-- /{mark} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{document} has no lines {begin.strip()} and {end.strip()} for the table to stand between")
+    write_atomic(document, before + begin + markdown_table(paths, document.parent) + end + after)
+
+
+def _row(path: Path, folder: Path) -> str:
     with reading(path) as contents:
         run, summary, floors = contents["run"], contents["summary"], contents["floors"]
         cells = [
             run["tasks"]["env_id"],
             f"{run['tasks']['protocol']} {run['tasks']['split']}",
             run["tasks"]["offset_env_steps"],
-            f"[`{run['planner']['name']}`](results/{path.name}){conditions(run['planner'])}",
+            f"[`{run['planner']['name']}`]({Path(os.path.relpath(path, folder)).as_posix()})"
+            + conditions(run["planner"])
+            + _settings(run["command"]),
             f"**{100 * summary['success']:.1f}**",
             f"{100 * summary['ci95'][0]:.1f}-{100 * summary['ci95'][1]:.1f}",
             summary["n"],
@@ -57,6 +81,13 @@ def conditions(planner: dict[str, Any]) -> str:
     }
     limits = [f", within {budget[name] / size:g} {unit}" for name, (size, unit) in units.items() if budget.get(name)]
     return "".join([*([] if proposed else [", no proposal"]), *limits])
+
+
+def _settings(command: str) -> str:
+    """What was set on the command line, but for the proposal, of which `conditions` tells."""
+    words = shlex.split(command)
+    given = [value for option, value in pairwise(words) if option == "--set"]
+    return "".join(f", `{setting}`" for setting in given if setting != "agent.proposal=none")
 
 
 def _percent(floor: dict[str, Any] | None) -> str:

@@ -34,7 +34,7 @@ class Agent:
     Args:
         checkpoint: the world model and its units.
         planner: a planner, or the name of one in `PLANNERS`.
-        cost: name in `COSTS`: how the distances along a rollout become one cost.
+        cost: how bad an imagined future is: a name in `COSTS`, or a weighted sum (`make_cost`).
         proposal: what a plan starts from: "actor", what the checkpoint's actor would do; "none", what is left of the
             last plan; "auto", the actor if there is one.
         num_proposals: P, futures that the actor imagines, the first from its mean actions, the others from random ones.
@@ -77,20 +77,22 @@ class Agent:
         self.checkpoint = checkpoint
         self.bf16 = fast_bf16(self.device) if bf16 is None else bf16
         model: Any = checkpoint.model.to(self.device)
-        heads = checkpoint.heads
+        heads = None if checkpoint.heads is None else checkpoint.heads.to(self.device)
         if self.bf16:
             model, heads = cast_weights(model), None if heads is None else cast_weights(heads)
         self.model = model
         self.normalizer = checkpoint.normalizer
         self.planner = make_planner(planner) if isinstance(planner, str) else planner
         self._check_actions()
-        self.cost_name, self.cost = cost, make_cost(cost)
+        self.cost_name, self.cost, self.heads = cost, make_cost(cost), heads
+        if self.cost.asks_for_steps and heads is None:
+            raise ValueError(f"cost={cost!r} needs a learned temporal distance: train one with `lwm-agent train-heads`")
         self.horizon, self.replan_every, self.deadline_env_steps = horizon, replan_every, deadline_env_steps
         self.budget = budget or Budget()
         self.seed = seed
         self.max_rollouts = max_rollouts
         ready = replace(checkpoint, model=model, heads=heads)
-        self.proposal = make_proposal(proposal, ready, num_proposals, self.device, self.bf16)
+        self.proposal = make_proposal(proposal, ready, num_proposals, self.bf16)
         self.proposal_std = proposal_std
         if self.proposal is None and getattr(self.planner, "needs_proposal", False):
             raise ValueError(
@@ -195,7 +197,7 @@ class Agent:
         """Fresh rows where an episode starts; the goal is encoded once an episode."""
         if len(starts) == 0:
             return
-        goals = self._encode(goal[starts]).latent
+        goals = self.encode(goal[starts]).latent
         for i, latent in zip(starts, goals.split(1), strict=True):
             # Seeded by what the episode looks like: neither its place in the batch nor its neighbours matter.
             seed = zlib.crc32(goal[i].tobytes(), zlib.crc32(pixels[i].tobytes(), self.seed))
@@ -208,13 +210,14 @@ class Agent:
         """Adds the newest frame to the beliefs of `group`, which remember equally many frames."""
         blocks, beliefs = [rows[i].block for i in group], [rows[i].belief for i in group]
         if beliefs[0] is None:
-            belief = self._encode(pixels[group])
+            belief = self.encode(pixels[group])
         else:
-            belief = self._encode(pixels[group], torch.cat(blocks), concatenate(beliefs))  # type: ignore[arg-type]
+            belief = self.encode(pixels[group], torch.cat(blocks), concatenate(beliefs))  # type: ignore[arg-type]
         for place, i in enumerate(group):
             rows[i] = replace(rows[i], belief=select(belief, slice(place, place + 1)))
 
-    def _encode(self, pixels: NDArray[np.uint8], block: Tensor | None = None, belief: Belief | None = None) -> Belief:
+    def encode(self, pixels: NDArray[np.uint8], block: Tensor | None = None, belief: Belief | None = None) -> Belief:
+        """Belief after uint8 frames ``(B, h, w, C)``, alone or after `belief` and `block` ``(B, F*A)``."""
         with torch.no_grad(), autocast(self.device, self.bf16):
             encoded: Belief = self.model.encode(self.normalizer.pixels(pixels, self.device), block, belief)
         return encoded
@@ -238,6 +241,8 @@ class Agent:
         deadline = torch.tensor([self._blocks_left(rows[i]) for i in group], device=self.device)
         problem = self.problem(belief, goal, init, deadline, [self._generator(rows[i]) for i in group])
         flops = self.model.rollout_flops(horizon, belief.latents.shape[1])
+        if self.cost.asks_for_steps and self.heads is not None:
+            flops += horizon * self.heads.distance_flops
         result = plan(self.planner, problem, self.budget, flops)
         costs, traces = result.cost.tolist(), result.trace.T.tolist()
         for place, i in enumerate(group):
@@ -263,7 +268,7 @@ class Agent:
             deadline: blocks left, ``(B,)``, maybe infinitely many.
             generators: one an episode.
         """
-        imagination = Imagination(self.model, belief, goal, self.cost, self.bf16, self.max_rollouts)
+        imagination = Imagination(self.model, belief, goal, self.cost, self.bf16, self.max_rollouts, self.heads)
         problem = Problem(
             objective=imagination.objective,
             init=init,

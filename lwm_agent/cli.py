@@ -376,12 +376,20 @@ def report(
     plot: Annotated[
         Path | None, typer.Option(help="Also draw success against compute into this PNG, PDF or SVG.")
     ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Markdown file to put the table in, instead of printing it.")
+    ] = None,
+    mark: Annotated[str, typer.Option(help="It goes between <!-- MARK --> and <!-- /MARK -->.")] = "results",
 ) -> None:
-    """Print several evaluations as one Markdown table."""
-    from .eval import markdown_table
+    """Several evaluations as one Markdown table."""
+    from .eval import markdown_table, write_table
     from .eval.plot import compute_plot
 
-    typer.echo(markdown_table(results))
+    if into is None:
+        typer.echo(markdown_table(results))
+    else:
+        write_table(results, into, mark)
+        console.print(f"wrote {into}")
     if plot is not None:
         compute_plot(results, plot)
 

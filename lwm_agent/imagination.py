@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from .agent_state import select
 from .device import autocast
-from .planners.costs import Cost
+from .models import Heads
+from .planners.costs import Cost, Futures
 from .protocols import Belief
 
 
@@ -23,9 +25,10 @@ class Imagination:
         model: the world model.
         belief: the present, of B episodes.
         goal: ``(B, *Z)``.
-        cost: how the distances along a rollout become one cost.
+        cost: how bad a future is.
         bf16: whether to compute in bfloat16.
         max_rollouts: candidate rollouts that are imagined at once, which bounds memory.
+        heads: tell `cost` the steps to the goal; None where there are none.
     """
 
     model: Any
@@ -34,6 +37,7 @@ class Imagination:
     cost: Cost
     bf16: bool
     max_rollouts: int
+    heads: Heads | None = None
 
     @property
     def start(self) -> Tensor:
@@ -44,10 +48,15 @@ class Imagination:
         """Planning costs ``(B, S)`` of candidates ``(B, S, T, F*A)``."""
 
         def imagine(part: slice) -> Tensor:
-            latents = self.model.rollout(select(self.belief, part), actions[part])
-            return self.cost(self.model.distance(latents, self.goal[part]), actions[part])
+            return self.rate(self.model.rollout(select(self.belief, part), actions[part]), actions[part], part)
 
         return self._in_chunks(imagine, actions)
+
+    def rate(self, latents: Tensor, actions: Tensor, part: slice = slice(None)) -> Tensor:
+        """Planning costs ``(B, S)`` of `latents` ``(B, S, T, *Z)`` after `actions`, for `part` of the episodes."""
+        goal = self.goal[part]
+        log_steps = None if self.heads is None else partial(self.heads.log_steps, latents, goal)
+        return self.cost(Futures(self.model.distance(latents, goal), actions, log_steps))
 
     def rollout(self, actions: Tensor) -> Tensor:
         """Latents ``(B, S, T, *Z)`` after each block of `actions` ``(B, S, T, F*A)``."""

@@ -62,9 +62,7 @@ class ActorProposal:
         return torch.cat([imagined, problem.init[:, None]], dim=1)
 
 
-def make_proposal(
-    name: str, checkpoint: Checkpoint, num_proposals: int, device: torch.device, bf16: bool
-) -> ActorProposal | None:
+def make_proposal(name: str, checkpoint: Checkpoint, num_proposals: int, bf16: bool) -> ActorProposal | None:
     """The proposal called `name`, or None where plans start from what is left of the last one.
 
     Raises:
@@ -80,4 +78,4 @@ def make_proposal(
         )
     if name == "none" or checkpoint.heads is None:
         return None
-    return ActorProposal(checkpoint.model, checkpoint.heads.to(device), num_proposals, bf16)
+    return ActorProposal(checkpoint.model, checkpoint.heads, num_proposals, bf16)

@@ -1,4 +1,4 @@
-"""Planning costs: what makes an imagined rollout bad, one number ``(B, S)`` a candidate, and sums of such."""
+"""Planning costs: what makes an imagined future bad, one number ``(B, S)`` a candidate, and sums of such."""
 
 from __future__ import annotations
 
@@ -8,28 +8,52 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Cost = Callable[[Tensor, Tensor], Tensor]
-"""Distances ``(B, S, T)`` to the goal after each action block, and the blocks ``(B, S, T, F*A)``: costs ``(B, S)``."""
+
+@dataclass(frozen=True)
+class Futures:
+    """What costs are made of: S imagined futures for each of B episodes.
+
+    Attributes:
+        distances: distance to the goal after each action block, ``(B, S, T)``.
+        actions: the blocks, ``(B, S, T, F*A)``.
+        log_steps: looks up the logarithm of the model steps that are left after each block, ``(B, S, T)``; only a world
+            model with a learned temporal distance can tell.
+    """
+
+    distances: Tensor
+    actions: Tensor
+    log_steps: Callable[[], Tensor] | None = None
 
 
-def terminal(distances: Tensor, actions: Tensor) -> Tensor:
+Cost = Callable[[Futures], Tensor]
+"""Costs ``(B, S)`` of futures."""
+
+
+def terminal(futures: Futures) -> Tensor:
     """Distance after the last block: be at the goal when the horizon ends."""
-    return distances[..., -1]
+    return futures.distances[..., -1]
 
 
-def best_step(distances: Tensor, actions: Tensor) -> Tensor:
+def best_step(futures: Futures) -> Tensor:
     """Smallest distance of the rollout: reach the goal at any time, as far as a goal may be reached early."""
-    return distances.amin(dim=-1)
+    return futures.distances.amin(dim=-1)
 
 
-def running(distances: Tensor, actions: Tensor) -> Tensor:
+def running(futures: Futures) -> Tensor:
     """Mean distance of the rollout: get to the goal early and stay."""
-    return distances.mean(dim=-1)
+    return futures.distances.mean(dim=-1)
 
 
-def control_penalty(distances: Tensor, actions: Tensor) -> Tensor:
+def control_penalty(futures: Futures) -> Tensor:
     """Mean squared normalised action, whatever the horizon: stay near the mean action of the training data."""
-    return actions.square().mean(dim=(-2, -1))
+    return futures.actions.square().mean(dim=(-2, -1))
+
+
+def temporal_distance(futures: Futures) -> Tensor:
+    """Smallest logarithm of the steps that are left: get to where the goal can be reached from (arXiv 2608.12959)."""
+    if futures.log_steps is None:
+        raise ValueError("the cost 'temporal-distance' needs a learned one: train it with `lwm-agent train-heads`")
+    return futures.log_steps().amin(dim=-1)
 
 
 COSTS: dict[str, Cost] = {
@@ -37,6 +61,7 @@ COSTS: dict[str, Cost] = {
     "best-step": best_step,
     "running": running,
     "control-penalty": control_penalty,
+    "temporal-distance": temporal_distance,
 }
 
 
@@ -46,12 +71,17 @@ class WeightedSum:
 
     terms: tuple[tuple[float, Cost], ...]
 
-    def __call__(self, distances: Tensor, actions: Tensor) -> Tensor:
-        """Costs ``(B, S)`` of rollouts at `distances` ``(B, S, T)`` by `actions` ``(B, S, T, F*A)``."""
-        return torch.stack([weight * cost(distances, actions) for weight, cost in self.terms]).sum(dim=0)
+    def __call__(self, futures: Futures) -> Tensor:
+        """Costs ``(B, S)`` of `futures`."""
+        return torch.stack([weight * cost(futures) for weight, cost in self.terms]).sum(dim=0)
+
+    @property
+    def asks_for_steps(self) -> bool:
+        """Whether it needs a learned temporal distance."""
+        return any(cost is temporal_distance for _, cost in self.terms)
 
 
-def make_cost(text: str) -> Cost:
+def make_cost(text: str) -> WeightedSum:
     """The planning cost that `text` describes: a name, or a weighted sum such as ``best-step+0.01*control-penalty``.
 
     Raises:

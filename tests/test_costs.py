@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from lwm_agent.planners import COSTS, make_cost
+from lwm_agent.planners.costs import Futures
 
 DISTANCES = torch.tensor([[[3.0, 1.0, 2.0], [6.0, 5.0, 4.0]]])  # (B, S, T) = (1, 2, 3)
 ACTIONS = torch.tensor([1.0, 3.0]).expand(1, 2, 3, 2) * torch.tensor([1.0, 2.0])[:, None, None]  # F*A = 2
-ON_DISTANCES = [name for name in COSTS if name != "control-penalty"]
+LOG_STEPS = torch.tensor([[[0.5, 2.0, 1.0], [4.0, 3.0, 3.5]]])
+FUTURES = Futures(DISTANCES, ACTIONS, lambda: LOG_STEPS)
+ON_DISTANCES = [name for name in COSTS if name not in ("control-penalty", "temporal-distance")]
 
 
 @pytest.mark.parametrize(
@@ -19,18 +22,20 @@ ON_DISTANCES = [name for name in COSTS if name != "control-penalty"]
         ("best-step", [1.0, 4.0]),
         ("running", [2.0, 5.0]),
         ("control-penalty", [5.0, 20.0]),
+        ("temporal-distance", [0.5, 3.0]),
         ("best-step+0.1*control-penalty", [1.5, 6.0]),
+        ("best-step+2*temporal-distance", [2.0, 10.0]),
         ("2*terminal+1e-1*control-penalty+running", [6.5, 15.0]),
     ],
 )
 def test_values(text: str, expected: list[float]) -> None:
-    torch.testing.assert_close(make_cost(text)(DISTANCES, ACTIONS), torch.tensor([expected]))
+    torch.testing.assert_close(make_cost(text)(FUTURES), torch.tensor([expected]))
 
 
 @pytest.mark.parametrize("name", ON_DISTANCES)
 def test_shape_and_gradient(name: str) -> None:
     distances = torch.rand(2, 11, 5, requires_grad=True)
-    cost = make_cost(name)(distances, torch.zeros(2, 11, 5, 7))
+    cost = make_cost(name)(Futures(distances, torch.zeros(2, 11, 5, 7)))
     assert cost.shape == (2, 11)
     (gradient,) = torch.autograd.grad(cost.sum(), distances)
     # When all the distances of a candidate grow alike, so does its cost.
@@ -39,10 +44,19 @@ def test_shape_and_gradient(name: str) -> None:
 
 def test_control_penalty_has_its_gradient_in_the_actions() -> None:
     actions = torch.rand(2, 11, 5, 7, requires_grad=True)
-    cost = make_cost("3*control-penalty")(torch.zeros(2, 11, 5), actions)
+    cost = make_cost("3*control-penalty")(Futures(torch.zeros(2, 11, 5), actions))
     assert cost.shape == (2, 11)
     (gradient,) = torch.autograd.grad(cost.sum(), actions)
     torch.testing.assert_close(gradient, 6 * actions.detach() / 35)
+
+
+def test_steps_are_looked_up_only_where_they_are_asked_for() -> None:
+    blind = Futures(DISTANCES, ACTIONS)
+    assert not make_cost("terminal+running").asks_for_steps
+    make_cost("terminal+running")(blind)
+    assert make_cost("terminal+0.1*temporal-distance").asks_for_steps
+    with pytest.raises(ValueError, match="lwm-agent train-heads"):
+        make_cost("terminal+0.1*temporal-distance")(blind)
 
 
 def test_a_sum_is_a_value() -> None:

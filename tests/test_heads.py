@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from lwm_agent import Agent
@@ -153,7 +154,7 @@ def test_the_first_proposal_is_what_the_actor_would_do(headed: Path) -> None:
     checkpoint = Checkpoint.load(headed)
     heads, model = checkpoint.heads, checkpoint.model
     assert heads is not None
-    propose = make_proposal("auto", checkpoint, 4, torch.device("cpu"), bf16=False)
+    propose = make_proposal("auto", checkpoint, 4, bf16=False)
     assert propose is not None
     belief = Belief(torch.randn(N, 1, 8), torch.zeros(N, 0, 10))
     goal = torch.randn(N, 8)
@@ -207,6 +208,24 @@ def test_the_proposal_is_paid_for(headed: Path) -> None:
     assert decision.rollouts == 2 * (3 + 1) + 1
     with pytest.raises(ValueError, match="too small"):
         agent(headed, "actor", num_proposals=3, budget=Budget(rollouts=8)).predict(observation())
+
+
+def test_temporal_distance_as_a_cost(bare: Path, headed: Path) -> None:
+    plain, timed = agent(headed, proposal="none"), agent(headed, proposal="none", cost="temporal-distance")
+    (by_distance,), (by_time,) = (each.predict(observation())[1].decisions for each in (plain, timed))
+    assert by_distance is not None
+    assert by_time is not None
+    heads = timed.heads
+    assert heads is not None
+    assert by_time.rollouts == by_distance.rollouts
+    assert by_time.flops == by_distance.flops + by_time.rollouts * 5 * heads.distance_flops
+    pixels, goal = (timed.encode(observation()[name][None]).latent for name in ("pixels", "goal"))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        log_steps = heads.log_steps(pixels.expand(4, 3, -1)[None], goal)
+    assert counter.get_total_flops() == 12 * heads.distance_flops
+    torch.testing.assert_close(log_steps, heads.distance(pixels, goal).expand(1, 4, 3))
+    with pytest.raises(ValueError, match=r"cost='running\+temporal-distance' needs .*lwm-agent train-heads"):
+        agent(bare, cost="running+temporal-distance")
 
 
 def test_without_heads_the_command_that_trains_them_is_named(bare: Path, headed: Path) -> None:

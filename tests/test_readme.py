@@ -15,17 +15,23 @@ from lwm_agent.eval import markdown_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLES = [
+    ("README.md", "results", ["*.json", "plain/*.json", "paper/*.json"]),
+]  # the document, what its table is called there, and its files in results/
 COMMANDS = re.findall(r"^lwm-agent (.*?)(?:\s+#.*)?$", README, flags=re.MULTILINE)
 
 
-def test_the_results_table_is_that_of_the_results_files() -> None:
-    table = README.split("<!-- results -->\n")[1].split("\n<!-- /results -->")[0]
-    names = re.findall(r"\]\(results/(.*?)\)", table)
-    assert sorted(names) == sorted(path.name for path in (ROOT / "results").glob("*.json"))
-    assert table == markdown_table(ROOT / "results" / name for name in names)
+@pytest.mark.parametrize(("document", "mark", "patterns"), TABLES)
+def test_tables_are_those_of_the_results_files(document: str, mark: str, patterns: list[str]) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    table = text.split(f"<!-- {mark} -->\n")[1].split(f"\n<!-- /{mark} -->")[0]
+    paths = [(ROOT / document).parent / name for name in re.findall(r"\]\((\S*?\.json)\)", table)]
+    files = [path for pattern in patterns for path in (ROOT / "results").glob(pattern)]
+    assert sorted(path.resolve() for path in paths) == sorted(files)
+    assert table == markdown_table(paths, (ROOT / document).parent)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("*.json")), ids=lambda path: path.stem)
 def test_results_are_those_of_the_shipped_checkpoint(path: Path) -> None:
     env, *_ = path.stem.split("-")
     assert f'"checkpoint": "{checksum(f"{env}-tiny")}"' in path.read_text() or "replay" in path.name

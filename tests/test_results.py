@@ -24,12 +24,14 @@ from lwm_agent.eval import (
     evaluate,
     fingerprint,
     make_tasks,
+    markdown_table,
     mcnemar,
     run_info,
     save_results,
     summarize,
     table,
     wilson,
+    write_table,
 )
 from lwm_agent.eval.plot import compute_plot
 from lwm_agent.eval.report import conditions
@@ -202,10 +204,13 @@ def test_episodes_survive_json(task_set: TaskSet, tmp_path: Path) -> None:
 
 def _result(path: Path, planner: str, flops: float, offset: int = 25) -> Path:
     run = {
+        "command": "lwm-agent eval --set agent.proposal=none --set agent.cost=terminal",
         "planner": {"name": planner, "agent": {"proposal": None}},
         "tasks": {"env_id": "lwm/PushT-v0", "protocol": "strict", "split": "test", "offset_env_steps": offset},
     }
-    summary = {"success": 0.5, "ci95": [0.4, 0.6], "flops": flops, "plan_ms_p50": 10.0 if flops else None}
+    success = {"success": 0.5, "ci95": [0.4, 0.6], "n": 8, "steps_to_success": 20.0}
+    spent = {"rollouts": 100.0, "flops": flops, "plan_ms_p50": 10.0 if flops else None, "plan_ms_p95": None}
+    summary = {**success, **spent}
     path.write_text(json.dumps({"run": run, "summary": summary, "floors": {"random": {"success": 0.1}}}))
     return path
 
@@ -221,6 +226,25 @@ def _result(path: Path, planner: str, flops: float, offset: int = 25) -> Path:
 )
 def test_rows_tell_under_which_conditions_a_planner_worked(planner: dict[str, Any], words: str) -> None:
     assert conditions(planner) == words
+
+
+def test_a_table_goes_into_a_document(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    files = [
+        _result(tmp_path / "results" / "a.json", "cem", 2e9),
+        _result(tmp_path / "results" / "b.json", "mppi", 3e9),
+    ]
+    document = tmp_path / "docs" / "table.md"
+    document.parent.mkdir()
+    document.write_text("# Mine\n<!-- mine -->\nold\n<!-- /mine -->\nafter\n")
+    write_table(files, document, "mine")
+    text = document.read_text()
+    assert text == f"# Mine\n<!-- mine -->\n{markdown_table(files, document.parent)}\n<!-- /mine -->\nafter\n"
+    assert "[`cem`](../results/a.json), no proposal, `agent.cost=terminal` |" in text
+    write_table(files[:1], document, "mine")
+    assert "mppi" not in document.read_text()
+    with pytest.raises(ValueError, match=r"table\.md has no lines <!-- yours --> and <!-- /yours -->"):
+        write_table(files, document, "yours")
 
 
 def test_the_plot_shows_every_planner_and_set_of_tasks(tmp_path: Path) -> None:

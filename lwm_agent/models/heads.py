@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .layers import linear_weights
+
 
 class Actor(nn.Module):
     """Goal-conditioned inverse model (arXiv 2605.08732): which action block leads towards a goal in so many steps.
@@ -41,7 +43,7 @@ class TemporalDistance(nn.Module):
         self.body = _mlp(3 * latent_size, width, 1, depth=2)
 
     def forward(self, latent: Tensor, goal: Tensor) -> Tensor:
-        """Log of the steps ``(N,)`` from `latent` to `goal` ``(N, D)``."""
+        """Log of the steps ``(...)`` from `latent` to `goal` ``(..., D)``."""
         distance: Tensor = self.body(_pair(latent, goal)).float().squeeze(-1)
         return distance
 
@@ -72,6 +74,16 @@ class Heads(nn.Module):
         losses["loss"] = losses["actor"] + losses["distance"]
         losses["actor_error"] = F.mse_loss(mean, block)  # to look at: 1.0 would be guessing
         return losses
+
+    def log_steps(self, latents: Tensor, goal: Tensor) -> Tensor:
+        """Logarithm of the model steps ``(B, S, T)`` from `latents` ``(B, S, T, D)`` to `goal` ``(B, D)``."""
+        steps: Tensor = self.distance(latents, goal[:, None, None].expand_as(latents))
+        return steps
+
+    @property
+    def distance_flops(self) -> float:
+        """FLOPs of the temporal distance of one pair, in linear maps; a multiply-add is two."""
+        return 2.0 * linear_weights(self.distance)
 
     def steps_to_go(self, latent: Tensor, goal: Tensor) -> Tensor:
         """Model steps ``(N,)``, whole numbers from 1, that the distance expects from `latent` to `goal` ``(N, D)``."""

@@ -126,3 +126,8 @@ class ConditionalBlock(nn.Module):
         gate1, shift, scale, gate2 = modulation.chunk(6, dim=-1)[2:]
         tokens = tokens + gate1 * mixed
         return tokens + gate2 * self.mlp(self.mlp_norm(self.norm(tokens) * (1 + scale) + shift))
+
+
+def linear_weights(module: nn.Module) -> int:
+    """Multiply-adds of one row through every linear map inside `module`."""
+    return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..protocols import Batch, Belief
 from .encoders import ENCODERS
-from .layers import ConditionalBlock, KeysValues, projector
+from .layers import ConditionalBlock, KeysValues, linear_weights, projector
 from .sigreg import sigreg
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -306,20 +306,15 @@ class LeWorldModel(nn.Module):
         """
         predictor = self.predictor
         block, others = cast(ConditionalBlock, predictor.blocks[-1]), len(predictor.blocks) - 1
-        modulation = _linear_weights(block.modulation)
-        token = _linear_weights(block) - modulation
+        modulation = linear_weights(block.modulation)
+        token = linear_weights(block) - modulation
         keys_values = 2 * block.attention.qkv.weight.numel() // 3
-        action = _linear_weights(predictor.action_embedding) + (others + 1) * modulation
-        total = horizon * (action + _linear_weights(predictor.outward))
+        action = linear_weights(predictor.action_embedding) + (others + 1) * modulation
+        total = horizon * (action + linear_weights(predictor.outward))
         for end in range(context, context + horizon):
             window = min(self.history, end)
             new = 1 if end <= self.history else min(self.history, end - context + 1)
-            total += new * (_linear_weights(predictor.inward) + others * token) + token + (new - 1) * keys_values
+            total += new * (linear_weights(predictor.inward) + others * token) + token + (new - 1) * keys_values
             pairs = others * sum(range(window - new + 1, window + 1)) + window  # of a query and a key
             total += 2 * pairs * block.attention.out.in_features
         return 2.0 * total
-
-
-def _linear_weights(module: nn.Module) -> int:
-    """Multiply-adds of one row through every linear map inside `module`."""
-    return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
