@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import median
@@ -128,8 +127,9 @@ class Diagnosis:
         scale, generators = torch.ones_like(init), [torch.Generator(agent.device).manual_seed(seed)]
         problem = Problem(imagination.objective, init, scale, *bounds, generators, size)
         if agent.proposal is not None:
-            propose = partial(agent.proposal, model.belief, model.goal, scale.new_full((1,), horizon), problem)
-            problem = replace(problem, scale=agent.proposal_std * scale, propose=propose)
+            guesses, _ = agent.proposal(model, scale.new_full((1,), horizon), problem)
+            rated = guesses, imagination.objective(guesses)
+            problem = replace(problem, scale=agent.proposal_std * scale, propose=lambda: rated)
         return plan(agent.planner, problem)
 
     def take(self, task: Task, blocks: Tensor) -> dict[str, Any]:

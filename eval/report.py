@@ -38,12 +38,12 @@ def write_table(paths: Iterable[str | Path], document: str | Path, mark: str = "
     """
     document = Path(document)
     text = document.read_text(encoding="utf-8")
-    begin, end = f"<!-- {mark} -->\n", f"\n<!-- /{mark} -->"
+    begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise ValueError(f"{document} has no lines {begin.strip()} and {end.strip()} for the table to stand between")
-    write_atomic(document, before + begin + markdown_table(paths, document.parent) + end + after)
+    write_atomic(document, before + begin + markdown_table(paths, document.parent) + "\n" + end + after)
 
 
 def _row(path: Path, folder: Path) -> str:

@@ -281,7 +281,7 @@ class Agent:
         )
         if self.proposal is None:
             return problem
-        propose = partial(self.proposal, belief, goal, deadline, problem)
+        propose = partial(self.proposal, imagination, deadline, problem)
         return replace(problem, scale=self.proposal_std * problem.scale, propose=propose)
 
     def _warm_start(self, row: Row, horizon: int) -> Tensor:

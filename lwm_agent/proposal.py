@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .checkpoint import Checkpoint
 from .device import autocast
+from .imagination import Imagination
 from .models import Heads
 from .protocols import Belief, Problem
 
@@ -35,17 +36,17 @@ class ActorProposal:
     num_proposals: int
     bf16: bool
 
-    def __call__(self, belief: Belief, goal: Tensor, deadline: Tensor, problem: Problem) -> Tensor:
-        """First guesses ``(B, P + 1, T, F*A)`` inside the bounds of `problem`, the last of which is its own.
+    def __call__(self, imagination: Imagination, deadline: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+        """First guesses ``(B, P, T, F*A)`` inside the bounds of `problem`, and their costs ``(B, P)``.
 
         The actor is told to arrive when the temporal distance says that it can, or at the deadline if that is sooner.
 
         Args:
-            belief: the present, of B episodes.
-            goal: ``(B, D)``.
+            imagination: the present, the goal and the cost, of B episodes.
             deadline: blocks left in each episode, ``(B,)``, maybe infinitely many.
             problem: what the guesses are for.
         """
+        belief, goal = imagination.belief, imagination.goal
         size = (self.num_proposals, *problem.init.shape[1:])
         noise = torch.stack([torch.randn(size, generator=drawn, device=drawn.device) for drawn in problem.generators])
         noise[:, 0] = 0
@@ -53,13 +54,14 @@ class ActorProposal:
             steps = torch.minimum(self.heads.steps_to_go(belief.latent, goal), deadline).long()
             belief = Belief(*(part.repeat_interleave(len(noise[0]), dim=0) for part in belief))  # (B*P, ...)
             goal, steps = (x.repeat_interleave(len(noise[0]), dim=0) for x in (goal, steps))
-            blocks = []
+            blocks, latents = [], []
             for step, off in enumerate(noise.flatten(0, 1).unbind(1)):
                 mean, std = self.heads.actor(belief.latent, goal, steps - step)
                 blocks.append((mean + off * std).clamp(problem.low, problem.high))
                 belief = self.model.advance(belief, blocks[-1])
-        imagined = torch.stack(blocks, dim=1).unflatten(0, noise.shape[:2])
-        return torch.cat([imagined, problem.init[:, None]], dim=1)
+                latents.append(belief.latent)
+            guesses, futures = (torch.stack(x, dim=1).unflatten(0, noise.shape[:2]) for x in (blocks, latents))
+            return guesses, imagination.rate(futures, guesses).float()
 
 
 def make_proposal(name: str, checkpoint: Checkpoint, num_proposals: int, bf16: bool) -> ActorProposal | None:

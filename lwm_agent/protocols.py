@@ -91,7 +91,8 @@ class Problem:
         generators: one random generator an episode, so that its plan does not depend on its batch.
         action_size: A, from which planners know the order of environment steps inside a block.
         dynamics: the model behind the objective, for the planners that need it; None where there is none.
-        propose: imagines learned first guesses ``(B, P, T, F*A)`` inside the bounds, the best of which replaces `init`.
+        propose: imagines learned first guesses ``(B, P, T, F*A)`` inside the bounds and tells their costs ``(B, P)``;
+            the best replaces `init`, unless that is better.
     """
 
     objective: Objective
@@ -102,7 +103,7 @@ class Problem:
     generators: Sequence[torch.Generator]
     action_size: int
     dynamics: Dynamics | None = None
-    propose: Callable[[], Tensor] | None = None
+    propose: Callable[[], tuple[Tensor, Tensor]] | None = None
 
 
 @dataclass(frozen=True)

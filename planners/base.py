@@ -75,7 +75,7 @@ class Meter:
             raise ValueError(f"objective must return (B, S) = {tuple(actions.shape[:2])}, got {tuple(costs.shape)}")
         if actions.requires_grad and not costs.requires_grad:
             raise ValueError("objective has no gradient: evaluate it without no_grad or detach, or use another planner")
-        return costs.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        return finite(costs)
 
     def spend(self, actions: Tensor) -> None:
         """Charges one rollout for each of the candidates `actions` ``(B, S, T, F*A)``, two where a gradient is due."""
@@ -140,7 +140,7 @@ def plan(planner: Planner, problem: Problem, budget: Budget = UNLIMITED, flops_p
     iterations = min(planner.iterations, budget.iterations or planner.iterations)
     try:
         if problem.propose is not None:
-            metered = replace(metered, init=best_proposal(problem.propose(), meter))
+            metered = replace(metered, init=best_guess(problem.init, *problem.propose(), meter))
         for found in islice(planner.improve(metered), iterations):
             best = better(best, found)
             trace.append(best[1])
@@ -157,12 +157,19 @@ def plan(planner: Planner, problem: Problem, budget: Budget = UNLIMITED, flops_p
     return Plan(actions, cost, torch.stack(trace), meter.rollouts, meter.flops, seconds)
 
 
-def best_proposal(proposals: Tensor, meter: Meter) -> Tensor:
-    """The cheapest ``(B, T, F*A)`` of `proposals` ``(B, P, T, F*A)``: each costs a rollout to imagine, one to rate."""
+def best_guess(init: Tensor, proposals: Tensor, costs: Tensor, meter: Meter) -> Tensor:
+    """The cheapest of `init` ``(B, T, F*A)`` and `proposals` ``(B, P, T, F*A)``, which have `costs` ``(B, P)``.
+
+    Each takes a rollout: one that rates `init`, and those that imagined the proposals.
+    """
     meter.spend(proposals)
-    if proposals.shape[1] == 1:
-        return proposals[:, 0]
-    return select_best(proposals, meter(proposals))[0]
+    guesses, own = torch.cat([proposals, init[:, None]], dim=1), meter(init[:, None])
+    return select_best(guesses, torch.cat([finite(costs), own], dim=1))[0]
+
+
+def finite(costs: Tensor) -> Tensor:
+    """`costs`, infinite where they are not a number."""
+    return costs.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
 
 
 def check_problem(problem: Problem) -> None:

@@ -17,8 +17,9 @@ from lwm_agent import Agent
 from lwm_agent.checkpoint import Checkpoint, CheckpointError, checksum
 from lwm_agent.cli import app
 from lwm_agent.dataset import DatasetError
+from lwm_agent.imagination import Imagination
 from lwm_agent.models import Heads
-from lwm_agent.planners import Budget
+from lwm_agent.planners import Budget, make_cost
 from lwm_agent.proposal import make_proposal
 from lwm_agent.protocols import Belief, Problem
 from lwm_agent.train import TrainConfig, train
@@ -169,10 +170,11 @@ def test_the_first_proposal_is_what_the_actor_would_do(headed: Path) -> None:
         action_size=2,
     )
     with torch.no_grad():
-        actions = propose(belief, goal, deadline, problem)
-        assert actions.shape == (N, 4 + 1, 3, 10)
+        imagination = Imagination(model, belief, goal, make_cost("best-step"), bf16=False, max_rollouts=2048)
+        actions, costs = propose(imagination, deadline, problem)
+        assert actions.shape == (N, 4, 3, 10)
         assert ((actions >= problem.low) & (actions <= problem.high)).all()
-        assert torch.equal(actions[:, -1], problem.init)
+        torch.testing.assert_close(costs, imagination.objective(actions))
         assert not torch.equal(actions[:, 1], actions[:, 2])
         latents = model.rollout(belief, actions[:, :1])[:, 0]  # type: ignore[operator]
         steps = torch.minimum(heads.steps_to_go(belief.latent, goal), deadline).long()
@@ -204,10 +206,10 @@ def test_the_proposal_is_paid_for(headed: Path) -> None:
     _, state = agent(headed, "actor", num_proposals=3).predict(observation())
     (decision,) = state.decisions
     assert decision is not None
-    # Three of the actor and one of the last plan's rest, each imagined and rated; then the best is looked at once more.
-    assert decision.rollouts == 2 * (3 + 1) + 1
+    # Three of the actor and one of the last plan's rest, each imagined once; then the best is looked at once more.
+    assert decision.rollouts == 3 + 1 + 1
     with pytest.raises(ValueError, match="too small"):
-        agent(headed, "actor", num_proposals=3, budget=Budget(rollouts=8)).predict(observation())
+        agent(headed, "actor", num_proposals=3, budget=Budget(rollouts=4)).predict(observation())
 
 
 def test_temporal_distance_as_a_cost(bare: Path, headed: Path) -> None:

@@ -236,7 +236,7 @@ def test_a_table_goes_into_a_document(tmp_path: Path) -> None:
     ]
     document = tmp_path / "docs" / "table.md"
     document.parent.mkdir()
-    document.write_text("# Mine\n<!-- mine -->\nold\n<!-- /mine -->\nafter\n")
+    document.write_text("# Mine\n<!-- mine -->\n<!-- /mine -->\nafter\n")
     write_table(files, document, "mine")
     text = document.read_text()
     assert text == f"# Mine\n<!-- mine -->\n{markdown_table(files, document.parent)}\n<!-- /mine -->\nafter\n"
