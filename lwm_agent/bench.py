@@ -151,7 +151,7 @@ def product_peak(device: torch.device, dtype: torch.dtype) -> float:
 def time_batch(agent: Agent, batch: int, config: BenchConfig) -> Timing:
     """Times decisions for `batch` episodes."""
     calls = _decisions(agent, batch, config.seed)
-    for _ in range(max(1, agent.model.history - 1)):  # until histories are full and memory is warm
+    for _ in range(agent.model.history):  # until histories are full, memory is warm, and what is compiled is
         next(calls)
     seconds: list[float] = []
     while len(seconds) < MIN_DECISIONS or (len(seconds) < config.decisions and sum(seconds) < config.seconds):

@@ -87,6 +87,20 @@ def cast_weights(network: Network) -> Network:
     return network
 
 
+def compile_rollout(model: Network, device: torch.device) -> Network:
+    """Copy of the world `model` whose `rollout` torch.compile translates at its first call with each shape.
+
+    On CUDA the compiled rollout is recorded as CUDA graphs, so that an iteration of a planner takes a few launches
+    instead of hundreds.
+    """
+    model = copy.deepcopy(model)
+    # Horizons that shrink towards a deadline and histories that fill up make more shapes than the usual 8.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    mode = "reduce-overhead" if device.type == "cuda" else None
+    model.rollout = torch.compile(model.rollout, mode=mode)  # type: ignore[assignment, arg-type]
+    return model
+
+
 def fast_bf16(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 are faster than in float32: on CUDA, and on CPUs made for it."""
     if device.type == "cpu":

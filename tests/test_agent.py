@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import gymnasium as gym
@@ -255,6 +256,27 @@ def test_bfloat16_weights_are_cast_once_and_leave_the_checkpoint_alone() -> None
     uncast.proposal = replace(uncast.proposal, model=uncast.model, heads=uncast.checkpoint.heads)
     batch = observations(2)
     assert np.array_equal(agent.predict(batch)[0], uncast.predict(batch)[0])
+
+
+@pytest.mark.skipif(not any(map(which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
+@pytest.mark.parametrize(
+    ("planner", "device"),
+    [
+        ("cem", "cpu"),
+        pytest.param("gradient", "cpu", marks=pytest.mark.slow),
+        pytest.param("cem", "cuda", marks=pytest.mark.cuda),
+    ],
+)
+def test_compiled_rollouts_imagine_the_same(planner: str, device: str) -> None:
+    costs, batch = [], observations(2)
+    for compiled in (False, True):
+        agent = make_agent(planner, horizon=2, device=device, compile=compiled)
+        _, state = agent.predict(batch)
+        costs.append([decision.cost for decision in state.decisions])  # type: ignore[union-attr]
+    assert agent.model is not agent.checkpoint.model
+    assert "rollout" not in vars(agent.checkpoint.model)
+    assert agent.settings()["compile"]
+    assert costs[1] == pytest.approx(costs[0], abs=1e-4)
 
 
 def test_budgets_reach_the_planner() -> None:
