@@ -14,7 +14,7 @@ from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lwm_agent import Agent
 from lwm_agent.checkpoint import Checkpoint
-from lwm_agent.device import cast_weights, keep_freed_memory, resolve_device, synchronize
+from lwm_agent.device import cast_weights, compile_rollout, keep_freed_memory, resolve_device, synchronize
 from lwm_agent.eval.provenance import machine
 from lwm_agent.imagination import Imagination
 from lwm_agent.models import PRESETS, Heads, LeWorldModel
@@ -57,8 +57,16 @@ class Naive(LeWorldModel):
         return self._remember(belief, action, self.rollout(belief, action[:, None, None])[:, 0, 0].float())
 
 
-def contestants(preset: str) -> dict[str, tuple[LeWorldModel, bool]]:
-    """World models with the same random weights, and whether to compute in bfloat16."""
+class Contestant(NamedTuple):
+    """A world model, whether to compute in bfloat16, and whether to compile its rollouts."""
+
+    model: LeWorldModel
+    bf16: bool = False
+    compile: bool = False
+
+
+def contestants(preset: str) -> dict[str, Contestant]:
+    """World models with the same random weights."""
     torch.manual_seed(0)
     ours, naive = (
         kind(action_size=ACTION_SIZE, frameskip=FRAMESKIP, **PRESETS[preset]) for kind in (LeWorldModel, Naive)
@@ -67,7 +75,12 @@ def contestants(preset: str) -> dict[str, tuple[LeWorldModel, bool]]:
         nn.init.normal_(block.modulation[1].weight, std=0.1)  # from zero: actions would have no effect
     naive.load_state_dict(ours.state_dict())
     ours, naive = (model.to(DEVICE).eval().requires_grad_(False) for model in (ours, naive))
-    return {"naive fp32": (naive, False), "ours fp32": (ours, False), "ours bf16": (cast_weights(ours), True)}
+    return {
+        "naive fp32": Contestant(naive),
+        "ours fp32": Contestant(ours),
+        "ours bf16": Contestant(ours, bf16=True),
+        "ours bf16 compiled": Contestant(ours, bf16=True, compile=True),
+    }
 
 
 def take_turns(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -87,14 +100,16 @@ def take_turns(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
 def base(episodes: int, rounds: int) -> dict[str, Any]:
     """One iteration of CEM with the `base` preset, for some episodes at once."""
     models = contestants("base")
-    ours, _ = models["ours fp32"]
+    ours = models["ours fp32"].model
     start, goal = torch.randn(2, episodes, ours.predictor.positions.shape[1], device=DEVICE)
     belief = Belief(start[:, None], start.new_zeros(episodes, 0, BLOCK))
     candidates = torch.randn(episodes, SAMPLES, HORIZON, BLOCK, device=DEVICE)
     costs: dict[str, Tensor] = {}
     runs: dict[str, Callable[[], object]] = {}
-    for name, (model, bf16) in models.items():
-        imagination = Imagination(model, belief, goal, make_cost("terminal"), bf16, max_rollouts=2048)
+    for name, (model, bf16, compiled) in models.items():
+        ready = cast_weights(model) if bf16 else model
+        ready = compile_rollout(ready, DEVICE) if compiled else ready
+        imagination = Imagination(ready, belief, goal, make_cost("terminal"), bf16, max_rollouts=2048)
         runs[name] = partial(iterate, imagination, episodes)
         with torch.no_grad():
             costs[name] = imagination.objective(candidates)
@@ -104,7 +119,7 @@ def base(episodes: int, rounds: int) -> dict[str, Any]:
         peer = Peer(ours.predictor, start, goal, SAMPLES, ELITES, HORIZON, FRAMESKIP, ACTION_SIZE)
         runs[f"{PEER} fp32"], costs[f"{PEER} fp32"] = peer.iterate, peer.costs(candidates)
     reference = costs["naive fp32"]
-    for name in costs.keys() - {"ours bf16"}:
+    for name in costs.keys() - {"ours bf16", "ours bf16 compiled"}:
         torch.testing.assert_close(costs[name], reference, atol=TOLERANCE, rtol=TOLERANCE)
     taken = {name: float(np.median(seconds)) for name, seconds in take_turns(runs, rounds).items()}
     return {
@@ -151,9 +166,9 @@ def tiny() -> dict[str, Any]:
     )
     heads = Heads(latent_size=PRESETS["tiny"]["latent_size"], block_size=BLOCK).eval().requires_grad_(False)
     runs, costs = {}, {}
-    for name, (model, bf16) in models.items():
+    for name, (model, bf16, compiled) in models.items():
         checkpoint = Checkpoint(name="lewm", model_config={}, model=model, normalizer=units, env="pusht", heads=heads)
-        agent = Agent(checkpoint, "guided", device=DEVICE.type, bf16=bf16)
+        agent = Agent(checkpoint, "guided", device=DEVICE.type, bf16=bf16, compile=compiled)
         state = None
         for _ in range(FRAMESKIP):  # the first block; the next call sees a second frame, and plans again
             _, state = agent.predict(observation, state)
