@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make eval     plan 50 Push-T episodes with the shipped world model; report and videos in out/eval-pusht-cem"
-	@echo "make results  run the evaluations behind the README's table and plot, into results/"
+	@echo "make results  run the evaluations behind the tables and plots of README and docs/, and write them there"
 	@echo "make test     run the tests (PYTEST_ARGS='$(PYTEST_ARGS)')"
 	@echo "make lint     check style and types"
 	@echo "make install  only install into $(VENV), with the development tools"
@@ -28,20 +28,22 @@ RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/p
 	cube-cem-25 cube-guided-25 cube-actor-25 cube-replay-25 cube-guided-50 paper/cube-cem-25
 EQUAL := $(patsubst %,equal/pusht-%-25,cem guided icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp \
 	cem+gradient)
-ABLATION := $(patsubst %,ablation/pusht-guided-25-%,default no-proposal one-proposal white-noise whole-plans two-blocks \
-	ten-blocks terminal running temporal-distance both-distances)
-PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS))) $(EQUAL)
+ABLATION := ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%,default one-proposal white-noise \
+	whole-plans two-blocks ten-blocks terminal running temporal-distance both-distances)
+PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS)))
 files = $(patsubst %,results/%.json,$(1))
-results: $(call files,$(RESULTS) $(EQUAL) $(ABLATION)) docs/compute.png
+results: $(call files,$(RESULTS) $(EQUAL) $(ABLATION)) docs/compute.png docs/equal-compute.png
 	$(BIN)/lwm-agent report $(call files,$(RESULTS)) --into README.md
 	$(BIN)/lwm-agent report $(call files,$(EQUAL)) --into docs/planners.md --mark equal
 	$(BIN)/lwm-agent report $(call files,$(ABLATION)) --into docs/planners.md --mark ablation
-docs/compute.png: $(call files,$(PLOTTED)) | $(VENV)/.dev
+docs/compute.png: $(call files,$(PLOTTED))
+docs/equal-compute.png: $(call files,$(EQUAL))
+docs/%.png: | $(VENV)/.dev
 	$(BIN)/lwm-agent report $^ --plot $@
 
 # A row is called [KIND/]ENV-PLANNER-OFFSET[-VARIANT]. The kinds: "plain" is without the learned proposal, with what suits it
 # then (chosen on Push-T's validation tasks); "paper" is the protocol of the paper; in "equal", every planner goes on for as
-# long as cem's compute lasts; in "ablation", a variant of the agent or of its planner solves validation tasks.
+# many rollouts as cem spends by itself; in "ablation", a variant of the agent or its planner solves validation tasks.
 kind = $(patsubst %/,%,$(dir $*))
 words = $(subst -, ,$(notdir $*))
 env = $(firstword $(words))
@@ -50,9 +52,10 @@ planner = $(patsubst $(env)-%,%,$(firstword $(subst -$(offset), ,$(notdir $*))))
 variant = $(patsubst $(env)-$(planner)-$(offset)-%,%,$(notdir $*))
 plain := --set agent.proposal=none --set agent.replan_every=2 --set planner.iterations=10
 paper := --protocol lewm-paper
-equal = --budget-flops 1.75e10 --set planner.$(if $(findstring +,$(planner)),second.)iterations=1000
-ablation = --split val $($(variant))
-no-proposal := --set agent.proposal=none
+equal = --budget-rollouts 657 --set planner.$(if $(findstring +,$(planner)),first.iterations=2 --set planner.second.)iterations=1000
+ablation = --split val $(call known,$(variant))
+default :=
+no-proposal := --set agent.proposal=none --set planner.num_samples=64 --set planner.num_elites=8 --set planner.iterations=3
 one-proposal := --set agent.num_proposals=1
 white-noise := --set planner.noise_correlation=0
 whole-plans := --set agent.replan_every=5
@@ -61,9 +64,11 @@ ten-blocks := --set agent.horizon=10
 terminal := --set agent.cost=terminal
 running := --set agent.cost=running
 temporal-distance := --set agent.cost=temporal-distance
-both-distances := --set agent.cost=best-step+0.1*temporal-distance
+both-distances := --set 'agent.cost=best-step+0.1*temporal-distance'
+known = $(if $(filter file,$(origin $(1))),$($(1)),$(error $*: there is no "$(1)"))
 results/%.json: | $(VENV)/.run
-	$(BIN)/lwm-agent eval --env $(env) --planner $(planner) --offset $(offset) $($(kind)) --output-dir out/results/$*
+	$(BIN)/lwm-agent eval --env $(env) --planner $(planner) --offset $(offset) $(if $(filter-out .,$(kind)),$(call known,$(kind))) \
+		--output-dir out/results/$*
 	mkdir -p $(@D)
 	cp out/results/$*/results.json $@
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import median
@@ -127,9 +128,13 @@ class Diagnosis:
         scale, generators = torch.ones_like(init), [torch.Generator(agent.device).manual_seed(seed)]
         problem = Problem(imagination.objective, init, scale, *bounds, generators, size)
         if agent.proposal is not None:
-            guesses, _ = agent.proposal(model, scale.new_full((1,), horizon), problem)
-            rated = guesses, imagination.objective(guesses)
-            problem = replace(problem, scale=agent.proposal_std * scale, propose=lambda: rated)
+            guess = partial(agent.proposal, model, scale.new_full((1,), horizon), problem)
+
+            def propose() -> tuple[Tensor, Tensor]:
+                guesses, _ = guess()
+                return guesses, imagination.objective(guesses)
+
+            problem = replace(problem, scale=agent.proposal_std * scale, propose=propose)
         return plan(agent.planner, problem)
 
     def take(self, task: Task, blocks: Tensor) -> dict[str, Any]:
@@ -214,7 +219,7 @@ def main(
     offset: Annotated[int, typer.Option(help="Environment steps from start to goal, and of a plan.")] = 25,
     samples: Annotated[int, typer.Option(help="CEM's candidates an iteration, an eighth of them elites.", min=16)] = 64,
     iterations: Annotated[int, typer.Option(help="CEM's iterations.", min=1)] = 4,
-    cost: Annotated[str, typer.Option(help="As agent.cost.")] = "best-step",
+    cost: Annotated[str, typer.Option(help="As agent.cost, but not temporal-distance.")] = "best-step",
     proposal: Annotated[str, typer.Option(help="none or actor.")] = "none",
     data: Annotated[Path | None, typer.Option(help="Data with states to probe on (default: the other tasks).")] = None,
     frames: Annotated[int, typer.Option(help="Frames to probe on.")] = 3000,
@@ -225,6 +230,8 @@ def main(
     console, task_set = Console(), shipped("cube", "strict", "val", offset)
     planner = make_planner("cem", num_samples=samples, num_elites=samples // 8, iterations=iterations)
     agent = Agent.load(checkpoint, planner, cost=cost, proposal=proposal, seed=seed)
+    if agent.cost.asks_for_steps:
+        raise typer.BadParameter(f"{cost} is learned on latents, and says nothing of a cube's place")
     seen_as = conventions("cube", agent.checkpoint.env_kwargs)
     diagnosis = Diagnosis(agent, CubeEnv(**seen_as), CubeEnv(fidelity="blank", terminate_on_success=False))
     states = states_to_probe(task_set.tasks[tasks:], data, agent.checkpoint.training.get("seed", 0), frames)

@@ -85,9 +85,9 @@ def conditions(planner: dict[str, Any]) -> str:
 
 def _settings(command: str) -> str:
     """What was set on the command line, but for the proposal, of which `conditions` tells."""
-    words = shlex.split(command)
-    given = [value for option, value in pairwise(words) if option == "--set"]
-    return "".join(f", `{setting}`" for setting in given if setting != "agent.proposal=none")
+    words = shlex.split(command.replace("--set=", "--set "))
+    given = dict(value.split("=", 1) for option, value in pairwise(words) if option == "--set" and "=" in value)
+    return "".join(f", `{name}={value}`" for name, value in given.items() if name != "agent.proposal")
 
 
 def _percent(floor: dict[str, Any] | None) -> str:

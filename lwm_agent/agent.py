@@ -46,8 +46,8 @@ class Agent:
         seed: source of every random choice.
         device: "auto", "cpu", "cuda" or "mps".
         bf16: imagine rollouts in bfloat16; None does so where it is faster.
-        compile: imagine by torch.compile, on CUDA as CUDA graphs: faster after a minute or so for each new shape of a
-            plan. On a CPU it needs a C++ compiler.
+        compile: candidate rollouts by torch.compile, on CUDA as CUDA graphs: faster, once the first plan of each
+            horizon has waited for the compiler.
         max_rollouts: candidate rollouts that are imagined at once, which bounds memory.
     """
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import ctypes
 import sys
+import sysconfig
 from contextlib import AbstractContextManager
+from pathlib import Path
+from shutil import which
 from typing import Any, TypeVar
 
 import torch
@@ -87,17 +90,33 @@ def cast_weights(network: Network) -> Network:
     return network
 
 
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile has what it needs on `device`: on a CPU, a C++ compiler and Python's headers."""
+    if device.type != "cpu":
+        return True
+    headers = Path(sysconfig.get_paths()["include"], "Python.h")
+    return any(map(which, ("c++", "g++", "clang++"))) and headers.exists()
+
+
 def compile_rollout(model: Network, device: torch.device) -> Network:
-    """Copy of the world `model` whose `rollout` torch.compile translates at its first call with each shape.
+    """Copy of the world `model` whose `rollout` torch.compile translates, once for each horizon and history.
 
     On CUDA the compiled rollout is recorded as CUDA graphs, so that an iteration of a planner takes a few launches
     instead of hundreds.
+
+    Raises:
+        ValueError: this machine lacks what torch.compile needs.
     """
+    if not can_compile(device):
+        raise ValueError("compile=True needs a C++ compiler and Python's headers (Debian: apt install g++ python3-dev)")
+    import torch._dynamo  # slow
+
     model = copy.deepcopy(model)
-    # Horizons that shrink towards a deadline and histories that fill up make more shapes than the usual 8.
+    # For the whole process: horizons that shrink towards a deadline, and histories that fill up, are more than 8.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    mode = "reduce-overhead" if device.type == "cuda" else None
-    model.rollout = torch.compile(model.rollout, mode=mode)  # type: ignore[assignment, arg-type]
+    rollout: Any = torch.compile(model.rollout, mode="reduce-overhead" if device.type == "cuda" else None)  # type: ignore[arg-type]
+    # What a CUDA graph returns is overwritten by its next run: planners get a copy.
+    model.rollout = lambda belief, actions: rollout(belief, actions).clone()  # type: ignore[assignment]
     return model
 
 

@@ -56,7 +56,8 @@ class Imagination:
         """Planning costs ``(B, S)`` of `latents` ``(B, S, T, *Z)`` after `actions`, for `part` of the episodes."""
         goal = self.goal[part]
         log_steps = None if self.heads is None else partial(self.heads.log_steps, latents, goal)
-        return self.cost(Futures(self.model.distance(latents, goal), actions, log_steps))
+        with autocast(actions.device, self.bf16):
+            return self.cost(Futures(self.model.distance(latents, goal), actions, log_steps)).float()
 
     def rollout(self, actions: Tensor) -> Tensor:
         """Latents ``(B, S, T, *Z)`` after each block of `actions` ``(B, S, T, F*A)``."""

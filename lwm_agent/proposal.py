@@ -60,8 +60,8 @@ class ActorProposal:
                 blocks.append((mean + off * std).clamp(problem.low, problem.high))
                 belief = self.model.advance(belief, blocks[-1])
                 latents.append(belief.latent)
-            guesses, futures = (torch.stack(x, dim=1).unflatten(0, noise.shape[:2]) for x in (blocks, latents))
-            return guesses, imagination.rate(futures, guesses).float()
+        guesses, futures = (torch.stack(x, dim=1).unflatten(0, noise.shape[:2]) for x in (blocks, latents))
+        return guesses, imagination.rate(futures, guesses)
 
 
 def make_proposal(name: str, checkpoint: Checkpoint, num_proposals: int, bf16: bool) -> ActorProposal | None:

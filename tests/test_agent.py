@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import gymnasium as gym
@@ -19,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from lwm_agent import Agent
 from lwm_agent.agent import AgentState
 from lwm_agent.checkpoint import Checkpoint
+from lwm_agent.device import can_compile
 from lwm_agent.models import PRESETS, Heads, LeWorldModel
 from lwm_agent.normalizer import Normalizer
 from lwm_agent.planners import PLANNERS, Budget, make_planner
@@ -258,7 +258,7 @@ def test_bfloat16_weights_are_cast_once_and_leave_the_checkpoint_alone() -> None
     assert np.array_equal(agent.predict(batch)[0], uncast.predict(batch)[0])
 
 
-@pytest.mark.skipif(not any(map(which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler, or no Python headers")
 @pytest.mark.parametrize(
     ("planner", "device"),
     [
@@ -273,10 +273,16 @@ def test_compiled_rollouts_imagine_the_same(planner: str, device: str) -> None:
         agent = make_agent(planner, horizon=2, device=device, compile=compiled)
         _, state = agent.predict(batch)
         costs.append([decision.cost for decision in state.decisions])  # type: ignore[union-attr]
-    assert agent.model is not agent.checkpoint.model
-    assert "rollout" not in vars(agent.checkpoint.model)
-    assert agent.settings()["compile"]
     assert costs[1] == pytest.approx(costs[0], abs=1e-4)
+    assert agent.settings()["compile"]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert "rollout" not in vars(agent.checkpoint.model)
+
+
+def test_without_a_compiler_the_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lwm_agent.device.which", lambda name: None)
+    with pytest.raises(ValueError, match=r"apt install g\+\+ python3-dev"):
+        make_agent(compile=True)
 
 
 def test_budgets_reach_the_planner() -> None:

@@ -60,7 +60,7 @@ def test_every_batch_size_is_timed_and_written(checkpoint: str, tmp_path: Path) 
         assert row.decisions == 4
         assert 0 < row.p50_ms <= row.p95_ms <= row.p99_ms
         assert row.plans_per_second > 0
-        assert row.rollouts == 2 * (16 + 1) + 2 * 6  # the actor's and the rest of the last plan, then the search
+        assert row.rollouts == 16 + 1 + 2 * 6  # the actor's and the rest of the last plan, then the search
         model = Checkpoint.load(checkpoint).model
         assert row.flops == row.rollouts * model.rollout_flops(5, context=2)  # type: ignore[operator]
         assert report.share(row) > 0
@@ -82,8 +82,8 @@ def test_time_limits_the_number_of_decisions(checkpoint: str, tmp_path: Path) ->
 
 
 def test_a_budget_is_kept(checkpoint: str, tmp_path: Path) -> None:
-    report = run_bench(config(checkpoint, tmp_path, max_batch=1, plot=False, budget=Budget(rollouts=40)))
-    assert report.timings[0].rollouts == 40
+    report = run_bench(config(checkpoint, tmp_path, max_batch=1, plot=False, budget=Budget(rollouts=25)))
+    assert report.timings[0].rollouts == 16 + 1 + 6
 
 
 def test_steps_between_decisions_are_not_timed(checkpoint: str, tmp_path: Path) -> None:

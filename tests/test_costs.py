@@ -50,6 +50,13 @@ def test_control_penalty_has_its_gradient_in_the_actions() -> None:
     torch.testing.assert_close(gradient, 6 * actions.detach() / 35)
 
 
+def test_temporal_distance_has_its_gradient_in_the_steps() -> None:
+    log_steps = torch.rand(2, 11, 5, requires_grad=True)
+    cost = make_cost("2*temporal-distance")(Futures(torch.zeros(2, 11, 5), torch.zeros(2, 11, 5, 7), lambda: log_steps))
+    (gradient,) = torch.autograd.grad(cost.sum(), log_steps)
+    torch.testing.assert_close(gradient.sum(dim=2), torch.full((2, 11), 2.0))
+
+
 def test_steps_are_looked_up_only_where_they_are_asked_for() -> None:
     blind = Futures(DISTANCES, ACTIONS)
     assert not make_cost("terminal+running").asks_for_steps

@@ -19,7 +19,7 @@ from lwm_agent.cli import app
 from lwm_agent.dataset import DatasetError
 from lwm_agent.imagination import Imagination
 from lwm_agent.models import Heads
-from lwm_agent.planners import Budget, make_cost
+from lwm_agent.planners import COSTS, Budget, make_cost
 from lwm_agent.proposal import make_proposal
 from lwm_agent.protocols import Belief, Problem
 from lwm_agent.train import TrainConfig, train
@@ -210,6 +210,20 @@ def test_the_proposal_is_paid_for(headed: Path) -> None:
     assert decision.rollouts == 3 + 1 + 1
     with pytest.raises(ValueError, match="too small"):
         agent(headed, "actor", num_proposals=3, budget=Budget(rollouts=4)).predict(observation())
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_proposals_are_rated_as_plans_are(headed: Path, cost: str) -> None:
+    """In bfloat16 too, and outside the planning loop."""
+    timed = agent(headed, "actor", cost=cost, bf16=True)
+    pixels, goal = (timed.encode(observation()[name][None]) for name in ("pixels", "goal"))
+    generators, deadline = [torch.Generator().manual_seed(0)], torch.tensor([9.0])
+    problem = timed.problem(pixels, goal.latent, torch.zeros(1, 5, 10), deadline, generators)
+    assert problem.propose is not None
+    with torch.no_grad():
+        guesses, costs = problem.propose()
+        assert costs.dtype == torch.float32
+        torch.testing.assert_close(costs, problem.objective(guesses), atol=0.05, rtol=0.05)
 
 
 def test_temporal_distance_as_a_cost(bare: Path, headed: Path) -> None:

@@ -27,7 +27,7 @@ def test_tables_are_those_of_the_results_files(document: str, mark: str, pattern
     table = text.split(f"<!-- {mark} -->\n")[1].split(f"\n<!-- /{mark} -->")[0]
     paths = [(ROOT / document).parent / name for name in re.findall(r"\]\((\S*?\.json)\)", table)]
     files = [path for pattern in patterns for path in (ROOT / "results").glob(pattern)]
-    assert sorted(path.resolve() for path in paths) == sorted(files)
+    assert sorted(path.resolve() for path in paths) == sorted(path.resolve() for path in files)
     assert table == markdown_table(paths, (ROOT / document).parent)
 
 
