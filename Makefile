@@ -26,8 +26,8 @@ test: $(VENV)/.dev
 RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/pusht-cem-25 pusht-replay-25 \
 	paper/pusht-cem-25 pusht-guided-50 pusht-guided-75 pusht-guided-100 \
 	cube-cem-25 cube-guided-25 cube-actor-25 cube-replay-25 cube-guided-50 paper/cube-cem-25
-EQUAL := $(patsubst %,equal/pusht-%-25,cem guided icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp \
-	cem+gradient)
+EQUAL := pusht-cem-25 $(patsubst %,equal/pusht-%-25,guided icem mppi predictive-sampling random-shooting gradient sgd lbfgs \
+	grasp cem+gradient)
 ABLATION := ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%,default one-proposal white-noise \
 	whole-plans two-blocks ten-blocks terminal running temporal-distance both-distances)
 PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS)))
