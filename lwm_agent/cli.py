@@ -85,7 +85,10 @@ def _root(
 def collect(
     out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
     env: Annotated[str, typer.Option(help=f"{', '.join(ENVS)}, or any Gymnasium id that renders rgb_array.")] = "pusht",
-    policy: Annotated[str, typer.Option(help="play (scripted), noisy or mixed (both), or random.")] = "play",
+    policy: Annotated[
+        str, typer.Option(help="play (scripted), noisy or mixed (both), random; or a planner, of --checkpoint's agent.")
+    ] = "play",
+    checkpoint: Annotated[str | None, typer.Option(help="World model of the agent that acts.")] = None,
     episodes: Annotated[int, typer.Option(help="Episodes to record.")] = 1000,
     episode_env_steps: Annotated[int, typer.Option(help="Environment steps of an episode.")] = 150,
     seed: SeedOption = 0,
@@ -103,6 +106,7 @@ def collect(
         out=out,
         env=env,
         policy=policy,
+        checkpoint=checkpoint,
         episodes=episodes,
         episode_env_steps=episode_env_steps,
         seed=seed,

@@ -1,4 +1,4 @@
-"""Records episodes of an environment under a scripted or random policy, in parallel, reproducibly, resumably."""
+"""Records episodes under a scripted policy, a random one or an agent, in parallel, reproducibly, resumably."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from . import __version__
+from .conventions import mismatch, other_env
 from .dataset import Episode, Progress
 from .envs import ENVS, EnvSpec, spec_of
 from .parallel import ordered_map
 from .schema import partial_path
 from .writer import TrajectoryWriter
+
+if TYPE_CHECKING:
+    from .protocols import Policy
 
 DataPolicy = Callable[[dict[str, Any]], Any]
 """``info`` to the action to take, in environment units."""
@@ -33,10 +37,14 @@ ActionSpace = gym.spaces.Box | gym.spaces.Discrete
 class CollectConfig:
     """What to record. The file depends on everything but `out`, `workers` and `overwrite`.
 
+    (What an agent does depends on the rounding of its sums too, and that on processor and threads.)
+
     Attributes:
         out: HDF5 file to write.
         env: a name of `ENVS`, or any Gymnasium id; the latter is filmed by ``render()``.
-        policy: a scripted policy of the environment (`EnvSpec.policies`), or "random": uniform over the action space.
+        policy: a scripted policy of the environment (`EnvSpec.policies`), or "random": uniform over the action space;
+            with `checkpoint`, the planner of an agent, which goes for the goals that the environment sets.
+        checkpoint: world model of that agent, a folder or a name.
         episodes: how many.
         episode_env_steps: steps of an episode; only environments that end by themselves stop sooner.
         seed: episode i is a function of (seed, i).
@@ -49,6 +57,7 @@ class CollectConfig:
     out: str | Path
     env: str = "pusht"
     policy: str = "play"
+    checkpoint: str | None = None
     episodes: int = 1000
     episode_env_steps: int = 150
     seed: int = 0
@@ -66,9 +75,14 @@ class CollectConfig:
         taken = self.env_kwargs.keys() & {"image_size", "render_mode", "terminate_on_success"}
         if taken:
             raise ValueError(f"env_kwargs must not set {', '.join(sorted(taken))}: collect does")
+        if self.checkpoint is not None:
+            if self.spec is None:
+                raise ValueError(f"checkpoint={self.checkpoint!r}: an agent needs goals, and {self.env} sets none")
+            return  # the agent knows the names of its planners
         policies = ["random", *(self.spec.policies if self.spec else ())]
         if self.policy not in policies:
-            raise ValueError(f"policy={self.policy!r} is unknown for {self.env}: choose one of {', '.join(policies)}")
+            choices = f"choose one of {', '.join(policies)}, or a planner, with a checkpoint"
+            raise ValueError(f"policy={self.policy!r} is unknown for {self.env}: {choices}")
 
     @property
     def spec(self) -> EnvSpec | None:
@@ -79,6 +93,12 @@ class CollectConfig:
     def env_id(self) -> str:
         """Its Gymnasium id."""
         return self.spec.env_id if self.spec else self.env
+
+    @property
+    def all_env_kwargs(self) -> dict[str, Any]:
+        """`env_kwargs`, and the defaults of what they leave open: a file tells its fidelity whoever wrote it."""
+        own = {**self.spec.conventions, "image_size": self.image_size} if self.spec else {}
+        return {**own, **self.env_kwargs}
 
 
 def collect(config: CollectConfig, progress: Progress | None = None) -> Path:
@@ -105,23 +125,22 @@ def collect(config: CollectConfig, progress: Progress | None = None) -> Path:
 
 
 def _writer(config: CollectConfig, space: ActionSpace) -> TrajectoryWriter:
-    # Defaults too: a file tells its fidelity without asking which version wrote it.
     low: NDArray[Any]
     high: NDArray[Any]
     if isinstance(space, gym.spaces.Discrete):
         low, high = np.zeros(int(space.n)), np.ones(int(space.n))
     else:
         low, high = space.low, space.high
-    own = {**config.spec.conventions, "image_size": config.image_size} if config.spec else {}
     return TrajectoryWriter(
         config.out,
         env_id=config.env_id,
-        env_kwargs={**own, **config.env_kwargs},
+        env_kwargs=config.all_env_kwargs,
         action_low=low,
         action_high=high,
         discrete=isinstance(space, gym.spaces.Discrete),
         attributes={
             "policy": config.policy,
+            **_origin(config),
             "seed": config.seed,
             "episodes": config.episodes,
             "episode_env_steps": config.episode_env_steps,
@@ -133,6 +152,15 @@ def _writer(config: CollectConfig, space: ActionSpace) -> TrajectoryWriter:
     )
 
 
+def _origin(config: CollectConfig) -> dict[str, str]:
+    """Which checkpoint acted, if one did."""
+    if config.checkpoint is None:
+        return {}
+    from .checkpoint import checksum  # torch
+
+    return {"checkpoint": checksum(config.checkpoint)}
+
+
 class Recorder:
     """An environment and a policy; `record` plays one episode."""
 
@@ -140,6 +168,7 @@ class Recorder:
         self._config = config
         self._env = make_env(config)
         self.action_space = _checked_space(self._env, config)
+        self._agent = None if config.checkpoint is None else load_agent(config)
 
     def record(self, index: int) -> Episode:
         """Episode number `index`."""
@@ -151,7 +180,7 @@ class Recorder:
         frames, states = [self._frame(observation)], [_state(observation, info)]
         ended = False
         while len(actions) < config.episode_env_steps and not ended:
-            action = policy(info)
+            action = policy(observation, info)
             if not self.action_space.contains(action):
                 raise ValueError(f"policy {config.policy!r} took {action!r}, which is not in {self.action_space}")
             observation, _, terminated, truncated, info = self._env.step(action)
@@ -166,22 +195,61 @@ class Recorder:
         """Closes the environment."""
         self._env.close()
 
-    def _policy(self, rng: np.random.Generator) -> DataPolicy:
+    def _policy(self, rng: np.random.Generator) -> Callable[[Any, dict[str, Any]], Any]:
+        """What to do in one episode, after an observation and an info."""
         config, space = self._config, self.action_space
+        if self._agent is not None:
+            return Acting(self._agent)
         if config.policy == "random":
             if isinstance(space, gym.spaces.Discrete):
-                return lambda info: rng.integers(space.n)
-            return lambda info: rng.uniform(space.low, space.high).astype(np.float32)
+                return lambda observation, info: rng.integers(space.n)
+            return lambda observation, info: rng.uniform(space.low, space.high).astype(np.float32)
         assert config.spec is not None
         module, name = config.spec.policies[config.policy].split(":")
         policy: DataPolicy = getattr(import_module(module), name)(rng)
-        return policy
+        return lambda observation, info: policy(info)
 
     def _frame(self, observation: Any) -> NDArray[np.uint8]:
         if self._config.spec:
             frame: NDArray[np.uint8] = observation["pixels"]
             return frame
         return area_resize(self._env.render(), self._config.image_size)  # type: ignore[arg-type]
+
+
+class Acting:
+    """An agent in one episode."""
+
+    def __init__(self, agent: Policy) -> None:
+        self._agent, self._state = agent, None
+
+    def __call__(self, observation: dict[str, NDArray[np.uint8]], info: dict[str, Any]) -> Any:
+        """The agent's next action."""
+        action, self._state = self._agent.predict(observation, self._state)
+        return action
+
+
+def load_agent(config: CollectConfig) -> Policy:
+    """The agent that `config` names, if it sees and acts as the environment does.
+
+    Raises:
+        ValueError: unknown planner, or a checkpoint made for another environment.
+    """
+    from .agent import Agent  # torch
+
+    agent = Agent.load(str(config.checkpoint), config.policy, seed=config.seed)
+    trained = agent.checkpoint
+    other = other_env(trained.env, config.env_id)
+    if other is not None:
+        raise ValueError(
+            f"checkpoint={config.checkpoint!r} was trained for {trained.env}: collect with --env {trained.env}"
+        )
+    differing = mismatch(trained.env, trained.env_kwargs, config.all_env_kwargs)
+    if differing is not None:
+        raise ValueError(
+            f"this collection has {differing.given} and the checkpoint was trained with {differing.trained}: "
+            f"collect with {differing.options}"
+        )
+    return agent
 
 
 def make_env(config: CollectConfig) -> gym.Env[Any, Any]:

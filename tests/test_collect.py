@@ -13,6 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
+from lwm_agent import Agent
+from lwm_agent.checkpoint import checksum
 from lwm_agent.collect import CollectConfig, area_resize, collect
 from lwm_agent.dataset import DatasetError, Trajectories
 
@@ -220,6 +222,43 @@ def test_a_dead_worker_is_an_error(tmp_path: Path, fragile: str) -> None:
     with pytest.raises(RuntimeError, match=r"worker process died.*f.h5.partial: collect again"):
         collect(CollectConfig(out=out, env=fragile, policy="random", env_kwargs={"failure": "die"}, **settings))
     assert not out.exists()
+
+
+def test_an_agent_can_be_recorded(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"policy": "actor", "checkpoint": "pusht-tiny", "image_size": 64, "episodes": 2}
+    first, again = (
+        collect(CollectConfig(out=tmp_path / name, **{**SMALL, **settings})) for name in ("first.h5", "again.h5")
+    )
+    assert_same(first, again)
+    made = content(first)
+    assert made["@policy"] == "actor"
+    assert made["@checkpoint"] == checksum("pusht-tiny")
+    data = Trajectories.open(first)
+    pixels, action, _ = data.episode(1)
+    assert np.ptp(action, axis=0).min() > 0
+    # It goes for the goal of its own episode, which belongs to the start and its seed.
+    env_seed, _ = np.random.SeedSequence([SMALL["seed"], 1]).spawn(2)
+    with gym.make("lwm/PushT-v0") as env:
+        observation, _ = env.reset(seed=int(env_seed.generate_state(1)[0]))
+    np.testing.assert_array_equal(observation["pixels"], pixels[0])
+    expected, _ = Agent.load("pusht-tiny", "actor", seed=SMALL["seed"]).predict(observation)
+    np.testing.assert_array_equal(expected, action[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"image_size": 32}, r"has image_size=32 and .* trained with image_size=64: collect with --image-size 64"),
+        ({"env": "cube"}, "was trained for pusht: collect with --env pusht"),
+        ({"env": "Pendulum-v1"}, "an agent needs goals, and Pendulum-v1 sets none"),
+        ({"policy": "play"}, "unknown planner 'play'"),
+    ],
+)
+def test_an_agent_that_does_not_fit_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    fixed = {**SMALL, "policy": "actor", "checkpoint": "pusht-tiny", "image_size": 64}
+    with pytest.raises(ValueError, match=message):
+        collect(CollectConfig(out=tmp_path / "x.h5", **{**fixed, **settings}))
+    assert not (tmp_path / "x.h5").exists()
 
 
 @pytest.mark.parametrize(
