@@ -26,23 +26,19 @@ test: $(VENV)/.dev
 RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/pusht-cem-25 pusht-replay-25 \
 	paper/pusht-cem-25 pusht-guided-50 pusht-guided-75 pusht-guided-100 \
 	cube-cem-25 cube-guided-25 cube-actor-25 cube-replay-25 cube-guided-50 paper/cube-cem-25
-EQUAL := pusht-cem-25 $(patsubst %,equal/pusht-%-25,guided icem mppi predictive-sampling random-shooting gradient sgd lbfgs \
-	grasp cem+gradient)
-ABLATION := ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%,default one-proposal white-noise \
-	whole-plans two-blocks ten-blocks terminal running temporal-distance both-distances)
+ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%, \
+	one-proposal white-noise whole-plans two-blocks ten-blocks fixed-horizon terminal fixed-horizon-terminal running \
+	temporal-distance both-distances)
 PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS)))
 files = $(patsubst %,results/%.json,$(1))
-results: $(call files,$(RESULTS) $(EQUAL) $(ABLATION)) docs/compute.png docs/equal-compute.png
+results: $(call files,$(RESULTS) $(ABLATION)) docs/compute.png
 	$(BIN)/lwm-agent report $(call files,$(RESULTS)) --into README.md
-	$(BIN)/lwm-agent report $(call files,$(EQUAL)) --into docs/planners.md --mark equal
 	$(BIN)/lwm-agent report $(call files,$(ABLATION)) --into docs/planners.md --mark ablation
-docs/compute.png: $(call files,$(PLOTTED))
-docs/equal-compute.png: $(call files,$(EQUAL))
-docs/%.png: | $(VENV)/.dev
+docs/compute.png: $(call files,$(PLOTTED)) | $(VENV)/.dev
 	$(BIN)/lwm-agent report $^ --plot $@
 
 # A row is called [KIND/]ENV-PLANNER-OFFSET[-VARIANT]. The kinds: "plain" is without the learned proposal, with what suits it
-# then (chosen on Push-T's validation tasks); "paper" is the protocol of the paper; in "equal", every planner goes on for as
+# then (chosen on Push-T's validation tasks); "paper" is the protocol of the paper; in "equal", any planner goes on for as
 # many rollouts as cem spends by itself; in "ablation", a variant of the agent or its planner solves validation tasks.
 kind = $(patsubst %/,%,$(dir $*))
 words = $(subst -, ,$(notdir $*))
@@ -61,6 +57,8 @@ white-noise := --set planner.noise_correlation=0
 whole-plans := --set agent.replan_every=5
 two-blocks := --set agent.horizon=2
 ten-blocks := --set agent.horizon=10
+fixed-horizon := --set agent.deadline_env_steps=null
+fixed-horizon-terminal := $(fixed-horizon) --set agent.cost=terminal
 terminal := --set agent.cost=terminal
 running := --set agent.cost=running
 temporal-distance := --set agent.cost=temporal-distance

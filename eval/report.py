@@ -64,7 +64,7 @@ def _row(path: Path, folder: Path) -> str:
             _number(summary["steps_to_success"], "g"),
             f"{_number(summary['plan_ms_p50'], '.0f')} / {_number(summary['plan_ms_p95'], '.0f')}",
             _number(summary["rollouts"] or None, ".0f"),
-            _number(summary["flops"] / 1e9 or None, ".0f"),
+            _number(summary["flops"] / 1e9 or None, ".0f" if summary["flops"] >= 1e10 else ".1f"),
         ]
     return "| " + " | ".join(map(str, cells)) + " |"
 

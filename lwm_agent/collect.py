@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -25,7 +26,8 @@ from .schema import partial_path
 from .writer import TrajectoryWriter
 
 if TYPE_CHECKING:
-    from .protocols import Policy
+    from .agent import Agent
+    from .agent_state import AgentState
 
 DataPolicy = Callable[[dict[str, Any]], Any]
 """``info`` to the action to take, in environment units."""
@@ -37,7 +39,8 @@ ActionSpace = gym.spaces.Box | gym.spaces.Discrete
 class CollectConfig:
     """What to record. The file depends on everything but `out`, `workers` and `overwrite`.
 
-    (What an agent does depends on the rounding of its sums too, and that on processor and threads.)
+    What an agent does depends on the rounding of its sums too: on the processor, and on whether it has all of it
+    (`workers` 1) or one thread.
 
     Attributes:
         out: HDF5 file to write.
@@ -77,7 +80,10 @@ class CollectConfig:
             raise ValueError(f"env_kwargs must not set {', '.join(sorted(taken))}: collect does")
         if self.checkpoint is not None:
             if self.spec is None:
-                raise ValueError(f"checkpoint={self.checkpoint!r}: an agent needs goals, and {self.env} sets none")
+                known = ", ".join(ENVS)
+                raise ValueError(
+                    f"checkpoint={self.checkpoint!r}: an agent can be recorded in {known}, not in {self.env}"
+                )
             return  # the agent knows the names of its planners
         policies = ["random", *(self.spec.policies if self.spec else ())]
         if self.policy not in policies:
@@ -108,7 +114,7 @@ def collect(config: CollectConfig, progress: Progress | None = None) -> Path:
     other settings, `ValueError` if the environment cannot be recorded, `RuntimeError` if a worker process dies.
     """
     out = Path(config.out)
-    with closing(Recorder(config)) as recorder, _writer(config, recorder.action_space) as writer:
+    with closing(Recorder(config)) as recorder, _writer(config, recorder.action_space, recorder.origin) as writer:
         record = recorder.record if config.workers == 1 else partial(_record, config)
         try:
             with closing(ordered_map(record, range(writer.num_episodes, config.episodes), config.workers)) as episodes:
@@ -124,7 +130,7 @@ def collect(config: CollectConfig, progress: Progress | None = None) -> Path:
     return out
 
 
-def _writer(config: CollectConfig, space: ActionSpace) -> TrajectoryWriter:
+def _writer(config: CollectConfig, space: ActionSpace, origin: dict[str, str]) -> TrajectoryWriter:
     low: NDArray[Any]
     high: NDArray[Any]
     if isinstance(space, gym.spaces.Discrete):
@@ -140,7 +146,7 @@ def _writer(config: CollectConfig, space: ActionSpace) -> TrajectoryWriter:
         discrete=isinstance(space, gym.spaces.Discrete),
         attributes={
             "policy": config.policy,
-            **_origin(config),
+            **origin,
             "seed": config.seed,
             "episodes": config.episodes,
             "episode_env_steps": config.episode_env_steps,
@@ -152,23 +158,24 @@ def _writer(config: CollectConfig, space: ActionSpace) -> TrajectoryWriter:
     )
 
 
-def _origin(config: CollectConfig) -> dict[str, str]:
-    """Which checkpoint acted, if one did."""
-    if config.checkpoint is None:
-        return {}
-    from .checkpoint import checksum  # torch
-
-    return {"checkpoint": checksum(config.checkpoint)}
-
-
 class Recorder:
     """An environment and a policy; `record` plays one episode."""
 
     def __init__(self, config: CollectConfig) -> None:
         self._config = config
+        self._agent = None if config.checkpoint is None else load_agent(config)
         self._env = make_env(config)
         self.action_space = _checked_space(self._env, config)
-        self._agent = None if config.checkpoint is None else load_agent(config)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Which agent acts, if one does: the checksum of its checkpoint, and its settings."""
+        if self._agent is None:
+            return {}
+        from .checkpoint import checksum  # torch
+
+        settings = json.dumps(self._agent.settings(), sort_keys=True)
+        return {"checkpoint": checksum(str(self._config.checkpoint)), "agent": settings}
 
     def record(self, index: int) -> Episode:
         """Episode number `index`."""
@@ -219,8 +226,9 @@ class Recorder:
 class Acting:
     """An agent in one episode."""
 
-    def __init__(self, agent: Policy) -> None:
-        self._agent, self._state = agent, None
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._state: AgentState | None = None
 
     def __call__(self, observation: dict[str, NDArray[np.uint8]], info: dict[str, Any]) -> Any:
         """The agent's next action."""
@@ -228,7 +236,7 @@ class Acting:
         return action
 
 
-def load_agent(config: CollectConfig) -> Policy:
+def load_agent(config: CollectConfig) -> Agent:
     """The agent that `config` names, if it sees and acts as the environment does.
 
     Raises:
@@ -236,7 +244,8 @@ def load_agent(config: CollectConfig) -> Policy:
     """
     from .agent import Agent  # torch
 
-    agent = Agent.load(str(config.checkpoint), config.policy, seed=config.seed)
+    deadline = config.episode_env_steps
+    agent = Agent.load(str(config.checkpoint), config.policy, seed=config.seed, deadline_env_steps=deadline)
     trained = agent.checkpoint
     other = other_env(trained.env, config.env_id)
     if other is not None:

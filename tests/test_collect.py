@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -241,7 +242,10 @@ def test_an_agent_can_be_recorded(tmp_path: Path) -> None:
     with gym.make("lwm/PushT-v0") as env:
         observation, _ = env.reset(seed=int(env_seed.generate_state(1)[0]))
     np.testing.assert_array_equal(observation["pixels"], pixels[0])
-    expected, _ = Agent.load("pusht-tiny", "actor", seed=SMALL["seed"]).predict(observation)
+    deadline = SMALL["episode_env_steps"]
+    agent = Agent.load("pusht-tiny", "actor", seed=SMALL["seed"], deadline_env_steps=deadline)
+    expected, _ = agent.predict(observation)
+    assert json.loads(str(made["@agent"])) == agent.settings()
     np.testing.assert_array_equal(expected, action[0])
 
 
@@ -250,7 +254,7 @@ def test_an_agent_can_be_recorded(tmp_path: Path) -> None:
     [
         ({"image_size": 32}, r"has image_size=32 and .* trained with image_size=64: collect with --image-size 64"),
         ({"env": "cube"}, "was trained for pusht: collect with --env pusht"),
-        ({"env": "Pendulum-v1"}, "an agent needs goals, and Pendulum-v1 sets none"),
+        ({"env": "Pendulum-v1"}, "agents are recorded in pusht, cube, cube-double, not in Pendulum-v1"),
         ({"policy": "play"}, "unknown planner 'play'"),
     ],
 )
@@ -258,7 +262,21 @@ def test_an_agent_that_does_not_fit_is_refused(tmp_path: Path, settings: dict[st
     fixed = {**SMALL, "policy": "actor", "checkpoint": "pusht-tiny", "image_size": 64}
     with pytest.raises(ValueError, match=message):
         collect(CollectConfig(out=tmp_path / "x.h5", **{**fixed, **settings}))
-    assert not (tmp_path / "x.h5").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_agent_does_not_go_on_with_a_recording(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {**SMALL, "policy": "actor", "checkpoint": "pusht-tiny", "image_size": 64, "episodes": 2}
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect(CollectConfig(out=tmp_path / "x.h5", **settings), interrupt)
+    with pytest.raises(DatasetError, match="policy is 'actor' there and 'guided' here"):
+        collect(CollectConfig(out=tmp_path / "x.h5", **{**settings, "policy": "guided"}))
+    data = Trajectories.open(collect(CollectConfig(out=tmp_path / "x.h5", **{**settings, "workers": 2})))
+    assert data.lengths.tolist() == [8, 8]
 
 
 @pytest.mark.parametrize(
