@@ -254,7 +254,7 @@ def test_an_agent_can_be_recorded(tmp_path: Path) -> None:
     [
         ({"image_size": 32}, r"has image_size=32 and .* trained with image_size=64: collect with --image-size 64"),
         ({"env": "cube"}, "was trained for pusht: collect with --env pusht"),
-        ({"env": "Pendulum-v1"}, "agents are recorded in pusht, cube, cube-double, not in Pendulum-v1"),
+        ({"env": "Pendulum-v1"}, "an agent can be recorded in pusht, cube, cube-double, not in Pendulum-v1"),
         ({"policy": "play"}, "unknown planner 'play'"),
     ],
 )
