@@ -112,8 +112,8 @@ class LeWorldModel(nn.Module):
     gradients flow through both sides, without stop-gradient or moving average. With `rollout_weight` above 0 the error
     of an imagined rollout is added, its k-th step weighted by `rollout_decay` to the power k; with `inverse_weight`
     above 0, the error of reading the action block from the change of the latent (arXiv 2606.31232); with
-    `reconstruction_weight` above 0, the error of painting the frame, at 16 x 16 px, from the latent. The last
-    asks for what moves seldom, such as a block's angle, which is easily predicted and hard to see.
+    `reconstruction_weight` above 0, the error of painting the frame, at 16 x 16 px, from the latent. The last asks for
+    what moves seldom, such as a block's angle, which is easily predicted and hard to see.
 
     Args:
         action_size: A, numbers in an environment action.
