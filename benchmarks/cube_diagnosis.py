@@ -131,7 +131,7 @@ class Diagnosis:
             guess = partial(agent.proposal, model, scale.new_full((1,), horizon), problem)
 
             def propose() -> tuple[Tensor, Tensor]:
-                guesses, _ = guess()
+                guesses, _ = guess()  # rated by the model; here by what is searched in
                 return guesses, imagination.objective(guesses)
 
             problem = replace(problem, scale=agent.proposal_std * scale, propose=propose)
