@@ -52,6 +52,7 @@ CheckpointOption = Annotated[str | None, typer.Option(help="Folder or name (defa
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 TrainedOption = Annotated[str, typer.Option(help="Folder of a trained world model, or a name.")]
 DataOption = Annotated[Path, typer.Option(help="HDF5 file of trajectories.")]
+FilesOption = Annotated[list[Path], typer.Option("--data", help="HDF5 file of trajectories; may be given again.")]
 PartOutOption = Annotated[Path | None, typer.Option(help="Folder for the new checkpoint (default: the same).")]
 StepsOption = Annotated[int | None, typer.Option(help="Optimisation steps (default: the command's own).")]
 
@@ -184,7 +185,7 @@ def train(
 @app.command("train-heads")
 def train_heads(
     checkpoint: TrainedOption,
-    data: DataOption,
+    data: FilesOption,
     out: PartOutOption = None,
     steps: StepsOption = None,
     seed: SeedOption = 0,
@@ -205,7 +206,7 @@ def train_heads(
 @app.command("train-predictor")
 def train_predictor(
     checkpoint: TrainedOption,
-    data: DataOption,
+    data: FilesOption,
     out: PartOutOption = None,
     steps: StepsOption = None,
     seed: SeedOption = 0,
@@ -417,7 +418,7 @@ def doctor() -> None:
 def _part_settings(
     part: str,
     checkpoint: str,
-    data: Path,
+    data: list[Path],
     out: Path | None,
     steps: int | None,
     seed: int,
@@ -427,7 +428,7 @@ def _part_settings(
     """What a configuration of training a part of a checkpoint is made of; what was not given keeps its default."""
     from .settings import parse_settings
 
-    paths = {"checkpoint": checkpoint, "data": str(data), "out": None if out is None else str(out)}
+    paths = {"checkpoint": checkpoint, "data": tuple(map(str, data)), "out": None if out is None else str(out)}
     chosen = {} if steps is None else {"steps": steps}
     return {**paths, "seed": seed, "device": device, **chosen, **parse_settings(settings or [], (part,))[part]}
 

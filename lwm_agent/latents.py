@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,7 +28,8 @@ class LatentsConfig:
 
     Attributes:
         checkpoint: folder or name of the checkpoint; all else in it stays as it is.
-        data: HDF5 file of trajectories, those of the world model or others of the same environment.
+        data: HDF5 files of trajectories, those of the world model or others of the same environment; each file fills
+            the same share of every batch, however long it is.
         out: folder for the new checkpoint; None changes `checkpoint` itself.
         steps: optimisation steps.
         batch_size: examples in a step.
@@ -42,7 +43,7 @@ class LatentsConfig:
     """
 
     checkpoint: str
-    data: str
+    data: tuple[str, ...]
     out: str | None = None
     steps: int
     batch_size: int
@@ -56,6 +57,8 @@ class LatentsConfig:
 
     def __post_init__(self) -> None:
         self.check_positive("steps", "batch_size", "learning_rate", "save_every")
+        if isinstance(self.data, str) or not 0 < len(self.data) <= self.batch_size:
+            raise ValueError(f"data={self.data!r} must be a tuple of files, from one to batch_size={self.batch_size}")
 
     def check_positive(self, *names: str) -> None:
         """Refuses settings that are not above 0."""
@@ -64,7 +67,7 @@ class LatentsConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
 
 
-def open_both(config: LatentsConfig) -> tuple[Checkpoint, Trajectories, torch.device]:
+def open_all(config: LatentsConfig) -> tuple[Checkpoint, list[Trajectories], torch.device]:
     """The checkpoint on the device, and data that fit it.
 
     Raises:
@@ -73,9 +76,15 @@ def open_both(config: LatentsConfig) -> tuple[Checkpoint, Trajectories, torch.de
     keep_freed_memory()
     device = resolve_device(config.device)
     checkpoint = Checkpoint.load(config.checkpoint, device)
-    trajectories = Trajectories.open(config.data)
-    check_fit(checkpoint, trajectories)
-    return checkpoint, trajectories, device
+    files = [Trajectories.open(path) for path in config.data]
+    for file in files:
+        check_fit(checkpoint, file)
+    return checkpoint, files, device
+
+
+def shares(total: int, parts: int) -> list[int]:
+    """`total` in `parts` whole numbers that differ by one at most."""
+    return [total // parts + (part < total % parts) for part in range(parts)]
 
 
 @dataclass(frozen=True)
@@ -172,14 +181,17 @@ def check_fit(checkpoint: Checkpoint, data: Trajectories) -> None:
 
 @torch.no_grad()
 def encode(
-    checkpoint: Checkpoint, trajectories: Trajectories, device: torch.device, report: OnProgress, chunk: int = 512
-) -> Tensor:
-    """Latents ``(N, D)`` of all frames, in half precision on the CPU."""
-    model, parts, total = checkpoint.model, [], trajectories.num_frames
-    for start in range(0, total, chunk):
-        rows = np.arange(start, min(start + chunk, total))
-        pixels = checkpoint.normalizer.pixels(trajectories.frames(rows), device)
-        with autocast(device, fast_bf16(device)):
-            parts.append(model.embed(pixels).half().cpu())  # type: ignore[operator]
-        report("encoding", len(rows) + start, total, "")
-    return torch.cat(parts)
+    checkpoint: Checkpoint, files: Sequence[Trajectories], device: torch.device, report: OnProgress, chunk: int = 512
+) -> list[Tensor]:
+    """Latents ``(N, D)`` of all frames of each file, in half precision on the CPU."""
+    latents, done, total = [], 0, sum(file.num_frames for file in files)
+    for file in files:
+        parts = []
+        for rows in np.split(np.arange(file.num_frames), range(chunk, file.num_frames, chunk)):
+            pixels = checkpoint.normalizer.pixels(file.frames(rows), device)
+            with autocast(device, fast_bf16(device)):
+                parts.append(checkpoint.model.embed(pixels).half().cpu())  # type: ignore[operator]
+            done += len(rows)
+            report("encoding", done, total, "")
+        latents.append(torch.cat(parts))
+    return latents

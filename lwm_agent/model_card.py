@@ -92,11 +92,17 @@ def _stage(template: str, command: str, training: Mapping[str, Any]) -> str:
     return template.format(
         minutes=training["seconds"] / 60,
         changes=_changes(training),
-        command=f"lwm-agent {command} --checkpoint {training['checkpoint']} --data {training['data']} "
+        command=f"lwm-agent {command} --checkpoint {training['checkpoint']} {_data(training)} "
         f"--steps {training['steps']} --seed {training['seed']}",
         validation=_table(training["validation"]),
         **{key: training[key] for key in ("steps", "batch_size", "clip_length") if key in training},
     )
+
+
+def _data(training: Mapping[str, Any]) -> str:
+    """Options for the files that a part was trained on; earlier versions knew one."""
+    files = [training["data"]] if isinstance(training["data"], str) else training["data"]
+    return " ".join(f"--data {file}" for file in files)
 
 
 def _changes(training: Mapping[str, Any]) -> str:

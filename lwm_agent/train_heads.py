@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from .checkpoint import Checkpoint
 from .dataset import DatasetError, Trajectories, split
 from .device import autocast, fast_bf16
-from .latents import LatentsConfig, OnProgress, PartTraining, encode, open_both
+from .latents import LatentsConfig, OnProgress, PartTraining, encode, open_all, shares
 from .models import Heads
 
 
@@ -45,34 +46,40 @@ def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> C
     """
     report = on_progress or (lambda task, done, total, text: None)
     began = time.perf_counter()
-    checkpoint, trajectories, device = open_both(config)
+    checkpoint, files, device = open_all(config)
     if checkpoint.normalizer.discrete:
         raise DatasetError("heads need continuous actions; plan discrete ones with categorical-cem, which needs none")
-    latents = encode(checkpoint, trajectories, device, report)
-    training, validation = split(trajectories.num_episodes, config.validation, config.seed)
-    pairs, held_out = (
-        Pairs(checkpoint, trajectories, latents, episodes, config.max_steps) for episodes in (training, validation)
-    )
+    pairs, held_out = [], []
+    for file, latents in zip(files, encode(checkpoint, files, device, report), strict=True):
+        training, validation = split(file.num_episodes, config.validation, config.seed)
+        pairs.append(Pairs(checkpoint, file, latents, training, config.max_steps))
+        held_out.append(Pairs(checkpoint, file, latents, validation, config.max_steps))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         heads = Heads(
             latent_size=latents.shape[1],
-            block_size=pairs.frameskip * trajectories.action_size,
+            block_size=pairs[0].frameskip * files[0].action_size,
             width=config.width,
             max_steps=config.max_steps,
         ).to(device)
 
     def loss(rng: np.random.Generator) -> Tensor:
-        batch = pairs.sample(config.batch_size, rng, device)
+        batch = sample(pairs, config.batch_size, rng, device)
         with autocast(device, fast_bf16(device)):
             return heads.loss(*batch)["loss"]
 
     part = PartTraining(config, "heads", heads, began)
     state = part.optimize(loss, report)
     heads.eval().requires_grad_(False)
-    losses = heads.loss(*held_out.sample(16_384, np.random.default_rng(0), device))
+    losses = heads.loss(*sample(held_out, 16_384, np.random.default_rng(0), device))
     validated = {name: float(value) for name, value in losses.items()}
-    return part.save(replace(checkpoint, heads=heads), state, validated, trajectories.num_frames)
+    return part.save(replace(checkpoint, heads=heads), state, validated, sum(file.num_frames for file in files))
+
+
+def sample(sources: Sequence[Pairs], num: int, rng: np.random.Generator, device: torch.device) -> list[Tensor]:
+    """`num` pairs, as many of each source; see `Pairs.sample`."""
+    parts = [part.sample(share, rng, device) for part, share in zip(sources, shares(num, len(sources)), strict=True)]
+    return [torch.cat(column) for column in zip(*parts, strict=True)]
 
 
 class Pairs:

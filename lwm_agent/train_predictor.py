@@ -7,6 +7,7 @@ clips in the same time, and it is the predictor's error that planners exploit.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,13 @@ import torch
 from torch import Tensor
 
 from .checkpoint import Checkpoint
-from .dataset import Windows, split
+from .dataset import Trajectories, Windows, split
 from .device import autocast, fast_bf16
-from .latents import LatentsConfig, OnProgress, PartTraining, encode, open_both
+from .latents import LatentsConfig, OnProgress, PartTraining, encode, open_all, shares
+
+
+Source = tuple[Windows, Tensor]
+"""Clips of a file, and the latents of its frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,44 +52,53 @@ def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = No
     """
     report = on_progress or (lambda task, done, total, text: None)
     began = time.perf_counter()
-    checkpoint, trajectories, device = open_both(config)
+    checkpoint, files, device = open_all(config)
     model: Any = checkpoint.model
-    training, validation = (
-        Windows(trajectories, episodes, config.clip_length, model.frameskip)
-        for episodes in split(trajectories.num_episodes, config.validation, config.seed)
-    )
-    latents = encode(checkpoint, trajectories, device, report)
-    before = evaluate_predictor(checkpoint, validation, latents)
+    windows = [_windows(config, file, model.frameskip) for file in files]
+    latents = encode(checkpoint, files, device, report)
+    training, validation = ([*zip(part, latents, strict=True)] for part in zip(*windows, strict=True))
+    before = evaluate_predictor(checkpoint, validation)
     predictor = model.predictor.requires_grad_(True).train()
 
     def loss(rng: np.random.Generator) -> Tensor:
-        return _losses(checkpoint, training, latents, config.batch_size, rng)["loss"]
+        return _losses(checkpoint, training, config.batch_size, rng)["loss"]
 
     part = PartTraining(config, "predictor", predictor, began)
     state = part.optimize(loss, report)
     model.eval().requires_grad_(False)
-    after = evaluate_predictor(checkpoint, validation, latents)
+    after = evaluate_predictor(checkpoint, validation)
     losses = {**{f"{name} before": value for name, value in before.items()}, **after}
-    return part.save(checkpoint, state, losses, trajectories.num_frames)
+    return part.save(checkpoint, state, losses, sum(file.num_frames for file in files))
+
+
+def _windows(config: PredictorConfig, file: Trajectories, frameskip: int) -> list[Windows]:
+    """The clips to train on and the clips to validate on."""
+    episodes = split(file.num_episodes, config.validation, config.seed)
+    return [Windows(file, part, config.clip_length, frameskip) for part in episodes]
 
 
 @torch.no_grad()
-def evaluate_predictor(
-    checkpoint: Checkpoint, windows: Windows, latents: Tensor, num_clips: int = 4096
-) -> dict[str, float]:
-    """The predictor's losses on the same `num_clips` of `windows` each time."""
-    losses = _losses(checkpoint, windows, latents, num_clips, np.random.default_rng(0))
+def evaluate_predictor(checkpoint: Checkpoint, sources: Sequence[Source], num_clips: int = 4096) -> dict[str, float]:
+    """The predictor's losses on the same `num_clips` of `sources` each time."""
+    losses = _losses(checkpoint, sources, num_clips, np.random.default_rng(0))
     return {name: float(value) for name, value in losses.items()}
 
 
 def _losses(
-    checkpoint: Checkpoint, windows: Windows, latents: Tensor, num_clips: int, rng: np.random.Generator
+    checkpoint: Checkpoint, sources: Sequence[Source], num_clips: int, rng: np.random.Generator
 ) -> dict[str, Tensor]:
-    """Losses of random clips, as functions of the predictor's weights."""
+    """Losses of random clips, as many of each source, as functions of the predictor's weights."""
     model: Any = checkpoint.model
     device = next(model.parameters()).device
-    rows, action = windows.rows(rng.integers(len(windows), size=num_clips))
-    clips = latents[torch.from_numpy(rows)].to(device).float()
+    clips, actions = [], []
+    for (windows, latents), num in zip(sources, shares(num_clips, len(sources)), strict=True):
+        rows, action = windows.rows(rng.integers(len(windows), size=num))
+        clips.append(latents[torch.from_numpy(rows)])
+        actions.append(action)
     context = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    together, blocks = (
+        torch.cat(clips).to(device).float(),
+        checkpoint.normalizer.blocks(np.concatenate(actions), device),
+    )
     with autocast(device, fast_bf16(device)):
-        return model.prediction_losses(clips, checkpoint.normalizer.blocks(action, device), context)
+        return model.prediction_losses(together, blocks, context)

@@ -158,10 +158,10 @@ def test_arguments_of_foreign_environments_are_remembered_too(data: str, tmp_pat
     checkpoint = train(train_config(foreign, tmp_path / "run", env="Pendulum-v1"))
     assert checkpoint.env_kwargs == {"g": 9.0}
     folder = str(tmp_path / "run" / "checkpoint")
-    train_heads(HeadsConfig(checkpoint=folder, data=foreign, steps=1, batch_size=2, width=8, device="cpu"))
+    train_heads(HeadsConfig(checkpoint=folder, data=(foreign,), steps=1, batch_size=2, width=8, device="cpu"))
     other = rewritten(data, tmp_path / "other.h5", "Pendulum-v1", g=8.0)
     with pytest.raises(DatasetError, match=r"has g=8.0 and .* trained with g=9.0: collect with --set env.g=9.0"):
-        train_heads(HeadsConfig(checkpoint=folder, data=other, steps=1, device="cpu"))
+        train_heads(HeadsConfig(checkpoint=folder, data=(other,), steps=1, device="cpu"))
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_heads_are_not_trained_on_other_pictures(
 ) -> None:
     made = rewritten(data, tmp_path / "made.h5", env, **env_kwargs)
     with pytest.raises(DatasetError, match=message):
-        train_heads(HeadsConfig(checkpoint=folder, data=made, steps=1, device="cpu"))
+        train_heads(HeadsConfig(checkpoint=folder, data=(made,), steps=1, device="cpu"))
 
 
 def test_data_fit_where_nothing_differs_or_nothing_is_known(data: str, folder: str, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_planners_and_heads_of_continuous_actions_are_refused(
     checkpoint.save(tmp_path / "checkpoint", "")
     assert Checkpoint.load(tmp_path / "checkpoint").normalizer.discrete
     with pytest.raises(DatasetError, match="heads need continuous actions"):
-        train_heads(HeadsConfig(checkpoint=str(tmp_path / "checkpoint"), data=str(data)))
+        train_heads(HeadsConfig(checkpoint=str(tmp_path / "checkpoint"), data=(str(data),)))
 
 
 def test_an_action_that_is_never_taken_is_named(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def headed(bare: Path, data: str, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def config(checkpoint: Path, data: str, **settings: Any) -> HeadsConfig:
     fixed = {"steps": 300, "batch_size": 64, "width": 32, "max_steps": 6, "learning_rate": 3e-3, "device": "cpu"}
-    return HeadsConfig(checkpoint=str(checkpoint), data=data, **{**fixed, **settings})
+    return HeadsConfig(checkpoint=str(checkpoint), data=(data,), **{**fixed, **settings})
 
 
 def test_heads_answer_in_the_right_shapes_and_ranges() -> None:

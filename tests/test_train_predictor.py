@@ -7,16 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from lwm_agent.checkpoint import Checkpoint, checksum
-from lwm_agent.dataset import DatasetError
-from lwm_agent.latents import OnProgress
+from lwm_agent.dataset import DatasetError, Trajectories, Windows
+from lwm_agent.latents import OnProgress, encode, open_all
 from lwm_agent.models import Heads
 from lwm_agent.train import TrainConfig, train
 from lwm_agent.train_heads import HeadsConfig, train_heads
-from lwm_agent.train_predictor import PredictorConfig, train_predictor
+from lwm_agent.train_predictor import PredictorConfig, evaluate_predictor, train_predictor
 from lwm_agent.writer import TrajectoryWriter
 
 MODEL = {"latent_size": 8, "width": 16, "head_size": 4, "mlp_size": 16, "depth": 1, "frameskip": 3, "image_size": 32}
@@ -36,9 +37,10 @@ def trained(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "headed"
 
 
-def config(checkpoint: Path, data: str, out: Path, **settings: Any) -> PredictorConfig:
+def config(checkpoint: Path, data: str | tuple[str, ...], out: Path, **settings: Any) -> PredictorConfig:
+    files = (data,) if isinstance(data, str) else data
     fixed = {"steps": 120, "batch_size": 64, "clip_length": 4, "learning_rate": 3e-3, "device": "cpu"}
-    return PredictorConfig(checkpoint=str(checkpoint), data=data, out=str(out), **{**fixed, **settings})
+    return PredictorConfig(checkpoint=str(checkpoint), data=files, out=str(out), **{**fixed, **settings})
 
 
 def test_it_predicts_better_and_sees_the_same(trained: Path, data: str, tmp_path: Path) -> None:
@@ -71,10 +73,16 @@ def test_same_seed_same_weights(trained: Path, data: str, tmp_path: Path) -> Non
     assert {("encoding", 492, 492), ("training", 3, 3)} <= set(seen)
 
 
+@pytest.mark.parametrize("files", ["d", (), ("d", "e", "f")])
+def test_data_are_a_tuple_of_files(files: Any) -> None:
+    with pytest.raises(ValueError, match="data=.* must be a tuple of files, from one to batch_size=2"):
+        PredictorConfig(checkpoint="c", data=files, batch_size=2)
+
+
 @pytest.mark.parametrize(("name", "value"), [("steps", 0), ("batch_size", -1), ("clip_length", 1)])
 def test_settings_out_of_range_are_refused(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{name}={value} must be"):
-        PredictorConfig(checkpoint="c", data="d", **{name: value})
+        PredictorConfig(checkpoint="c", data=("d",), **{name: value})
 
 
 def test_data_that_does_not_fit_is_refused(trained: Path, data: str, tmp_path: Path) -> None:
@@ -84,6 +92,38 @@ def test_data_that_does_not_fit_is_refused(trained: Path, data: str, tmp_path: P
         writer.add(torch.zeros(9, 32, 32, 3, dtype=torch.uint8).numpy(), torch.zeros(8, 2).numpy())
     with pytest.raises(DatasetError, match="was recorded in cube and the checkpoint was trained for pusht"):
         train_predictor(config(trained, str(tmp_path / "other.h5"), tmp_path / "out"))
+
+
+@pytest.fixture(scope="module")
+def still(data: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of three long episodes, in which nothing moves whatever is done."""
+    path = tmp_path_factory.mktemp("still") / "still.h5"
+    rng, frame = np.random.default_rng(0), Trajectories.open(data).frames(np.array([0]))
+    with TrajectoryWriter(path) as writer:
+        for _ in range(3):
+            writer.add(frame.repeat(400, axis=0), rng.uniform(-1, 1, (399, 2)).astype(np.float32))
+    return str(path)
+
+
+def test_each_file_fills_the_same_share_of_a_batch(trained: Path, data: str, still: str, tmp_path: Path) -> None:
+    alone, together = (
+        train_predictor(config(trained, files, tmp_path / str(len(files)))) for files in ((data,), (data, still))
+    )
+    checkpoint, (moving, standing), device = open_all(config(trained, (data, still), tmp_path))
+    latents = encode(checkpoint, [moving, standing], device, lambda *_: None)
+    assert [len(part) for part in latents] == [moving.num_frames, standing.num_frames]
+    sources = [
+        (Windows(file, np.arange(file.num_episodes), 4, 3), part)
+        for file, part in zip((moving, standing), latents, strict=True)
+    ]
+    before, one, both = (
+        [evaluate_predictor(made, [source])["loss"] for source in sources] for made in (checkpoint, alone, together)
+    )
+    assert both[1] < 0.5 * min(before[1], one[1])  # learned that nothing moves there
+    assert both[0] < 0.7 * before[0]  # and the other too, though it is a third as long
+    assert together.training["predictor"]["frames"] == moving.num_frames + standing.num_frames
+    card = (tmp_path / "2" / "README.md").read_text()
+    assert f"--data {data} --data {still} --steps 120" in card
 
 
 class InterruptError(Exception):
@@ -106,7 +146,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
         if part == "predictor":
             wanted_data = wanted.pop("data", data)
             return train_predictor(config(trained, wanted_data, tmp_path / name, **wanted), on_progress)
-        fixed = {"checkpoint": str(trained), "data": data, "out": str(tmp_path / name), "width": 16, "device": "cpu"}
+        fixed = {"checkpoint": str(trained), "data": (data,), "out": str(tmp_path / name), "width": 16, "device": "cpu"}
         return train_heads(HeadsConfig(**{**fixed, **wanted}), on_progress)
 
     run("whole")
@@ -120,7 +160,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     with pytest.raises(ValueError, match="steps was 45 and is 46"):
         run("cut", steps=46)
     with pytest.raises(ValueError, match=r"data was .* and is .*copy"):
-        run("cut", data=str(shutil.copy(data, tmp_path / "copy.h5")))
+        run("cut", data=(str(shutil.copy(data, tmp_path / "copy.h5")),))
     seen: list[tuple[int, str]] = []
     run("cut", lambda task, done, total, text: seen.append((done, text[:8])) if task == "training" else None)
     assert seen == [(30, "going on"), (40, seen[1][1]), (45, seen[2][1])]
