@@ -20,7 +20,6 @@ from .dataset import Trajectories, Windows, split
 from .device import autocast, fast_bf16
 from .latents import LatentsConfig, OnProgress, PartTraining, encode, open_all, shares
 
-
 Source = tuple[Windows, Tensor]
 """Clips of a file, and the latents of its frames."""
 

@@ -75,7 +75,7 @@ def test_same_seed_same_weights(trained: Path, data: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("files", ["d", (), ("d", "e", "f")])
 def test_data_are_a_tuple_of_files(files: Any) -> None:
-    with pytest.raises(ValueError, match="data=.* must be a tuple of files, from one to batch_size=2"):
+    with pytest.raises(ValueError, match=r"data=.* must be a tuple of files, from one to batch_size=2"):
         PredictorConfig(checkpoint="c", data=files, batch_size=2)
 
 
