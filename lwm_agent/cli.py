@@ -90,6 +90,7 @@ def collect(
         str, typer.Option(help="play (scripted), noisy or mixed (both), random; or a planner, of --checkpoint's agent.")
     ] = "play",
     checkpoint: Annotated[str | None, typer.Option(help="World model of the agent that acts.")] = None,
+    offset: Annotated[int, typer.Option(help="An agent's goals are so many steps of play ahead.")] = 25,
     episodes: Annotated[int, typer.Option(help="Episodes to record.")] = 1000,
     episode_env_steps: Annotated[int, typer.Option(help="Environment steps of an episode.")] = 150,
     seed: SeedOption = 0,
@@ -98,22 +99,26 @@ def collect(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     settings: SetOption = None,
 ) -> None:
-    """Record episodes of an environment. Interrupted? The same command resumes. [dim]--set env.NAME=VALUE[/]"""
+    """Record episodes. Interrupted? The same command resumes. [dim]--set env.NAME=VALUE, agent.NAME, planner.NAME[/]"""
     from .collect import CollectConfig
     from .collect import collect as run
     from .settings import parse_settings
 
+    given = parse_settings(settings or [], ("env", "agent", "planner"))
     config = CollectConfig(
         out=out,
         env=env,
         policy=policy,
         checkpoint=checkpoint,
+        offset=offset,
         episodes=episodes,
         episode_env_steps=episode_env_steps,
         seed=seed,
         workers=workers,
         image_size=image_size,
-        env_kwargs=parse_settings(settings or [], ("env",))["env"],
+        env_kwargs=given["env"],
+        planner_settings=given["planner"],
+        agent_settings=given["agent"],
         overwrite=overwrite,
     )
     with _bar("collecting", "episodes") as update:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from . import __version__
-from .conventions import mismatch, other_env
 from .dataset import Episode, Progress
 from .envs import ENVS, EnvSpec, spec_of
 from .parallel import ordered_map
@@ -27,7 +26,6 @@ from .writer import TrajectoryWriter
 
 if TYPE_CHECKING:
     from .agent import Agent
-    from .agent_state import AgentState
 
 DataPolicy = Callable[[dict[str, Any]], Any]
 """``info`` to the action to take, in environment units."""
@@ -46,14 +44,18 @@ class CollectConfig:
         out: HDF5 file to write.
         env: a name of `ENVS`, or any Gymnasium id; the latter is filmed by ``render()``.
         policy: a scripted policy of the environment (`EnvSpec.policies`), or "random": uniform over the action space;
-            with `checkpoint`, the planner of an agent, which goes for the goals that the environment sets.
+            with `checkpoint`, the planner of an agent.
         checkpoint: world model of that agent, a folder or a name.
+        offset: an agent's goals are where scripted play ("play") gets in so many environment steps from where it is;
+            for each it has twice as many steps, as in evaluations.
         episodes: how many.
         episode_env_steps: steps of an episode; only environments that end by themselves stop sooner.
         seed: episode i is a function of (seed, i).
         workers: processes; 1 records in the calling one.
         image_size: side of the frames, px.
         env_kwargs: for ``gymnasium.make``; must fit in JSON.
+        planner_settings: arguments of an agent's planner.
+        agent_settings: arguments of `Agent`.
         overwrite: replace `out`, or what an interrupted collection left of it.
     """
 
@@ -61,16 +63,19 @@ class CollectConfig:
     env: str = "pusht"
     policy: str = "play"
     checkpoint: str | None = None
+    offset: int = 25
     episodes: int = 1000
     episode_env_steps: int = 150
     seed: int = 0
     workers: int = 2
     image_size: int = 64
     env_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    planner_settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    agent_settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "episode_env_steps", "workers", "image_size"):
+        for name in ("offset", "episodes", "episode_env_steps", "workers", "image_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.seed < 0:
@@ -85,6 +90,8 @@ class CollectConfig:
                     f"checkpoint={self.checkpoint!r}: an agent can be recorded in {known}, not in {self.env}"
                 )
             return  # the agent knows the names of its planners
+        if self.planner_settings or self.agent_settings:
+            raise ValueError("settings of planner and agent need a checkpoint: pass --checkpoint too")
         policies = ["random", *(self.spec.policies if self.spec else ())]
         if self.policy not in policies:
             choices = f"choose one of {', '.join(policies)}, or a planner, with a checkpoint"
@@ -130,7 +137,7 @@ def collect(config: CollectConfig, progress: Progress | None = None) -> Path:
     return out
 
 
-def _writer(config: CollectConfig, space: ActionSpace, origin: dict[str, str]) -> TrajectoryWriter:
+def _writer(config: CollectConfig, space: ActionSpace, origin: dict[str, Any]) -> TrajectoryWriter:
     low: NDArray[Any]
     high: NDArray[Any]
     if isinstance(space, gym.spaces.Discrete):
@@ -163,19 +170,25 @@ class Recorder:
 
     def __init__(self, config: CollectConfig) -> None:
         self._config = config
-        self._agent = None if config.checkpoint is None else load_agent(config)
+        self._agent: Agent | None = None
+        if config.checkpoint is not None:
+            from .collect_agent import GoalsAhead, load_recorded  # torch
+
+            assert config.spec is not None
+            self._agent, self._goals = load_recorded(config), GoalsAhead(config.spec, config.offset)
         self._env = make_env(config)
         self.action_space = _checked_space(self._env, config)
 
     @property
-    def origin(self) -> dict[str, str]:
+    def origin(self) -> dict[str, Any]:
         """Which agent acts, if one does: the checksum of its checkpoint, and its settings."""
         if self._agent is None:
             return {}
         from .checkpoint import checksum  # torch
 
-        settings = json.dumps(self._agent.settings(), sort_keys=True)
-        return {"checkpoint": checksum(str(self._config.checkpoint)), "agent": settings}
+        settings = {**self._agent.settings(), "planner": asdict(self._agent.planner)}  # type: ignore[call-overload]
+        made = {"agent": json.dumps(settings, sort_keys=True), "checkpoint": checksum(str(self._config.checkpoint))}
+        return {**made, "offset": self._config.offset}
 
     def record(self, index: int) -> Episode:
         """Episode number `index`."""
@@ -199,14 +212,18 @@ class Recorder:
         return Episode(np.stack(frames), np.stack(actions).astype(np.float32), state)
 
     def close(self) -> None:
-        """Closes the environment."""
+        """Closes the environments."""
         self._env.close()
+        if self._agent is not None:
+            self._goals.close()
 
     def _policy(self, rng: np.random.Generator) -> Callable[[Any, dict[str, Any]], Any]:
         """What to do in one episode, after an observation and an info."""
         config, space = self._config, self.action_space
         if self._agent is not None:
-            return Acting(self._agent)
+            from .collect_agent import Acting  # torch
+
+            return Acting(self._env, self._agent, self._goals, rng)
         if config.policy == "random":
             if isinstance(space, gym.spaces.Discrete):
                 return lambda observation, info: rng.integers(space.n)
@@ -221,44 +238,6 @@ class Recorder:
             frame: NDArray[np.uint8] = observation["pixels"]
             return frame
         return area_resize(self._env.render(), self._config.image_size)  # type: ignore[arg-type]
-
-
-class Acting:
-    """An agent in one episode."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-        self._state: AgentState | None = None
-
-    def __call__(self, observation: dict[str, NDArray[np.uint8]], info: dict[str, Any]) -> Any:
-        """The agent's next action."""
-        action, self._state = self._agent.predict(observation, self._state)
-        return action
-
-
-def load_agent(config: CollectConfig) -> Agent:
-    """The agent that `config` names, if it sees and acts as the environment does.
-
-    Raises:
-        ValueError: unknown planner, or a checkpoint made for another environment.
-    """
-    from .agent import Agent  # torch
-
-    deadline = config.episode_env_steps
-    agent = Agent.load(str(config.checkpoint), config.policy, seed=config.seed, deadline_env_steps=deadline)
-    trained = agent.checkpoint
-    other = other_env(trained.env, config.env_id)
-    if other is not None:
-        raise ValueError(
-            f"checkpoint={config.checkpoint!r} was trained for {trained.env}: collect with --env {trained.env}"
-        )
-    differing = mismatch(trained.env, trained.env_kwargs, config.all_env_kwargs)
-    if differing is not None:
-        raise ValueError(
-            f"this collection has {differing.given} and the checkpoint was trained with {differing.trained}: "
-            f"collect with {differing.options}"
-        )
-    return agent
 
 
 def make_env(config: CollectConfig) -> gym.Env[Any, Any]:

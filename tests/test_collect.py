@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ import pytest
 from lwm_agent import Agent
 from lwm_agent.checkpoint import checksum
 from lwm_agent.collect import CollectConfig, area_resize, collect
+from lwm_agent.collect_agent import GoalsAhead
 from lwm_agent.dataset import DatasetError, Trajectories
+from lwm_agent.envs import ENVS
+from lwm_agent.planners import make_planner
 
 SMALL: dict[str, Any] = {"episodes": 5, "episode_env_steps": 7, "image_size": 32, "seed": 3, "workers": 1}
 
@@ -226,41 +230,54 @@ def test_a_dead_worker_is_an_error(tmp_path: Path, fragile: str) -> None:
 
 
 def test_an_agent_can_be_recorded(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"policy": "actor", "checkpoint": "pusht-tiny", "image_size": 64, "episodes": 2}
+    planner: dict[str, Any] = {"num_samples": 8, "num_elites": 2}
+    settings: dict[str, Any] = {"policy": "guided", "checkpoint": "pusht-tiny", "image_size": 64, "episodes": 2}
+    settings |= {"offset": 2, "planner_settings": planner, "agent_settings": {"num_proposals": 2}}
     first, again = (
         collect(CollectConfig(out=tmp_path / name, **{**SMALL, **settings})) for name in ("first.h5", "again.h5")
     )
     assert_same(first, again)
     made = content(first)
-    assert made["@policy"] == "actor"
+    assert made["@policy"] == "guided"
     assert made["@checkpoint"] == checksum("pusht-tiny")
-    data = Trajectories.open(first)
-    pixels, action, _ = data.episode(1)
-    assert np.ptp(action, axis=0).min() > 0
-    # It goes for the goal of its own episode, which belongs to the start and its seed.
-    env_seed, _ = np.random.SeedSequence([SMALL["seed"], 1]).spawn(2)
-    with gym.make("lwm/PushT-v0") as env:
-        observation, _ = env.reset(seed=int(env_seed.generate_state(1)[0]))
-    np.testing.assert_array_equal(observation["pixels"], pixels[0])
-    deadline = SMALL["episode_env_steps"]
-    agent = Agent.load("pusht-tiny", "actor", seed=SMALL["seed"], deadline_env_steps=deadline)
-    expected, _ = agent.predict(observation)
-    assert json.loads(str(made["@agent"])) == agent.settings()
-    np.testing.assert_array_equal(expected, action[0])
+    assert made["@offset"] == 2
+    agent = Agent.load("pusht-tiny", make_planner("guided", **planner), seed=3, deadline_env_steps=4, num_proposals=2)
+    assert json.loads(str(made["@agent"])) == {**agent.settings(), "planner": asdict(agent.planner)}
+    # It has four steps for each goal, which is where play gets in two; frames and actions go on from goal to goal.
+    pixels, action, states = Trajectories.open(first).episode(1)
+    assert states is not None
+    env_seed, policy_seed = np.random.SeedSequence([SMALL["seed"], 1]).spawn(2)
+    rng, goals = np.random.default_rng(policy_seed), GoalsAhead(ENVS["pusht"], 2)
+    with gym.make("lwm/PushT-v0", terminate_on_success=False) as env:
+        _, info = env.reset(seed=int(env_seed.generate_state(1)[0]))
+        for step in range(SMALL["episode_env_steps"]):
+            if step % 4 == 0:
+                goal = goals(info["state"], rng)
+                assert np.abs(goal - info["state"]).max() > 1
+                observation, info = env.reset(options={"state": info["state"], "goal_state": goal})
+                state = None
+            np.testing.assert_array_equal(info["state"], states[step])
+            np.testing.assert_array_equal(observation["pixels"], pixels[step])
+            expected, state = agent.predict(observation, state)
+            np.testing.assert_array_equal(expected, action[step])
+            observation, _, _, _, info = env.step(expected)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"image_size": 32}, r"has image_size=32 and .* trained with image_size=64: collect with --image-size 64"),
-        ({"env": "cube"}, "was trained for pusht: collect with --env pusht"),
+        ({"env": "cube"}, "'pusht-tiny' was trained for pusht, not for cube"),
         ({"env": "Pendulum-v1"}, "an agent can be recorded in pusht, cube, cube-double, not in Pendulum-v1"),
         ({"policy": "play"}, "unknown planner 'play'"),
+        ({"offset": 0}, "offset=0 must be at least 1"),
+        ({"agent_settings": {"horizonn": 2}}, "unexpected keyword argument 'horizonn'"),
+        ({"checkpoint": None, "policy": "random", "agent_settings": {"horizon": 2}}, "need a checkpoint"),
     ],
 )
 def test_an_agent_that_does_not_fit_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     fixed = {**SMALL, "policy": "actor", "checkpoint": "pusht-tiny", "image_size": 64}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         collect(CollectConfig(out=tmp_path / "x.h5", **{**fixed, **settings}))
     assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,97 @@
+"""An agent that records data: it goes for one goal after the other, each of them within reach."""
+
+from __future__ import annotations
+
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from .conventions import mismatch
+from .envs import ENVS, EnvSpec
+from .evaluation import AgentConfig, load_agent
+
+if TYPE_CHECKING:
+    from .agent import Agent
+    from .agent_state import AgentState
+    from .collect import CollectConfig
+
+
+class GoalsAhead:
+    """Goals as those of tasks are: where scripted play gets in `offset` environment steps from where one is."""
+
+    def __init__(self, spec: EnvSpec, offset: int) -> None:
+        self._policy: Any = pkgutil.resolve_name(spec.policies["play"])
+        self._offset = offset
+        self._env = gym.make(spec.env_id, **spec.blind, terminate_on_success=False, disable_env_checker=True)
+
+    def __call__(self, state: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+        """The state that play reaches from `state`."""
+        policy = self._policy(rng)
+        policy.reset()
+        _, info = self._env.reset(options={"state": state, "goal_state": state})
+        for _ in range(self._offset):
+            _, _, _, _, info = self._env.step(policy(info))
+        reached: NDArray[np.float64] = info["state"]
+        return reached
+
+    def close(self) -> None:
+        """Closes its environment."""
+        self._env.close()
+
+
+class Acting:
+    """An agent in one episode; each time that its time for a goal is up, it sets `env` the next.
+
+    Args:
+        env: where it acts.
+        agent: what acts; its deadline is how long it has for a goal.
+        goals: finds goals.
+        rng: what they are drawn from.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], agent: Agent, goals: GoalsAhead, rng: np.random.Generator) -> None:
+        assert agent.deadline_env_steps is not None
+        self._env, self._agent, self._goals, self._rng = env, agent, goals, rng
+        self._time, self._steps = agent.deadline_env_steps, 0
+        self._state: AgentState | None = None
+
+    def __call__(self, observation: dict[str, NDArray[np.uint8]], info: dict[str, Any]) -> Any:
+        """The agent's next action."""
+        if self._steps % self._time == 0:
+            here = info["state"]
+            options = {"state": here, "goal_state": self._goals(here, self._rng)}
+            (observation, _), self._state = self._env.reset(options=options), None
+        self._steps += 1
+        action, self._state = self._agent.predict(observation, self._state)
+        return action
+
+
+def load_recorded(config: CollectConfig) -> Agent:
+    """The agent that `config` names, if it sees and acts as the environment does.
+
+    Raises:
+        ValueError: unknown planner, or a checkpoint made for another environment.
+    """
+    name = next(name for name, spec in ENVS.items() if spec is config.spec)
+    settings = {**config.agent_settings, "deadline_env_steps": 2 * config.offset}
+    agent = load_agent(
+        AgentConfig(
+            env=name,
+            planner=config.policy,
+            checkpoint=config.checkpoint,
+            seed=config.seed,
+            planner_settings=config.planner_settings,
+            agent_settings=settings,
+        )
+    )
+    trained = agent.checkpoint
+    differing = mismatch(trained.env, trained.env_kwargs, config.all_env_kwargs)
+    if differing is not None:
+        raise ValueError(
+            f"this collection has {differing.given} and the checkpoint was trained with {differing.trained}: "
+            f"collect with {differing.options}"
+        )
+    return agent
