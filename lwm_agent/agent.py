@@ -286,7 +286,8 @@ class Agent:
         if self.proposal is None:
             return problem
         propose = partial(self.proposal, imagination, deadline, problem)
-        return replace(problem, scale=self.proposal_std * problem.scale, propose=propose)
+        flops = self.proposal.flops(init.shape[1], belief.latents.shape[1])
+        return replace(problem, scale=self.proposal_std * problem.scale, propose=propose, propose_flops=flops)
 
     def _warm_start(self, row: Row, horizon: int) -> Tensor:
         """What is left of the last plan, then the mean action, ``(1, T, F*A)``."""

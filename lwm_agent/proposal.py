@@ -36,6 +36,15 @@ class ActorProposal:
     num_proposals: int
     bf16: bool
 
+    def flops(self, horizon: int, context: int) -> float:
+        """FLOPs of the proposals of an episode that remembers `context` frames, beyond those of as many rollouts.
+
+        Each action waits for the latent before it, and no future shares its beginning with the others.
+        """
+        advances = sum(self.model.advance_flops(context + step) for step in range(horizon))
+        each = advances - self.model.rollout_flops(horizon, context) + horizon * self.heads.actor_flops
+        return self.heads.distance_flops + self.num_proposals * each
+
     def __call__(self, imagination: Imagination, deadline: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
         """First guesses ``(B, P, T, F*A)`` inside the bounds of `problem`, and their costs ``(B, P)``.
 

@@ -93,6 +93,7 @@ class Problem:
         dynamics: the model behind the objective, for the planners that need it; None where there is none.
         propose: imagines learned first guesses ``(B, P, T, F*A)`` inside the bounds and tells their costs ``(B, P)``;
             the best replaces `init`, unless that is better.
+        propose_flops: floating-point operations of `propose` for each episode, beyond those of P rollouts.
     """
 
     objective: Objective
@@ -104,6 +105,7 @@ class Problem:
     action_size: int
     dynamics: Dynamics | None = None
     propose: Callable[[], tuple[Tensor, Tensor]] | None = None
+    propose_flops: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,10 @@ class WorldModel(Protocol):
 
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Training losses of a batch, drawn with `generator` (on the CPU); the one to minimise is called ``loss``."""
+        ...
+
+    def advance_flops(self, context: int) -> float:
+        """Floating-point operations of `advance` for one episode that remembers `context` frames."""
         ...
 
     def rollout_flops(self, horizon: int, context: int) -> float:

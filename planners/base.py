@@ -54,6 +54,7 @@ class Meter:
     budget: Budget = UNLIMITED
     flops_per_rollout: float = 0.0
     rollouts: int = field(default=0, init=False)
+    other_flops: float = field(default=0.0, init=False)  # spent for each episode, but not in rollouts
     start: float = field(init=False)
     has_plan: bool = field(default=False, init=False)  # until then, the clock stops nothing
 
@@ -65,7 +66,7 @@ class Meter:
     @property
     def flops(self) -> float:
         """Floating-point operations spent for each episode."""
-        return self.rollouts * self.flops_per_rollout
+        return self.rollouts * self.flops_per_rollout + self.other_flops
 
     def __call__(self, actions: Tensor) -> Tensor:
         """Costs ``(B, S)`` of `actions` ``(B, S, T, F*A)``; a cost that is not a number counts as infinite."""
@@ -81,7 +82,7 @@ class Meter:
         """Charges one rollout for each of the candidates `actions` ``(B, S, T, F*A)``, two where a gradient is due."""
         # Weights are frozen, so the backward pass goes through activations only: about one more forward pass.
         total = self.rollouts + actions.shape[1] * (2 if actions.requires_grad else 1)
-        needs = {"rollouts": total, "flops": total * self.flops_per_rollout}
+        needs = {"rollouts": total, "flops": total * self.flops_per_rollout + self.other_flops}
         for unit, needed in needs.items():
             limit = getattr(self.budget, unit)
             if limit is not None and needed > limit:
@@ -140,6 +141,7 @@ def plan(planner: Planner, problem: Problem, budget: Budget = UNLIMITED, flops_p
     iterations = min(planner.iterations, budget.iterations or planner.iterations)
     try:
         if problem.propose is not None:
+            meter.other_flops = problem.propose_flops
             metered = replace(metered, init=best_guess(problem.init, *problem.propose(), meter))
         for found in islice(planner.improve(metered), iterations):
             best = better(best, found)

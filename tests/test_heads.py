@@ -212,6 +212,24 @@ def test_the_proposal_is_paid_for(headed: Path) -> None:
         agent(headed, "actor", num_proposals=3, budget=Budget(rollouts=4)).predict(observation())
 
 
+@pytest.mark.parametrize("planner", ["actor", "guided"])
+def test_the_flops_of_a_decision_are_those_that_torch_counts(headed: Path, planner: str) -> None:
+    planning = agent(headed, planner, num_proposals=40)
+    first = observation()
+    _, state = planning.predict(first)
+    second = {**observation(), "pixels": first["pixels"][::-1].copy()}
+    for _ in range(planning.frameskip - 1):
+        _, state = planning.predict(second, state)
+    with FlopCounterMode(display=False) as encoding:  # beyond planning: the newest frame, and what candidates share
+        planning.encode(second["pixels"][None])
+    with FlopCounterMode(display=False) as counter:
+        _, state = planning.predict(second, state)
+    (decision,) = state.decisions
+    assert decision is not None
+    counted = counter.get_total_flops() - encoding.get_total_flops()
+    assert decision.flops == pytest.approx(counted, rel=0.03)  # torch leaves attention out
+
+
 @pytest.mark.parametrize("cost", COSTS)
 def test_proposals_are_rated_as_plans_are(headed: Path, cost: str) -> None:
     """In bfloat16 too, and outside the planning loop."""

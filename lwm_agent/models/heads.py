@@ -81,6 +81,11 @@ class Heads(nn.Module):
         return steps
 
     @property
+    def actor_flops(self) -> float:
+        """FLOPs of one action of the actor, in linear maps; a multiply-add is two."""
+        return 2.0 * linear_weights(self.actor)
+
+    @property
     def distance_flops(self) -> float:
         """FLOPs of the temporal distance of one pair, in linear maps; a multiply-add is two."""
         return 2.0 * linear_weights(self.distance)

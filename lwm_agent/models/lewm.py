@@ -304,17 +304,30 @@ class LeWorldModel(nn.Module):
 
         A multiply-add is two. What all candidates of an episode share, the frames before the present, is left out.
         """
+        total = horizon * self._action_weights
+        for end in range(context, context + horizon):
+            new = 1 if end <= self.history else min(self.history, end - context + 1)
+            total += self._window_weights(min(self.history, end), new)
+        return 2.0 * total
+
+    def advance_flops(self, context: int) -> float:
+        """FLOPs of `advance` for one episode that remembers `context` frames, counted as in `rollout_flops`."""
+        window = min(self.history, context)
+        return 2.0 * (window * self._action_weights + self._window_weights(window, window))
+
+    @property
+    def _action_weights(self) -> int:
+        """Multiply-adds that prepare an action block."""
+        return linear_weights(self.predictor.action_embedding) + sum(
+            linear_weights(cast(ConditionalBlock, block).modulation) for block in self.predictor.blocks
+        )
+
+    def _window_weights(self, window: int, new: int) -> int:
+        """Multiply-adds of predicting the latent after a `window` of frames, of which the last `new` were not seen."""
         predictor = self.predictor
         block, others = cast(ConditionalBlock, predictor.blocks[-1]), len(predictor.blocks) - 1
-        modulation = linear_weights(block.modulation)
-        token = linear_weights(block) - modulation
+        token = linear_weights(block) - linear_weights(block.modulation)
         keys_values = 2 * block.attention.qkv.weight.numel() // 3
-        action = linear_weights(predictor.action_embedding) + (others + 1) * modulation
-        total = horizon * (action + linear_weights(predictor.outward))
-        for end in range(context, context + horizon):
-            window = min(self.history, end)
-            new = 1 if end <= self.history else min(self.history, end - context + 1)
-            total += new * (linear_weights(predictor.inward) + others * token) + token + (new - 1) * keys_values
-            pairs = others * sum(range(window - new + 1, window + 1)) + window  # of a query and a key
-            total += 2 * pairs * block.attention.out.in_features
-        return 2.0 * total
+        pairs = others * sum(range(window - new + 1, window + 1)) + window  # of a query and a key
+        tokens = new * (linear_weights(predictor.inward) + others * token) + token + (new - 1) * keys_values
+        return tokens + 2 * pairs * block.attention.out.in_features + linear_weights(predictor.outward)
