@@ -29,11 +29,14 @@ RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/p
 ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%, \
 	one-proposal white-noise whole-plans two-blocks ten-blocks fixed-horizon terminal fixed-horizon-terminal running \
 	temporal-distance both-distances)
+EQUAL := $(foreach env,pusht cube,$(patsubst %,equal/$(env)-%-25, \
+	cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient))
 PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS)))
 files = $(patsubst %,results/%.json,$(1))
-results: $(call files,$(RESULTS) $(ABLATION)) docs/compute.png
+results: $(call files,$(RESULTS) $(ABLATION) $(EQUAL)) docs/compute.png
 	$(BIN)/lwm-agent report $(call files,$(RESULTS)) --into README.md
 	$(BIN)/lwm-agent report $(call files,$(ABLATION)) --into docs/planners.md --mark ablation
+	$(BIN)/lwm-agent report $(call files,$(EQUAL)) --into docs/planners.md --mark equal
 docs/compute.png: $(call files,$(PLOTTED)) | $(VENV)/.dev
 	$(BIN)/lwm-agent report $^ --plot $@
 
@@ -69,6 +72,7 @@ results/%.json: | $(VENV)/.run
 		--output-dir out/results/$*
 	mkdir -p $(@D)
 	cp out/results/$*/results.json $@
+	rm -r out/results/$*
 
 # Type checkers do not know that envs/, planners/ and eval/ install inside lwm_agent: show them the installed layout.
 lint: $(VENV)/.dev

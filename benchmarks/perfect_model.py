@@ -1,8 +1,8 @@
 """What would a perfect world model gain? The same agent, with its model's futures and with the simulator's: see --help.
 
-The simulator's futures are those of a twin of the environment, filmed and encoded, so that only the predictor is
-replaced: encoder, distance, proposals and planner stay as they are. What the second row solves more than the first is
-lost by the predictor; what it does not solve is lost by all the rest.
+The simulator's futures are those of a twin of the environment, filmed and encoded: encoder, distance, planner and the
+actor's proposals, which the model still imagines, stay as they are. What the second agent solves more than the first is
+lost by searching in the model. For planners that only ask for costs: there is no gradient through a simulator.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class ClairvoyantAgent(Agent):
 
 
 def main(
-    env: Annotated[str, typer.Option(help="pusht; the cube's simulator is a hundred times slower.")] = "pusht",
+    env: Annotated[str, typer.Option(help="pusht, or cube, whose simulator is slow.")] = "pusht",
     checkpoint: Annotated[str | None, typer.Option(help="Folder or name (default: that of the package).")] = None,
     planner: Annotated[str, typer.Option(help="That of both agents.")] = "guided",
     tasks: Annotated[int, typer.Option(help="Validation tasks, from the first.", min=1, max=200)] = 100,
@@ -101,15 +101,18 @@ def main(
     trained = Checkpoint.load(name)
     seen_as = conventions(env, trained.env_kwargs)
     settings: dict[str, Any] = {"deadline_env_steps": task_set.budget_env_steps, "seed": seed}
+    twin = make_env(task_set, seen_as)
     agents = {
         "model": Agent(trained, planner, **settings),
-        "simulator": ClairvoyantAgent(make_env(task_set, seen_as), trained, planner, **settings),
+        "simulator": ClairvoyantAgent(twin, trained, planner, **settings),
     }
     episodes: dict[str, list[dict[str, Any]]] = {}
     for futures, agent in agents.items():
         indices = track(range(tasks), description=f"futures of the {futures}", console=console)
-        one_by_one = (evaluate(agent, task_set, batch_size=1, indices=[i], env_kwargs=seen_as) for i in indices)
+        given: dict[str, Any] = {"batch_size": 1, "seed": seed, "env_kwargs": seen_as}
+        one_by_one = (evaluate(agent, task_set, indices=[index], **given) for index in indices)
         episodes[futures] = [asdict(episode) for (episode,) in one_by_one]
+    twin.close()
     summary = {}
     for futures, found in episodes.items():
         solved = sum(episode["success"] for episode in found)

@@ -69,7 +69,7 @@ class Timing:
         p99_ms: its 99th percentile.
         plans_per_second: plans, one an episode, in a second.
         rollouts: candidate rollouts for one episode.
-        flops: floating-point operations of these, encoder excluded.
+        flops: floating-point operations of a decision for an episode, encoder excluded.
         flops_per_second: `flops` of all episodes in a second.
         peak_memory_mib: most memory so far: allocated on a GPU, else resident in this process; None if unknown.
     """

@@ -90,7 +90,8 @@ def collect(
         str, typer.Option(help="play (scripted), noisy or mixed (both), random; or a planner, of --checkpoint's agent.")
     ] = "play",
     checkpoint: Annotated[str | None, typer.Option(help="World model of the agent that acts.")] = None,
-    offset: Annotated[int, typer.Option(help="An agent's goals are so many steps of play ahead.")] = 25,
+    offset: Annotated[int | None, typer.Option(help="An agent's goals are so many steps of play ahead (25).")] = None,
+    device: DeviceOption = "auto",
     episodes: Annotated[int, typer.Option(help="Episodes to record.")] = 1000,
     episode_env_steps: Annotated[int, typer.Option(help="Environment steps of an episode.")] = 150,
     seed: SeedOption = 0,
@@ -111,6 +112,7 @@ def collect(
         policy=policy,
         checkpoint=checkpoint,
         offset=offset,
+        device=device,
         episodes=episodes,
         episode_env_steps=episode_env_steps,
         seed=seed,

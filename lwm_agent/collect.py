@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import pkgutil
 from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from .schema import partial_path
 from .writer import TrajectoryWriter
 
 if TYPE_CHECKING:
-    from .agent import Agent
+    from .collect_agent import RecordedAgent
 
 DataPolicy = Callable[[dict[str, Any]], Any]
 """``info`` to the action to take, in environment units."""
@@ -46,8 +45,8 @@ class CollectConfig:
         policy: a scripted policy of the environment (`EnvSpec.policies`), or "random": uniform over the action space;
             with `checkpoint`, the planner of an agent.
         checkpoint: world model of that agent, a folder or a name.
-        offset: an agent's goals are where scripted play ("play") gets in so many environment steps from where it is;
-            for each it has twice as many steps, as in evaluations.
+        offset: an agent's goals are where scripted play gets in so many environment steps from where it is; for each
+            it has twice as many steps, as in evaluations. None is 25.
         episodes: how many.
         episode_env_steps: steps of an episode; only environments that end by themselves stop sooner.
         seed: episode i is a function of (seed, i).
@@ -56,6 +55,7 @@ class CollectConfig:
         env_kwargs: for ``gymnasium.make``; must fit in JSON.
         planner_settings: arguments of an agent's planner.
         agent_settings: arguments of `Agent`.
+        device: where the agent computes: "auto", "cpu", "cuda" or "mps".
         overwrite: replace `out`, or what an interrupted collection left of it.
     """
 
@@ -63,7 +63,7 @@ class CollectConfig:
     env: str = "pusht"
     policy: str = "play"
     checkpoint: str | None = None
-    offset: int = 25
+    offset: int | None = None
     episodes: int = 1000
     episode_env_steps: int = 150
     seed: int = 0
@@ -72,12 +72,13 @@ class CollectConfig:
     env_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     planner_settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     agent_settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    device: str = "auto"
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("offset", "episodes", "episode_env_steps", "workers", "image_size"):
+        for name in ("goal_offset", "episodes", "episode_env_steps", "workers", "image_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+                raise ValueError(f"{name.removeprefix('goal_')}={getattr(self, name)} must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")
         taken = self.env_kwargs.keys() & {"image_size", "render_mode", "terminate_on_success"}
@@ -89,13 +90,21 @@ class CollectConfig:
                 raise ValueError(
                     f"checkpoint={self.checkpoint!r}: an agent can be recorded in {known}, not in {self.env}"
                 )
+            own = self.agent_settings.keys() & {"deadline_env_steps", "seed", "device", "budget"}
+            if own:
+                raise ValueError(f"agent settings must not name {', '.join(sorted(own))}: offset, seed and device do")
             return  # the agent knows the names of its planners
-        if self.planner_settings or self.agent_settings:
-            raise ValueError("settings of planner and agent need a checkpoint: pass --checkpoint too")
+        if self.planner_settings or self.agent_settings or self.offset is not None:
+            raise ValueError("an offset and settings of planner or agent need an agent: name its checkpoint too")
         policies = ["random", *(self.spec.policies if self.spec else ())]
         if self.policy not in policies:
             choices = f"choose one of {', '.join(policies)}, or a planner, with a checkpoint"
             raise ValueError(f"policy={self.policy!r} is unknown for {self.env}: {choices}")
+
+    @property
+    def goal_offset(self) -> int:
+        """Environment steps of scripted play to an agent's goal."""
+        return 25 if self.offset is None else self.offset
 
     @property
     def spec(self) -> EnvSpec | None:
@@ -170,25 +179,18 @@ class Recorder:
 
     def __init__(self, config: CollectConfig) -> None:
         self._config = config
-        self._agent: Agent | None = None
+        self._agent: RecordedAgent | None = None
         if config.checkpoint is not None:
-            from .collect_agent import GoalsAhead, load_recorded  # torch
+            from .collect_agent import RecordedAgent  # torch
 
-            assert config.spec is not None
-            self._agent, self._goals = load_recorded(config), GoalsAhead(config.spec, config.offset)
+            self._agent = RecordedAgent(config)
         self._env = make_env(config)
         self.action_space = _checked_space(self._env, config)
 
     @property
     def origin(self) -> dict[str, Any]:
-        """Which agent acts, if one does: the checksum of its checkpoint, and its settings."""
-        if self._agent is None:
-            return {}
-        from .checkpoint import checksum  # torch
-
-        settings = {**self._agent.settings(), "planner": asdict(self._agent.planner)}  # type: ignore[call-overload]
-        made = {"agent": json.dumps(settings, sort_keys=True), "checkpoint": checksum(str(self._config.checkpoint))}
-        return {**made, "offset": self._config.offset}
+        """Which agent acts, if one does."""
+        return {} if self._agent is None else self._agent.origin
 
     def record(self, index: int) -> Episode:
         """Episode number `index`."""
@@ -215,22 +217,19 @@ class Recorder:
         """Closes the environments."""
         self._env.close()
         if self._agent is not None:
-            self._goals.close()
+            self._agent.close()
 
     def _policy(self, rng: np.random.Generator) -> Callable[[Any, dict[str, Any]], Any]:
         """What to do in one episode, after an observation and an info."""
         config, space = self._config, self.action_space
         if self._agent is not None:
-            from .collect_agent import Acting  # torch
-
-            return Acting(self._env, self._agent, self._goals, rng)
+            return self._agent.policy(self._env, rng)
         if config.policy == "random":
             if isinstance(space, gym.spaces.Discrete):
                 return lambda observation, info: rng.integers(space.n)
             return lambda observation, info: rng.uniform(space.low, space.high).astype(np.float32)
         assert config.spec is not None
-        module, name = config.spec.policies[config.policy].split(":")
-        policy: DataPolicy = getattr(import_module(module), name)(rng)
+        policy: DataPolicy = pkgutil.resolve_name(config.spec.policies[config.policy])(rng)
         return lambda observation, info: policy(info)
 
     def _frame(self, observation: Any) -> NDArray[np.uint8]:

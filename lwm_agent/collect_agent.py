@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from .checkpoint import checksum
 from .conventions import mismatch
 from .envs import ENVS, EnvSpec
+from .envs.base import GoalImageEnv
 from .evaluation import AgentConfig, load_agent
 
 if TYPE_CHECKING:
@@ -18,9 +22,42 @@ if TYPE_CHECKING:
     from .agent_state import AgentState
     from .collect import CollectConfig
 
+TRIES = 10  # goals looked at before one is taken for which nothing but the agent has to move
+
+
+class RecordedAgent:
+    """The agent of a collection, and the goals that it goes for.
+
+    Raises:
+        ValueError: unknown planner, or a checkpoint made for another environment.
+    """
+
+    def __init__(self, config: CollectConfig) -> None:
+        assert config.spec is not None
+        self._config, self._agent = config, _load(config)
+        self._goals = GoalsAhead(config.spec, config.goal_offset)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Which agent it is, for the file's attributes."""
+        settings = {**self._agent.settings(), "planner": asdict(self._agent.planner)}  # type: ignore[call-overload]
+        return {
+            "checkpoint": checksum(str(self._config.checkpoint)),
+            "agent": json.dumps(settings, sort_keys=True),
+            "offset": self._config.goal_offset,
+        }
+
+    def policy(self, env: gym.Env[Any, Any], rng: np.random.Generator) -> Acting:
+        """What it does in the next episode of `env`; its goals are drawn from `rng`."""
+        return Acting(env, self._agent, self._goals, rng)
+
+    def close(self) -> None:
+        """Closes the environment in which goals are found."""
+        self._goals.close()
+
 
 class GoalsAhead:
-    """Goals as those of tasks are: where scripted play gets in `offset` environment steps from where one is."""
+    """Goals such as those of tasks: where scripted play, begun anew, gets in `offset` environment steps."""
 
     def __init__(self, spec: EnvSpec, offset: int) -> None:
         self._policy: Any = pkgutil.resolve_name(spec.policies["play"])
@@ -28,7 +65,15 @@ class GoalsAhead:
         self._env = gym.make(spec.env_id, **spec.blind, terminate_on_success=False, disable_env_checker=True)
 
     def __call__(self, state: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-        """The state that play reaches from `state`."""
+        """A state that play reaches from `state`; if it does so soon, one for which more than the agent has to move."""
+        simulator = cast(GoalImageEnv, self._env.unwrapped)
+        for _ in range(TRIES):
+            goal = self._play(state, rng)
+            if simulator.is_nontrivial(state, goal) and not simulator.is_success(state, goal):
+                break
+        return goal
+
+    def _play(self, state: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
         policy = self._policy(rng)
         policy.reset()
         _, info = self._env.reset(options={"state": state, "goal_state": state})
@@ -69,22 +114,18 @@ class Acting:
         return action
 
 
-def load_recorded(config: CollectConfig) -> Agent:
-    """The agent that `config` names, if it sees and acts as the environment does.
-
-    Raises:
-        ValueError: unknown planner, or a checkpoint made for another environment.
-    """
+def _load(config: CollectConfig) -> Agent:
+    """The agent that `config` names, if it sees and acts as the environment does."""
     name = next(name for name, spec in ENVS.items() if spec is config.spec)
-    settings = {**config.agent_settings, "deadline_env_steps": 2 * config.offset}
     agent = load_agent(
         AgentConfig(
             env=name,
             planner=config.policy,
             checkpoint=config.checkpoint,
             seed=config.seed,
+            device=config.device,
             planner_settings=config.planner_settings,
-            agent_settings=settings,
+            agent_settings={**config.agent_settings, "deadline_env_steps": 2 * config.goal_offset},
         )
     )
     trained = agent.checkpoint

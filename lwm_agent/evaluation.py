@@ -11,7 +11,7 @@ import gymnasium as gym
 
 from .agent import Agent
 from .checkpoint import Checkpoint, checksum
-from .conventions import conventions, mismatch
+from .conventions import conventions, mismatch, other_env
 from .envs import ENVS
 from .eval import (
     Episode,
@@ -222,8 +222,9 @@ def load_agent(config: AgentConfig) -> Agent:
     agent = Agent.load(
         name, planner, seed=config.seed, device=config.device, budget=config.budget, **config.agent_settings
     )
-    if agent.checkpoint.env != config.env:
-        raise ValueError(f"checkpoint {name!r} was trained for {agent.checkpoint.env}, not for {config.env}")
+    trained = agent.checkpoint.env
+    if other_env(trained, ENVS[config.env].env_id) is not None:
+        raise ValueError(f"checkpoint {name!r} was trained for {trained}, not for {config.env}: pass --env {trained}")
     return agent
 
 

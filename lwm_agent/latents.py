@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +60,13 @@ class LatentsConfig:
         self.check_positive("steps", "batch_size", "learning_rate", "save_every")
         if isinstance(self.data, str) or not 0 < len(self.data) <= self.batch_size:
             raise ValueError(f"data={self.data!r} must be a tuple of files, from one to batch_size={self.batch_size}")
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """What differs from the defaults, but for what has an option of its own on the command line."""
+        named = ("checkpoint", "data", "out", "steps", "seed", "device", "save_every")
+        given = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in named}
+        return {name: value for name, value in given.items() if value != getattr(type(self), name)}
 
     def check_positive(self, *names: str) -> None:
         """Refuses settings that are not above 0."""
@@ -139,6 +147,7 @@ class PartTraining:
         """Saves the checkpoint with an account of how its part was trained."""
         facts = {
             **asdict(self.config),
+            "set": self.config.changed,
             "frames": frames,
             "validation": dict(validation),
             "changes": state.changes,
@@ -156,27 +165,39 @@ class PartTraining:
 
 def check_fit(checkpoint: Checkpoint, data: Trajectories) -> None:
     """Refuses data in which things look or act otherwise than in those that the world model was trained on."""
-    size = checkpoint.model.image_size
+    size, units = checkpoint.model.image_size, checkpoint.normalizer
     if data.image_size != size:
         raise DatasetError(
             f"{data.path} has {data.image_size}-px frames and the checkpoint sees {size}: "
             f"collect with --image-size {size}"
         )
-    if data.env_id is None:
-        return  # the file does not say
+    if data.env_id is not None:
+        _check_env(checkpoint, data)
+    if (data.action_size, data.discrete) != (units.action_size, units.discrete):
+        raise DatasetError(
+            f"{data.path} has {_actions(data.action_size, data.discrete)} and the checkpoint knows "
+            f"{_actions(units.action_size, units.discrete)}: train a world model on {data.path} first"
+        )
+
+
+def _check_env(checkpoint: Checkpoint, data: Trajectories) -> None:
     other = other_env(checkpoint.env, data.env_id)
     if other is not None:
         raise DatasetError(
             f"{data.path} was recorded in {other} and the checkpoint was trained for {checkpoint.env}: "
             f"collect with --env {checkpoint.env}"
         )
-    same = {"image_size": size}  # the frames told, whether the arguments do or not
+    same = {"image_size": checkpoint.model.image_size}  # the frames told, whether the arguments do or not
     differing = mismatch(checkpoint.env, {**checkpoint.env_kwargs, **same}, {**data.env_kwargs, **same})
     if differing is not None:
         raise DatasetError(
             f"{data.path} has {differing.given} and the checkpoint was trained with {differing.trained}: "
             f"collect with {differing.options}, or train a world model on {data.path} first"
         )
+
+
+def _actions(size: int, discrete: bool) -> str:
+    return f"{size} discrete actions" if discrete else f"actions of {size} numbers"
 
 
 @torch.no_grad()

@@ -82,18 +82,18 @@ def model_card(checkpoint: Checkpoint) -> str:
         **{key: training[key] for key in ("data", "frames", "steps", "batch_size", "clip_length", "seed", "precision")},
     )
     if "predictor" in training:
-        card += _stage(_PREDICTOR, "train-predictor", training["predictor"])
+        card += _stage(_PREDICTOR, "predictor", training["predictor"])
     if checkpoint.heads is not None:
-        card += _stage(_HEADS, "train-heads", training["heads"])
+        card += _stage(_HEADS, "heads", training["heads"])
     return card
 
 
-def _stage(template: str, command: str, training: Mapping[str, Any]) -> str:
+def _stage(template: str, part: str, training: Mapping[str, Any]) -> str:
     return template.format(
         minutes=training["seconds"] / 60,
         changes=_changes(training),
-        command=f"lwm-agent {command} --checkpoint {training['checkpoint']} {_data(training)} "
-        f"--steps {training['steps']} --seed {training['seed']}",
+        command=f"lwm-agent train-{part} --checkpoint {training['checkpoint']} {_data(training)} "
+        f"--steps {training['steps']} --seed {training['seed']}{_settings(part, training)}",
         validation=_table(training["validation"]),
         **{key: training[key] for key in ("steps", "batch_size", "clip_length") if key in training},
     )
@@ -103,6 +103,11 @@ def _data(training: Mapping[str, Any]) -> str:
     """Options for the files that a part was trained on; earlier versions knew one."""
     files = [training["data"]] if isinstance(training["data"], str) else training["data"]
     return " ".join(f"--data {file}" for file in files)
+
+
+def _settings(part: str, training: Mapping[str, Any]) -> str:
+    """Options for what was set of a part's training; earlier versions did not say."""
+    return "".join(f" --set {part}.{name}={value}" for name, value in training.get("set", {}).items())
 
 
 def _changes(training: Mapping[str, Any]) -> str:

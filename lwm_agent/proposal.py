@@ -27,7 +27,7 @@ class ActorProposal:
     Attributes:
         model: the world model.
         heads: actor and temporal distance on its latents.
-        num_proposals: futures to imagine: the first by the actor's mean actions, others by random ones.
+        num_proposals: P, futures to imagine: the first by the actor's mean actions, others by random ones.
         bf16: whether to compute in bfloat16.
     """
 
@@ -37,18 +37,19 @@ class ActorProposal:
     bf16: bool
 
     def flops(self, horizon: int, context: int) -> float:
-        """FLOPs of the proposals of an episode that remembers `context` frames, beyond those of as many rollouts.
+        """FLOPs of the guesses of an episode that remembers `context` frames, beyond those of as many rollouts.
 
         Each action waits for the latent before it, and no future shares its beginning with the others.
         """
         advances = sum(self.model.advance_flops(context + step) for step in range(horizon))
         each = advances - self.model.rollout_flops(horizon, context) + horizon * self.heads.actor_flops
-        return self.heads.distance_flops + self.num_proposals * each
+        return self.heads.distance_flops + (self.num_proposals + 1) * each
 
     def __call__(self, imagination: Imagination, deadline: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        """First guesses ``(B, P, T, F*A)`` inside the bounds of `problem`, and their costs ``(B, P)``.
+        """First guesses ``(B, P + 1, T, F*A)`` inside the bounds of `problem`, and their costs ``(B, P + 1)``.
 
         The actor is told to arrive when the temporal distance says that it can, or at the deadline if that is sooner.
+        The last guess is the problem's own, imagined beside the others instead of after them.
 
         Args:
             imagination: the present, the goal and the cost, of B episodes.
@@ -56,20 +57,23 @@ class ActorProposal:
             problem: what the guesses are for.
         """
         belief, goal = imagination.belief, imagination.goal
-        size = (self.num_proposals, *problem.init.shape[1:])
+        size, num = (self.num_proposals, *problem.init.shape[1:]), self.num_proposals + 1
         noise = torch.stack([torch.randn(size, generator=drawn, device=drawn.device) for drawn in problem.generators])
         noise[:, 0] = 0
+        noise = torch.cat([noise, torch.zeros_like(problem.init)[:, None]], dim=1).flatten(0, 1)
         with autocast(goal.device, self.bf16):
             steps = torch.minimum(self.heads.steps_to_go(belief.latent, goal), deadline).long()
-            belief = Belief(*(part.repeat_interleave(len(noise[0]), dim=0) for part in belief))  # (B*P, ...)
-            goal, steps = (x.repeat_interleave(len(noise[0]), dim=0) for x in (goal, steps))
+            belief = Belief(*(part.repeat_interleave(num, dim=0) for part in belief))  # (B*(P + 1), ...)
+            goal, steps = (x.repeat_interleave(num, dim=0) for x in (goal, steps))
             blocks, latents = [], []
-            for step, off in enumerate(noise.flatten(0, 1).unbind(1)):
+            for step, own in enumerate(problem.init.unbind(1)):
                 mean, std = self.heads.actor(belief.latent, goal, steps - step)
-                blocks.append((mean + off * std).clamp(problem.low, problem.high))
-                belief = self.model.advance(belief, blocks[-1])
+                block = (mean + noise[:, step] * std).clamp(problem.low, problem.high)
+                block[num - 1 :: num] = own
+                belief = self.model.advance(belief, block)
+                blocks.append(block)
                 latents.append(belief.latent)
-        guesses, futures = (torch.stack(x, dim=1).unflatten(0, noise.shape[:2]) for x in (blocks, latents))
+        guesses, futures = (torch.stack(x, dim=1).unflatten(0, (-1, num)) for x in (blocks, latents))
         return guesses, imagination.rate(futures, guesses)
 
 

@@ -91,8 +91,8 @@ class Problem:
         generators: one random generator an episode, so that its plan does not depend on its batch.
         action_size: A, from which planners know the order of environment steps inside a block.
         dynamics: the model behind the objective, for the planners that need it; None where there is none.
-        propose: imagines learned first guesses ``(B, P, T, F*A)`` inside the bounds and tells their costs ``(B, P)``;
-            the best replaces `init`, unless that is better.
+        propose: imagines P first guesses ``(B, P, T, F*A)`` inside the bounds, learned ones and `init`, and tells
+            their costs ``(B, P)``; the best replaces `init`.
         propose_flops: floating-point operations of `propose` for each episode, beyond those of P rollouts.
     """
 

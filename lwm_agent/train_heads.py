@@ -49,16 +49,16 @@ def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> C
     checkpoint, files, device = open_all(config)
     if checkpoint.normalizer.discrete:
         raise DatasetError("heads need continuous actions; plan discrete ones with categorical-cem, which needs none")
-    pairs, held_out = [], []
-    for file, latents in zip(files, encode(checkpoint, files, device, report), strict=True):
+    latents, pairs, held_out = encode(checkpoint, files, device, report), [], []
+    for file, seen in zip(files, latents, strict=True):
         training, validation = split(file.num_episodes, config.validation, config.seed)
-        pairs.append(Pairs(checkpoint, file, latents, training, config.max_steps))
-        held_out.append(Pairs(checkpoint, file, latents, validation, config.max_steps))
+        pairs.append(Pairs(checkpoint, file, seen, training, config.max_steps))
+        held_out.append(Pairs(checkpoint, file, seen, validation, config.max_steps))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         heads = Heads(
-            latent_size=latents.shape[1],
-            block_size=pairs[0].frameskip * files[0].action_size,
+            latent_size=latents[0].shape[1],
+            block_size=pairs[0].frameskip * checkpoint.normalizer.action_size,
             width=config.width,
             max_steps=config.max_steps,
         ).to(device)

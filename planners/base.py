@@ -142,7 +142,7 @@ def plan(planner: Planner, problem: Problem, budget: Budget = UNLIMITED, flops_p
     try:
         if problem.propose is not None:
             meter.other_flops = problem.propose_flops
-            metered = replace(metered, init=best_guess(problem.init, *problem.propose(), meter))
+            metered = replace(metered, init=best_guess(*problem.propose(), meter))
         for found in islice(planner.improve(metered), iterations):
             best = better(best, found)
             trace.append(best[1])
@@ -159,14 +159,10 @@ def plan(planner: Planner, problem: Problem, budget: Budget = UNLIMITED, flops_p
     return Plan(actions, cost, torch.stack(trace), meter.rollouts, meter.flops, seconds)
 
 
-def best_guess(init: Tensor, proposals: Tensor, costs: Tensor, meter: Meter) -> Tensor:
-    """The cheapest of `init` ``(B, T, F*A)`` and `proposals` ``(B, P, T, F*A)``, which have `costs` ``(B, P)``.
-
-    Each takes a rollout: one that rates `init`, and those that imagined the proposals.
-    """
-    meter.spend(proposals)
-    guesses, own = torch.cat([proposals, init[:, None]], dim=1), meter(init[:, None])
-    return select_best(guesses, torch.cat([finite(costs), own], dim=1))[0]
+def best_guess(guesses: Tensor, costs: Tensor, meter: Meter) -> Tensor:
+    """The cheapest ``(B, T, F*A)`` of `guesses` ``(B, P, T, F*A)``, each of which took a rollout to tell its cost."""
+    meter.spend(guesses)
+    return select_best(guesses, finite(costs))[0]
 
 
 def finite(costs: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lwm_agent import bench
+from lwm_agent import Agent, bench
 from lwm_agent.bench import BenchConfig, product_peak, run_bench
 from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.cli import app
@@ -62,7 +62,9 @@ def test_every_batch_size_is_timed_and_written(checkpoint: str, tmp_path: Path) 
         assert row.plans_per_second > 0
         assert row.rollouts == 16 + 1 + 2 * 6  # the actor's and the rest of the last plan, then the search
         model = Checkpoint.load(checkpoint).model
-        assert row.flops > row.rollouts * model.rollout_flops(5, context=2)  # type: ignore[operator]  # and the actor
+        agent = Agent(Checkpoint.load(checkpoint), "guided", bf16=False)
+        assert agent.proposal is not None
+        assert row.flops == row.rollouts * model.rollout_flops(5, context=2) + agent.proposal.flops(5, 2)  # type: ignore[operator]
         assert report.share(row) > 0
     written = json.loads((tmp_path / "bench.json").read_text())
     assert [row["batch"] for row in written["timings"]] == [1, 2, 4]

@@ -162,7 +162,7 @@ def test_the_first_proposal_is_what_the_actor_would_do(headed: Path) -> None:
     deadline = torch.tensor([1.0, 2.0, 3.0, torch.inf, torch.inf])
     problem = Problem(
         objective=lambda actions: actions.mean((2, 3)),
-        init=torch.zeros(N, 3, 10),
+        init=0.1 * torch.rand(N, 3, 10),
         scale=torch.ones(N, 3, 10),
         low=torch.full((10,), -0.2),
         high=torch.full((10,), 0.3),
@@ -172,7 +172,8 @@ def test_the_first_proposal_is_what_the_actor_would_do(headed: Path) -> None:
     with torch.no_grad():
         imagination = Imagination(model, belief, goal, make_cost("best-step"), bf16=False, max_rollouts=2048)
         actions, costs = propose(imagination, deadline, problem)
-        assert actions.shape == (N, 4, 3, 10)
+        assert actions.shape == (N, 5, 3, 10)
+        assert torch.equal(actions[:, 4], problem.init)
         assert ((actions >= problem.low) & (actions <= problem.high)).all()
         torch.testing.assert_close(costs, imagination.objective(actions))
         assert not torch.equal(actions[:, 1], actions[:, 2])

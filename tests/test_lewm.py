@@ -221,6 +221,15 @@ def test_counted_flops_are_those_that_torch_counts(model: LeWorldModel, context:
     assert model.rollout_flops(T, context) * B * 4 == pytest.approx(of_four, rel=0.02)  # torch leaves attention out
 
 
+@pytest.mark.parametrize("context", [1, 2, 3, 4])
+@torch.no_grad()
+def test_the_flops_of_an_advance_are_those_that_torch_counts(model: LeWorldModel, context: int) -> None:
+    belief = remember(model, context)
+    with FlopCounterMode(display=False) as counter:
+        model.advance(belief, blocks(B))
+    assert model.advance_flops(context) * B == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 @torch.no_grad()
 def test_bfloat16_keeps_the_ranking_of_plans(preset: str) -> None:

@@ -235,31 +235,23 @@ def test_shortest_problem(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("costs", "own", "winner"),
-    [
-        ([3.0, 1.0, 2.0], 4.0, 1),
-        ([3.0, 2.0, 1.0], 0.5, None),
-        ([torch.nan, 2.0, torch.nan], 4.0, 1),
-        ([-torch.inf, 2.0, torch.nan], 4.0, 0),
-    ],
+    ("costs", "winner"),
+    [([3.0, 1.0, 2.0], 1), ([torch.nan, 2.0, torch.nan], 1), ([-torch.inf, 2.0, torch.nan], 0)],
 )
-def test_the_search_starts_from_the_best_guess(costs: list[float], own: float, winner: int | None) -> None:
-    """One of the proposals, by the costs that come with them, or the problem's own."""
+def test_the_search_starts_from_the_best_guess(costs: list[float], winner: int) -> None:
+    """By the costs that come with the guesses."""
     problem = make_problem()
     guesses = 0.1 * torch.arange(1.0, 4.0)[:, None, None] * torch.ones(B, 3, *problem.init.shape[1:])
     problem, recorder = record(
-        replace(
-            problem,
-            objective=lambda actions: torch.full(actions.shape[:2], own),
-            propose=lambda: (guesses, torch.tensor(costs).expand(B, 3)),
-        )
+        replace(problem, propose=lambda: (guesses, torch.tensor(costs).expand(B, 3)), propose_flops=7.0)
     )
-    result = plan(CEM(num_samples=S, num_elites=2, iterations=1), problem)
-    rated, searched = recorder.calls
-    assert torch.equal(rated, problem.init[:, None])
-    expected = problem.init if winner is None else guesses[:, winner]
-    torch.testing.assert_close(searched[:, 0], expected)
-    assert result.rollouts == 3 + 1 + S
+    result = plan(CEM(num_samples=S, num_elites=2, iterations=1), problem, flops_per_rollout=10.0)
+    (searched,) = recorder.calls
+    torch.testing.assert_close(searched[:, 0], guesses[:, winner])
+    assert result.rollouts == 3 + S
+    assert result.flops == 10.0 * (3 + S) + 7.0
+    with pytest.raises(ValueError, match="too small"):
+        plan(CEM(num_samples=S, num_elites=2), problem, Budget(flops=10.0 * (3 + S) + 6.9), flops_per_rollout=10.0)
 
 
 @planners

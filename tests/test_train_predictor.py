@@ -13,7 +13,7 @@ import torch
 
 from lwm_agent.checkpoint import Checkpoint, checksum
 from lwm_agent.dataset import DatasetError, Trajectories, Windows
-from lwm_agent.latents import OnProgress, encode, open_all
+from lwm_agent.latents import OnProgress, encode, open_all, shares
 from lwm_agent.models import Heads
 from lwm_agent.train import TrainConfig, train
 from lwm_agent.train_heads import HeadsConfig, train_heads
@@ -123,7 +123,19 @@ def test_each_file_fills_the_same_share_of_a_batch(trained: Path, data: str, sti
     assert both[0] < 0.7 * before[0]  # and the other too, though it is a third as long
     assert together.training["predictor"]["frames"] == moving.num_frames + standing.num_frames
     card = (tmp_path / "2" / "README.md").read_text()
-    assert f"--data {data} --data {still} --steps 120" in card
+    assert f"--data {data} --data {still} --steps 120 --seed 0 --set predictor.batch_size=64" in card
+
+
+def test_a_batch_is_shared_out_evenly() -> None:
+    assert shares(10, 3) == [4, 3, 3]
+    assert shares(9, 1) == [9]
+
+
+def test_actions_of_another_size_are_refused(trained: Path, tmp_path: Path) -> None:
+    with TrajectoryWriter(tmp_path / "one.h5") as writer:
+        writer.add(np.zeros((30, 32, 32, 3), np.uint8), np.zeros((29, 1), np.float32))
+    with pytest.raises(DatasetError, match="has actions of 1 numbers and the checkpoint knows actions of 2 numbers"):
+        train_predictor(config(trained, str(tmp_path / "one.h5"), tmp_path / "out"))
 
 
 class InterruptError(Exception):
