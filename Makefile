@@ -29,8 +29,8 @@ RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/p
 ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%, \
 	one-proposal white-noise whole-plans two-blocks ten-blocks fixed-horizon terminal fixed-horizon-terminal running \
 	temporal-distance both-distances)
-EQUAL := $(foreach env,pusht cube,$(patsubst %,equal/$(env)-%-25, \
-	cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient))
+EQUAL := $(patsubst %,equal/pusht-%-25, \
+	cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient)
 PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS)))
 files = $(patsubst %,results/%.json,$(1))
 results: $(call files,$(RESULTS) $(ABLATION) $(EQUAL)) docs/compute.png
