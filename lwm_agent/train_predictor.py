@@ -90,14 +90,12 @@ def _losses(
     model: Any = checkpoint.model
     device = next(model.parameters()).device
     clips, actions = [], []
-    for (windows, latents), num in zip(sources, shares(num_clips, len(sources)), strict=True):
+    for (windows, encoded), num in zip(sources, shares(num_clips, len(sources)), strict=True):
         rows, action = windows.rows(rng.integers(len(windows), size=num))
-        clips.append(latents[torch.from_numpy(rows)])
+        clips.append(encoded[torch.from_numpy(rows)])
         actions.append(action)
     context = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    together, blocks = (
-        torch.cat(clips).to(device).float(),
-        checkpoint.normalizer.blocks(np.concatenate(actions), device),
-    )
+    latents = torch.cat(clips).to(device).float()
+    blocks = checkpoint.normalizer.blocks(np.concatenate(actions), device)
     with autocast(device, fast_bf16(device)):
-        return model.prediction_losses(together, blocks, context)
+        return model.prediction_losses(latents, blocks, context)

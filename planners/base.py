@@ -66,7 +66,10 @@ class Meter:
     @property
     def flops(self) -> float:
         """Floating-point operations spent for each episode."""
-        return self.rollouts * self.flops_per_rollout + self.other_flops
+        return self._flops(self.rollouts)
+
+    def _flops(self, rollouts: int) -> float:
+        return rollouts * self.flops_per_rollout + self.other_flops
 
     def __call__(self, actions: Tensor) -> Tensor:
         """Costs ``(B, S)`` of `actions` ``(B, S, T, F*A)``; a cost that is not a number counts as infinite."""
@@ -82,7 +85,7 @@ class Meter:
         """Charges one rollout for each of the candidates `actions` ``(B, S, T, F*A)``, two where a gradient is due."""
         # Weights are frozen, so the backward pass goes through activations only: about one more forward pass.
         total = self.rollouts + actions.shape[1] * (2 if actions.requires_grad else 1)
-        needs = {"rollouts": total, "flops": total * self.flops_per_rollout + self.other_flops}
+        needs = {"rollouts": total, "flops": self._flops(total)}
         for unit, needed in needs.items():
             limit = getattr(self.budget, unit)
             if limit is not None and needed > limit:

@@ -236,7 +236,7 @@ def test_shortest_problem(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("costs", "winner"),
-    [([3.0, 1.0, 2.0], 1), ([torch.nan, 2.0, torch.nan], 1), ([-torch.inf, 2.0, torch.nan], 0)],
+    [([3.0, 1.0, 2.0], 1), ([3.0, 2.0, 0.5], 2), ([torch.nan, 2.0, torch.nan], 1), ([-torch.inf, 2.0, torch.nan], 0)],
 )
 def test_the_search_starts_from_the_best_guess(costs: list[float], winner: int) -> None:
     """By the costs that come with the guesses."""
