@@ -51,7 +51,6 @@ MillisecondsOption = Annotated[
 CheckpointOption = Annotated[str | None, typer.Option(help="Folder or name (default: the package's own).")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 TrainedOption = Annotated[str, typer.Option(help="Folder of a trained world model, or a name.")]
-DataOption = Annotated[Path, typer.Option(help="HDF5 file of trajectories.")]
 FilesOption = Annotated[list[Path], typer.Option("--data", help="HDF5 file of trajectories; may be given again.")]
 PartOutOption = Annotated[Path | None, typer.Option(help="Folder for the new checkpoint (default: the same).")]
 StepsOption = Annotated[int | None, typer.Option(help="Optimisation steps (default: the command's own).")]
@@ -143,7 +142,7 @@ def convert(
 
 @app.command()
 def train(
-    data: DataOption,
+    data: FilesOption,
     out: Annotated[Path, typer.Option(help="Folder of the run; the checkpoint goes to OUT/checkpoint.")],
     env: EnvOption = "pusht",
     preset: Annotated[str, typer.Option(help="tiny (64 px, for CPUs) or base (the paper's, 224 px).")] = "tiny",
@@ -165,7 +164,7 @@ def train(
     given = parse_settings(settings or [], ("model", "train"))
     config = TrainConfig.from_preset(
         preset,
-        data=str(data),
+        data=tuple(map(str, data)),
         out=str(out),
         env=env,
         seed=seed,

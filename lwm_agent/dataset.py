@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,12 +17,13 @@ __all__ = [
     "Clips",
     "DatasetError",
     "Episode",
+    "Mixture",
     "Progress",
     "Trajectories",
     "Windows",
-    "action_range",
-    "action_statistics",
+    "shares",
     "split",
+    "taken_actions",
 ]
 
 Progress = Callable[[int, int], None]
@@ -178,6 +179,27 @@ class Windows:
         return first + np.arange(0, self._span + 1, self.frameskip), action.reshape(shape)
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """Clips of several files, each of which fills the same share of every batch, however long it is."""
+
+    windows: Sequence[Windows]
+
+    def sample(self, num: int, rng: np.random.Generator) -> Clips:
+        """`num` clips; of one file, each uniform over all of them."""
+        pairs = zip(self.windows, shares(num, len(self.windows)), strict=True)
+        parts = [windows.sample(share, rng) for windows, share in pairs]
+        pixels, env_action, states = zip(*parts, strict=True)
+        told = [state for state in states if state is not None]
+        state = np.concatenate(told) if len(told) == len(states) else None
+        return Clips(np.concatenate(pixels), np.concatenate(env_action), state)
+
+
+def shares(total: int, parts: int) -> list[int]:
+    """`total` in `parts` whole numbers that differ by one at most."""
+    return [total // parts + (part < total % parts) for part in range(parts)]
+
+
 def split(num_episodes: int, validation: float = 0.05, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Numbers of the training and of the validation episodes, at least one of each."""
     if num_episodes < 2 or not 0 < validation < 1:
@@ -187,23 +209,8 @@ def split(num_episodes: int, validation: float = 0.05, seed: int = 0) -> tuple[N
     return np.sort(order[count:]), np.sort(order[:count])
 
 
-def action_statistics(
-    trajectories: Trajectories, episodes: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation ``(A,)`` of the actions taken in `episodes`."""
-    actions = _actions(trajectories, episodes).astype(np.float64)
-    return actions.mean(0).astype(np.float32), actions.std(0).astype(np.float32)
-
-
-def action_range(
-    trajectories: Trajectories, episodes: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Smallest and largest action ``(A,)`` taken in `episodes`."""
-    actions = _actions(trajectories, episodes)
-    return actions.min(0), actions.max(0)
-
-
-def _actions(trajectories: Trajectories, episodes: NDArray[np.int64]) -> NDArray[np.float32]:
+def taken_actions(trajectories: Trajectories, episodes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """All actions of `episodes`, ``(n, A)``: the last row of an episode has none."""
     spans = zip(trajectories.offsets[episodes], trajectories.lengths[episodes], strict=True)
     return np.concatenate([trajectories.action[first : first + length - 1] for first, length in spans])
 

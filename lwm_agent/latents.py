@@ -90,11 +90,6 @@ def open_all(config: LatentsConfig) -> tuple[Checkpoint, list[Trajectories], tor
     return checkpoint, files, device
 
 
-def shares(total: int, parts: int) -> list[int]:
-    """`total` in `parts` whole numbers that differ by one at most."""
-    return [total // parts + (part < total % parts) for part in range(parts)]
-
-
 @dataclass(frozen=True)
 class PartTraining:
     """Trains a part of a checkpoint and saves it; an interrupted training goes on where it was last saved.

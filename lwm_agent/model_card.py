@@ -29,7 +29,7 @@ action, state = agent.predict(observation)
 
 | | |
 |---|---|
-| data | `{data}`, {frames:,} frames |
+| data | {data}, {frames:,} frames |
 | steps | {steps:,} of {batch_size} clips x {clip_length} frames, seed {seed}, {precision}{changes} |
 | time | {minutes:.0f} minutes |
 | hardware | {hardware} |
@@ -75,11 +75,12 @@ def model_card(checkpoint: Checkpoint) -> str:
         parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()) / 1e6,
         minutes=training["seconds"] / 60,
         hardware=f"{os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}",
-        command=f"lwm-agent train --env {checkpoint.env} --preset {training['preset']} --data {training['data']} "
+        command=f"lwm-agent train --env {checkpoint.env} --preset {training['preset']} {_data(training)} "
         f"--steps {training['steps']} --seed {training['seed']}{overrides}",
+        data=", ".join(f"`{path}`" for path in _files(training)),
         changes=_changes(training),
         validation=_table(training["validation"]),
-        **{key: training[key] for key in ("data", "frames", "steps", "batch_size", "clip_length", "seed", "precision")},
+        **{key: training[key] for key in ("frames", "steps", "batch_size", "clip_length", "seed", "precision")},
     )
     if "predictor" in training:
         card += _stage(_PREDICTOR, "predictor", training["predictor"])
@@ -100,9 +101,12 @@ def _stage(template: str, part: str, training: Mapping[str, Any]) -> str:
 
 
 def _data(training: Mapping[str, Any]) -> str:
-    """Options for the files that a part was trained on; earlier versions knew one."""
-    files = [training["data"]] if isinstance(training["data"], str) else training["data"]
-    return " ".join(f"--data {file}" for file in files)
+    return " ".join(f"--data {file}" for file in _files(training))
+
+
+def _files(training: Mapping[str, Any]) -> list[str]:
+    """What was trained on; earlier versions knew one file."""
+    return [training["data"]] if isinstance(training["data"], str) else training["data"]
 
 
 def _settings(part: str, training: Mapping[str, Any]) -> str:

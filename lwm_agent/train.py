@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .checkpoint import Checkpoint
-from .conventions import conventions, other_env
-from .dataset import Clips, DatasetError, Trajectories, Windows, action_range, action_statistics, split
+from .conventions import conventions, mismatch, other_env
+from .dataset import Clips, DatasetError, Mixture, Trajectories, Windows, split, taken_actions
 from .device import keep_freed_memory, resolve_device
 from .envs import spec_of
 from .metric_log import MetricLog
@@ -41,7 +41,8 @@ class TrainConfig:
     """How to train. `TrainConfig.from_preset` fills in what a preset prescribes.
 
     Attributes:
-        data: HDF5 file of trajectories.
+        data: HDF5 files of trajectories of one environment; each fills the same share of every batch, however long it
+            is.
         out: folder of the run: the checkpoint, its training state and its logs.
         env: name in `ENVS`, or a Gymnasium id.
         preset: name in `PRESETS`.
@@ -64,7 +65,7 @@ class TrainConfig:
         track: log to Weights & Biases too.
     """
 
-    data: str
+    data: tuple[str, ...]
     out: str
     env: str = "pusht"
     preset: str = "tiny"
@@ -92,6 +93,9 @@ class TrainConfig:
         for name in ("steps", "batch_size", "validate_every", "save_every", "num_devices", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        clips = self.batch_size // self.num_devices
+        if isinstance(self.data, str) or not 0 < len(self.data) <= clips:
+            raise ValueError(f"data={self.data!r} must be a tuple of files, at least one, no more than clips: {clips}")
         if self.clip_length < 2:
             raise ValueError(f"clip_length={self.clip_length} must be at least 2: a frame and the one to predict")
         if self.batch_size % self.num_devices:
@@ -135,12 +139,13 @@ def train(
         precision=config.precision,  # type: ignore[arg-type]
     )
     fabric.launch()
-    trajectories = Trajectories.open(config.data)
-    training, validation = split(trajectories.num_episodes, config.validation, config.seed)
-    checkpoint = _new_checkpoint(config, trajectories, training)
-    frameskip: int = checkpoint.model.frameskip  # type: ignore[assignment]
-    windows = Windows(trajectories, training, config.clip_length, frameskip)
-    held_out = Windows(trajectories, validation, config.clip_length, frameskip)
+    files = [Trajectories.open(path) for path in config.data]
+    parts = [split(file.num_episodes, config.validation, config.seed) for file in files]
+    checkpoint = _new_checkpoint(config, files, [training for training, _ in parts])
+    windows, held_out = (
+        Mixture([Windows(file, part, config.clip_length, checkpoint.model.frameskip) for file, part in pairs])  # type: ignore[arg-type]
+        for pairs in (zip(files, column, strict=True) for column in zip(*parts, strict=True))
+    )
     optimizer = torch.optim.AdamW(checkpoint.model.parameters(), lr=0.0, weight_decay=config.weight_decay, fused=True)
     settings = {**asdict(config), "env_kwargs": checkpoint.env_kwargs}  # other data may take the place of the first
     state = TrainingState(Path(config.out), checkpoint.model, optimizer, settings)
@@ -175,7 +180,8 @@ def train(
                 on_step(Progress(done, losses, validated))
     recalibrate_batch_norm(checkpoint, windows, config)
     facts = {"validation": validate(checkpoint, held_out, config.env), "seconds": state.seconds}
-    checkpoint.training.update(asdict(config), frames=trajectories.num_frames, changes=state.changes, **facts)
+    frames = sum(file.num_frames for file in files)
+    checkpoint.training.update(asdict(config), frames=frames, changes=state.changes, **facts)
     if fabric.is_global_zero:
         checkpoint.save(Path(config.out) / "checkpoint", model_card(checkpoint))
     return checkpoint
@@ -219,7 +225,7 @@ def to_batch(clips: Clips, normalizer: Normalizer) -> Batch:
 
 
 @torch.no_grad()
-def validate(checkpoint: Checkpoint, windows: Windows, env: str, num_clips: int = 512) -> dict[str, float]:
+def validate(checkpoint: Checkpoint, windows: Mixture, env: str, num_clips: int = 512) -> dict[str, float]:
     """Losses, collapse monitors and linear probes on the same `num_clips` validation clips each time.
 
     Warns (`RuntimeWarning`) when the latents are collapsing.
@@ -247,7 +253,7 @@ def validate(checkpoint: Checkpoint, windows: Windows, env: str, num_clips: int 
 
 @torch.no_grad()
 def recalibrate_batch_norm(
-    checkpoint: Checkpoint, windows: Windows, config: TrainConfig, num_batches: int = 50
+    checkpoint: Checkpoint, windows: Mixture, config: TrainConfig, num_batches: int = 50
 ) -> None:
     """Replaces the running statistics of BatchNorm by exact means over training clips ("precise BN").
 
@@ -276,11 +282,29 @@ def recalibrate_batch_norm(
     checkpoint.model.eval()
 
 
-def _new_checkpoint(config: TrainConfig, data: Trajectories, episodes: NDArray[np.int64]) -> Checkpoint:
+def _check_alike(config: TrainConfig, files: Sequence[Trajectories]) -> None:
+    """Refuses files of another environment, and files that differ in what a frame shows or an action does."""
+    first = files[0]
+    for file in files:
+        other = other_env(config.env, file.env_id)
+        if other is not None:
+            raise ValueError(f"{file.path} was recorded in {other}, not in {config.env}: pass --env {other}")
+        for what in ("image_size", "action_size", "discrete"):
+            one, two = getattr(first, what), getattr(file, what)
+            if one != two:
+                raise DatasetError(f"{first.path} has {what} {one} and {file.path} has {two}: train on one of them")
+        differ = mismatch(config.env, first.env_kwargs, file.env_kwargs)
+        if differ is not None:
+            how = f"{first.path} was recorded with {differ.trained} and {file.path} with {differ.given}"
+            raise DatasetError(f"{how}: train on one of them")
+
+
+def _new_checkpoint(
+    config: TrainConfig, files: Sequence[Trajectories], episodes: Sequence[NDArray[np.int64]]
+) -> Checkpoint:
     """An untrained model for the data, with the data's statistics and conventions."""
-    other = other_env(config.env, data.env_id)
-    if other is not None:
-        raise ValueError(f"{config.data} was recorded in {other}, not in {config.env}: pass --env {other}")
+    _check_alike(config, files)
+    data = files[0]
     settings = {
         "image_size": data.image_size,
         **PRESETS[config.preset],
@@ -289,11 +313,11 @@ def _new_checkpoint(config: TrainConfig, data: Trajectories, episodes: NDArray[n
     }
     if settings["image_size"] != data.image_size:
         raise ValueError(
-            f"the model takes {settings['image_size']}-px frames and {config.data} has {data.image_size}: "
+            f"the model takes {settings['image_size']}-px frames and {data.path} has {data.image_size}: "
             f"collect with --image-size {settings['image_size']}, or train with "
             f"--set model.image_size={data.image_size}"
         )
-    normalizer = fit_normalizer(data, episodes)
+    normalizer = fit_normalizer(files, episodes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = MODELS["lewm"](**settings)
@@ -311,21 +335,30 @@ def _new_checkpoint(config: TrainConfig, data: Trajectories, episodes: NDArray[n
     )
 
 
-def fit_normalizer(data: Trajectories, episodes: NDArray[np.int64], num_frames: int = 2000) -> Normalizer:
-    """Statistics of the training episodes: all of their actions, `num_frames` of their pictures."""
-    mean, std = action_statistics(data, episodes)
-    low, high = action_range(data, episodes)
-    if data.discrete and not high.all():
-        never = ", ".join(map(str, np.flatnonzero(high == 0)))
-        raise DatasetError(f"{data.path}: actions {never} are never taken, so that nothing can be learned of them")
-    rows = np.random.default_rng(0).choice(data.num_frames, min(num_frames, data.num_frames), replace=False)
-    frames = data.frames(np.sort(rows)[:, None]).reshape(-1, 3) / 255.0
+def fit_normalizer(
+    files: Sequence[Trajectories], episodes: Sequence[NDArray[np.int64]], num_frames: int = 2000
+) -> Normalizer:
+    """Statistics of the training episodes of each file: all of their actions, `num_frames` of its pictures."""
+    pairs = zip(files, episodes, strict=True)
+    actions = np.concatenate([taken_actions(file, part) for file, part in pairs]).astype(np.float64)
+    low, high = actions.min(0), actions.max(0)
+    discrete = files[0].discrete
+    if discrete and not high.all():
+        names, never = ", ".join(str(file.path) for file in files), ", ".join(map(str, np.flatnonzero(high == 0)))
+        raise DatasetError(f"{names}: actions {never} are never taken, so that nothing can be learned of them")
+    frames = np.concatenate([_some_frames(file, num_frames) for file in files]).reshape(-1, 3) / 255.0
     return Normalizer(
         pixel_mean=tuple(frames.mean(0)),
         pixel_std=tuple(frames.std(0) + 1e-3),
-        action_mean=tuple(mean),
-        action_std=tuple(std + 1e-6),
-        action_low=tuple(low),
-        action_high=tuple(high),
-        discrete=data.discrete,
+        action_mean=tuple(actions.mean(0).astype(np.float32)),
+        action_std=tuple(actions.std(0).astype(np.float32) + 1e-6),
+        action_low=tuple(low.astype(np.float32)),
+        action_high=tuple(high.astype(np.float32)),
+        discrete=discrete,
     )
+
+
+def _some_frames(file: Trajectories, num: int) -> NDArray[np.uint8]:
+    """The same `num` frames each time, ``(num, 1, h, h, 3)``, or all of them."""
+    rows = np.random.default_rng(0).choice(file.num_frames, min(num, file.num_frames), replace=False)
+    return file.frames(np.sort(rows)[:, None])

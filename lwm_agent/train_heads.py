@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .checkpoint import Checkpoint
-from .dataset import DatasetError, Trajectories, split
+from .dataset import DatasetError, Trajectories, shares, split
 from .device import autocast, fast_bf16
-from .latents import LatentsConfig, OnProgress, PartTraining, encode, open_all, shares
+from .latents import LatentsConfig, OnProgress, PartTraining, encode, open_all
 from .models import Heads
 
 

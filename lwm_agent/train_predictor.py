@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from .checkpoint import Checkpoint
-from .dataset import Trajectories, Windows, split
+from .dataset import Trajectories, Windows, shares, split
 from .device import autocast, fast_bf16
-from .latents import LatentsConfig, OnProgress, PartTraining, encode, open_all, shares
+from .latents import LatentsConfig, OnProgress, PartTraining, encode, open_all
 
 Source = tuple[Windows, Tensor]
 """Clips of a file, and the latents of its frames."""

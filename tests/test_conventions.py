@@ -115,7 +115,7 @@ def rewritten(data: str, path: Path, env: str = "pusht", **env_kwargs: Any) -> s
 
 def train_config(data: str, out: Path, **settings: Any) -> TrainConfig:
     fixed = {"steps": 1, "batch_size": 4, "clip_length": 4, "device": "cpu", "model": {"image_size": 32, **SMALL}}
-    return TrainConfig.from_preset("tiny", data=data, out=str(out), **{**fixed, **settings})
+    return TrainConfig.from_preset("tiny", data=(data,), out=str(out), **{**fixed, **settings})
 
 
 @pytest.fixture
@@ -134,6 +134,8 @@ def test_a_training_takes_its_data_s_conventions_and_resumes_with_no_others(cube
         "shadows": True,
     }  # how success is judged is not
     lite = rewritten(cube_data, tmp_path / "lite.h5", "cube")
+    with pytest.raises(DatasetError, match=r"stock.h5 was recorded with .*'stock' and .*lite.h5 with .*'lite'"):
+        train(replace(train_config(cube_data, tmp_path / "both", env="cube"), data=(cube_data, lite)))
     with pytest.raises(ValueError, match=r"env_kwargs was .*'stock'.* and is .*'lite'.*Use the same ones, .* --out"):
         train(train_config(lite, tmp_path / "run", env="cube", steps=2), resume=True)
     copied = rewritten(cube_data, tmp_path / "copy.h5", "cube", fidelity="stock", shadows=True)

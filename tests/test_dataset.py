@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from lwm_agent.dataset import DatasetError, Trajectories, Windows, action_range, action_statistics, split
+from lwm_agent.dataset import DatasetError, Mixture, Trajectories, Windows, shares, split, taken_actions
 from lwm_agent.writer import TrajectoryWriter
 
 LENGTHS = (13, 20, 5, 31)  # with L = 5 and F = 3 a clip spans 13 frames: 1, 8, 0 and 19 starts
@@ -122,13 +123,30 @@ def test_split() -> None:
         split(1)
 
 
-def test_action_statistics_leave_out_the_last_row(path: Path) -> None:
-    data = Trajectories.open(path)
+def test_taken_actions_leave_out_the_last_row(path: Path) -> None:
     taken = np.array([*range(13, 32), *range(33, 37)])
-    mean, std = action_statistics(data, np.array([1, 2]))
-    np.testing.assert_allclose(mean, [taken.mean(), -taken.mean()], rtol=1e-6)
-    np.testing.assert_allclose(std, [taken.std()] * 2, rtol=1e-6)
-    np.testing.assert_array_equal(action_range(data, np.array([1, 2])), [[13, -36], [36, -13]])
+    actions = taken_actions(Trajectories.open(path), np.array([1, 2]))
+    np.testing.assert_array_equal(actions, np.stack([taken, -taken], axis=1))
+
+
+def test_a_mixture_gives_each_file_the_same_share(path: Path, tmp_path: Path) -> None:
+    data = Trajectories.open(path)
+    other = replace(data, action=data.action + 1000)
+    few, many = Windows(data, np.array([2]), 2, 2), Windows(other, np.array([0, 1]), 2, 2)
+    assert len(few) < len(many)
+    clips = Mixture([few, many]).sample(9, np.random.default_rng(0))
+    assert clips.pixels.shape[:2] == (9, 2)
+    np.testing.assert_array_equal(clips.env_action[:, 0, 0, 0] > 500, [False] * 5 + [True] * 4)
+    alone, same = few.sample(7, np.random.default_rng(1)), Mixture([few]).sample(7, np.random.default_rng(1))
+    np.testing.assert_array_equal(alone.env_action, same.env_action)
+    without = Windows(replace(data, state=None), np.array([2]), 2, 2)
+    assert (clips.state is None) == (data.state is None)
+    assert Mixture([few, without]).sample(4, np.random.default_rng(0)).state is None
+
+
+def test_a_batch_is_shared_out_evenly() -> None:
+    assert shares(10, 3) == [4, 3, 3]
+    assert shares(9, 1) == [9]
 
 
 @pytest.mark.parametrize("chunk", [1, 2, None])

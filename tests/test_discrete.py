@@ -106,7 +106,7 @@ def checkpoint(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoi
     out = tmp_path_factory.mktemp("run")
     fixed = {"steps": 2, "batch_size": 4, "clip_length": 3, "validate_every": 2, "save_every": 2, "device": "cpu"}
     model = {**MODEL, "frameskip": 3}
-    return train(TrainConfig.from_preset("tiny", data=str(data), out=str(out), env=ENV, model=model, **fixed))
+    return train(TrainConfig.from_preset("tiny", data=(str(data),), out=str(out), env=ENV, model=model, **fixed))
 
 
 class GoalPictures(gym.ObservationWrapper[Any, Any, Any]):
@@ -171,7 +171,7 @@ def test_an_action_that_is_never_taken_is_named(tmp_path: Path) -> None:
     with TrajectoryWriter(tmp_path / "some.h5", discrete=True) as writer:
         for _ in range(4):
             writer.add(pixels, rows)
-    settings = {"data": str(tmp_path / "some.h5"), "out": str(tmp_path / "run"), "model": MODEL, "clip_length": 3}
+    settings = {"data": (str(tmp_path / "some.h5"),), "out": str(tmp_path / "run"), "model": MODEL, "clip_length": 3}
     with pytest.raises(DatasetError, match="actions 1 are never taken"):
         train(TrainConfig.from_preset("tiny", **settings))
 

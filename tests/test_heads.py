@@ -42,7 +42,7 @@ def bare(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint without heads, of a model that was trained for a moment."""
     out = tmp_path_factory.mktemp("bare")
     fixed = {"steps": 40, "batch_size": 16, "clip_length": 4, "device": "cpu", "learning_rate": 3e-3}
-    train(TrainConfig.from_preset("tiny", data=data, out=str(out), model=MODEL, **fixed))
+    train(TrainConfig.from_preset("tiny", data=(data,), out=str(out), model=MODEL, **fixed))
     return out / "checkpoint"
 
 

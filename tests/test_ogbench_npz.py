@@ -81,7 +81,7 @@ def test_models_and_heads_train_on_it_and_remember_the_fidelity(source: Path, tm
     data = str(tmp_path / "cube.h5")
     convert(source, data)
     settings: dict[str, Any] = {"steps": 1, "batch_size": 2, "clip_length": 3, "device": "cpu", "validation": 0.3}
-    train(TrainConfig.from_preset("tiny", data=data, out=str(tmp_path / "run"), env="cube", model=MODEL, **settings))
+    train(TrainConfig.from_preset("tiny", data=(data,), out=str(tmp_path / "run"), env="cube", model=MODEL, **settings))
     folder = str(tmp_path / "run" / "checkpoint")
     train_heads(HeadsConfig(checkpoint=folder, data=(data,), steps=1, batch_size=2, width=8, device="cpu"))
     checkpoint = Checkpoint.load(folder)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from lwm_agent.checkpoint import Checkpoint
-from lwm_agent.dataset import Trajectories, Windows, split
+from lwm_agent.dataset import DatasetError, Mixture, Trajectories, Windows, split
 from lwm_agent.train import Progress, TrainConfig, learning_rate_factor, recalibrate_batch_norm, to_batch, train
 from lwm_agent.writer import TrajectoryWriter
 
@@ -28,7 +28,7 @@ MODEL: dict[str, Any] = {
 }
 
 
-def config(data: str, out: Path, **settings: Any) -> TrainConfig:
+def config(data: str | tuple[str, ...], out: Path, **settings: Any) -> TrainConfig:
     fixed = {
         "steps": 6,
         "batch_size": 8,
@@ -39,7 +39,8 @@ def config(data: str, out: Path, **settings: Any) -> TrainConfig:
         "device": "cpu",
     }
     model = {**MODEL, **settings.pop("model", {})}
-    return TrainConfig.from_preset("tiny", **{**fixed, "data": data, "out": str(out), "model": model, **settings})
+    files = (data,) if isinstance(data, str) else data
+    return TrainConfig.from_preset("tiny", **{**fixed, "out": str(out), "model": model, "data": files, **settings})
 
 
 def losses(out: Path) -> list[dict[str, float]]:
@@ -95,6 +96,39 @@ def test_training_leaves_a_checkpoint_that_says_where_it_comes_from(data: str, t
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
+def still(path: Path, image_size: int = 32, action_size: int = 2) -> str:
+    """A file of 6 episodes of bright pictures in which nothing moves, actions of 5 or -5."""
+    rng = np.random.default_rng(0)
+    with TrajectoryWriter(path, env_id="lwm/PushT-v0", env_kwargs={"image_size": image_size}) as writer:
+        for _ in range(6):
+            pixels = np.full((31, image_size, image_size, 3), 250, np.uint8)
+            writer.add(pixels, rng.choice(np.float32([5, -5]), (30, action_size)), np.ones((31, 7)))
+    return str(path)
+
+
+@pytest.mark.filterwarnings("ignore:the latents are collapsing")
+def test_several_files_are_trained_on_alike(data: str, tmp_path: Path) -> None:
+    other = still(tmp_path / "still.h5")
+    both = train(config((data, other), tmp_path / "run"))
+    assert both.training["frames"] == 12 * 41 + 6 * 31
+    assert both.normalizer.action_low == (-5, -5)
+    variance = (11 * 40 * 4 / 3 + 5 * 30 * 25) / (11 * 40 + 5 * 30)  # one episode of each file is held out
+    assert both.normalizer.action_std == pytest.approx((variance**0.5,) * 2, rel=0.05)
+    alone = train(config(data, tmp_path / "alone"))
+    assert np.mean(both.normalizer.pixel_mean) > 0.25 > 10 * np.mean(alone.normalizer.pixel_mean)
+    card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()
+    assert f"--data {data} --data {other} --steps 6" in card
+    assert f"| data | `{data}`, `{other}`, 678 frames |" in card
+
+
+def test_files_that_do_not_go_together_are_refused(data: str, tmp_path: Path) -> None:
+    large, wide = still(tmp_path / "large.h5", image_size=48), still(tmp_path / "wide.h5", action_size=3)
+    with pytest.raises(DatasetError, match=r"square.h5 has image_size 32 and .*large.h5 has 48: train on one of them"):
+        train(config((data, large), tmp_path / "run"))
+    with pytest.raises(DatasetError, match=r"square.h5 has action_size 2 and .*wide.h5 has 3"):
+        train(config((data, wide), tmp_path / "run"))
+
+
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")
 def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(data: str, tmp_path: Path) -> None:
     train(config(data, tmp_path / "run", steps=2))
@@ -131,16 +165,19 @@ def test_a_diverging_training_stops(data: str, tmp_path: Path) -> None:
         ({"steps": 0}, "steps=0 must be positive"),
         ({"clip_length": 1}, "clip_length=1"),
         ({"batch_size": 9, "num_devices": 2}, "multiple of num_devices"),
+        ({"data": "x"}, "data='x' must be a tuple of files"),
+        ({"data": ()}, "at least one, no more than clips"),
+        ({"data": ("x",) * 5, "batch_size": 8, "num_devices": 2}, "no more than clips: 4"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TrainConfig.from_preset("tiny", data="x", out="y", **settings)
+        TrainConfig.from_preset("tiny", **{"data": ("x",), "out": "y", **settings})
 
 
 def test_unknown_presets_and_sizes_are_named(data: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"preset='huge'.*base, tiny"):
-        TrainConfig.from_preset("huge", data="x", out="y")
+        TrainConfig.from_preset("huge", data=("x",), out="y")
     with pytest.raises(ValueError, match=r"takes 64-px frames and .* has 32"):
         train(config(data, tmp_path / "run", model={"image_size": 64}))
     with pytest.raises(ValueError, match="longest"):
@@ -151,7 +188,7 @@ def test_precise_batch_norm_closes_the_gap_between_the_two_modes(data: str, tmp_
     settings = config(data, tmp_path / "run", steps=8, model={"projector_size": 24, "dropout": 0.0}, learning_rate=3e-3)
     checkpoint = train(settings)
     trajectories = Trajectories.open(data)
-    windows = Windows(trajectories, split(12, settings.validation, settings.seed)[0], 4, 5)
+    windows = Mixture([Windows(trajectories, split(12, settings.validation, settings.seed)[0], 4, 5)])
     batch = to_batch(windows.sample(256, np.random.default_rng(0)), checkpoint.normalizer)
 
     def error(training: bool) -> float:

@@ -13,7 +13,7 @@ import torch
 
 from lwm_agent.checkpoint import Checkpoint, checksum
 from lwm_agent.dataset import DatasetError, Trajectories, Windows
-from lwm_agent.latents import OnProgress, encode, open_all, shares
+from lwm_agent.latents import OnProgress, encode, open_all
 from lwm_agent.models import Heads
 from lwm_agent.train import TrainConfig, train
 from lwm_agent.train_heads import HeadsConfig, train_heads
@@ -28,7 +28,7 @@ def trained(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with heads, of a model that was trained for a moment."""
     out = tmp_path_factory.mktemp("trained")
     fixed = {"steps": 30, "batch_size": 16, "clip_length": 4, "device": "cpu", "learning_rate": 3e-3}
-    checkpoint = train(TrainConfig.from_preset("tiny", data=data, out=str(out), model=MODEL, **fixed))
+    checkpoint = train(TrainConfig.from_preset("tiny", data=(data,), out=str(out), model=MODEL, **fixed))
     facts: dict[str, Any] = {"seconds": 60.0, "checkpoint": "c", "data": "d", "steps": 1, "seed": 0, "batch_size": 2}
     facts["validation"] = {"actor": 1.0}
     heads = Heads(latent_size=8, block_size=6, width=16, max_steps=4)
@@ -124,11 +124,6 @@ def test_each_file_fills_the_same_share_of_a_batch(trained: Path, data: str, sti
     assert together.training["predictor"]["frames"] == moving.num_frames + standing.num_frames
     card = (tmp_path / "2" / "README.md").read_text()
     assert f"--data {data} --data {still} --steps 120 --seed 0 --set predictor.batch_size=64" in card
-
-
-def test_a_batch_is_shared_out_evenly() -> None:
-    assert shares(10, 3) == [4, 3, 3]
-    assert shares(9, 1) == [9]
 
 
 def test_actions_of_another_size_are_refused(trained: Path, tmp_path: Path) -> None:
