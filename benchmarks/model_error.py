@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
 import typer
+from options import CheckpointOption, EnvOption, OffsetOption, OutOption, SeedOption, TasksOption  # beside this file
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
@@ -119,12 +120,12 @@ def show(summary: dict[str, dict[str, Any]], console: Console) -> None:
 
 
 def main(
-    env: Annotated[str, typer.Option(help="pusht or cube.")] = "pusht",
-    checkpoint: Annotated[str | None, typer.Option(help="Folder or name (default: that of the package).")] = None,
-    tasks: Annotated[int, typer.Option(help="Validation tasks, from the first.", min=1, max=200)] = 100,
-    offset: Annotated[int, typer.Option(help="Environment steps from start to goal: 25, 50, 75 or 100.")] = 25,
-    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write (default: out/ and the environment).")] = None,
+    env: EnvOption = "pusht",
+    checkpoint: CheckpointOption = None,
+    tasks: TasksOption = 100,
+    offset: OffsetOption = 25,
+    seed: SeedOption = 0,
+    out: OutOption = None,
 ) -> None:
     """Say how wrong a world model is where planners take it."""
     console, task_set = Console(), shipped(env, "strict", "val", offset)

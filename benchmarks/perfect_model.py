@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
+from options import CheckpointOption, EnvOption, OffsetOption, OutOption, SeedOption, TasksOption  # beside this file
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -86,13 +87,13 @@ class ClairvoyantAgent(Agent):
 
 
 def main(
-    env: Annotated[str, typer.Option(help="pusht, or cube, whose simulator is slow.")] = "pusht",
-    checkpoint: Annotated[str | None, typer.Option(help="Folder or name (default: that of the package).")] = None,
+    env: EnvOption = "pusht",
+    checkpoint: CheckpointOption = None,
     planner: Annotated[str, typer.Option(help="That of both agents.")] = "guided",
-    tasks: Annotated[int, typer.Option(help="Validation tasks, from the first.", min=1, max=200)] = 100,
-    offset: Annotated[int, typer.Option(help="Environment steps from start to goal: 25, 50, 75 or 100.")] = 25,
-    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write (default: out/ and the environment).")] = None,
+    tasks: TasksOption = 100,
+    offset: OffsetOption = 25,
+    seed: SeedOption = 0,
+    out: OutOption = None,
 ) -> None:
     """Evaluate an agent with its world model, and with the simulator in place of its predictor."""
     console, task_set = Console(), shipped(env, "strict", "val", offset)

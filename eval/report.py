@@ -70,8 +70,7 @@ def _row(path: Path, folder: Path) -> str:
 
 
 def conditions(planner: dict[str, Any]) -> str:
-    """What a planner's name does not say: a budget, and that plans started from no proposal."""
-    proposed = "agent" not in planner or planner["agent"]["proposal"]
+    """What a planner's name does not say: that plans started from no proposal, and a budget."""
     budget = planner.get("budget", {})
     units = {
         "rollouts": (1, "rollouts"),
@@ -80,7 +79,12 @@ def conditions(planner: dict[str, Any]) -> str:
         "seconds": (1e-3, "ms"),
     }
     limits = [f", within {budget[name] / size:g} {unit}" for name, (size, unit) in units.items() if budget.get(name)]
-    return "".join([*([] if proposed else [", no proposal"]), *limits])
+    return "".join([origin(planner), *limits])
+
+
+def origin(planner: dict[str, Any]) -> str:
+    """That plans started from no proposal, where they did."""
+    return ", no proposal" if "agent" in planner and not planner["agent"]["proposal"] else ""
 
 
 def _settings(command: str) -> str:
