@@ -101,7 +101,8 @@ class Diagnosis:
             "model + cube": (View(lambda *of: read_cube(model.rollout(*of))), seen, true_goal),
             "model + latent": (model, seen, goal),
         }
-        rest = agent.cost, agent.bf16, agent.max_rollouts
+        deadline = torch.full((1,), len(task.env_actions) / agent.frameskip, device=agent.device)
+        rest = agent.cost, agent.bf16, agent.max_rollouts, agent.heads, deadline  # the last two are for the actor
         return {name: Imagination(*problem, *rest) for name, problem in problems.items()}
 
     def simulate(self, belief: Belief, actions: Tensor) -> Tensor:
@@ -129,7 +130,7 @@ class Diagnosis:
         scale, generators = torch.ones_like(init), [torch.Generator(agent.device).manual_seed(seed)]
         problem = Problem(imagination.objective, init, scale, *bounds, generators, size)
         if agent.proposal is not None:
-            guess = partial(agent.proposal, model, scale.new_full((1,), horizon), problem)
+            guess = partial(agent.proposal, model, problem)
 
             def propose() -> tuple[Tensor, Tensor]:
                 guesses, _ = guess()  # rated by the model; here by what is searched in
@@ -220,7 +221,7 @@ def main(
     offset: OffsetOption = 25,
     samples: Annotated[int, typer.Option(help="CEM's candidates an iteration, an eighth of them elites.", min=16)] = 64,
     iterations: Annotated[int, typer.Option(help="CEM's iterations.", min=1)] = 4,
-    cost: Annotated[str, typer.Option(help="As agent.cost, but not temporal-distance.")] = "best-step",
+    cost: Annotated[str, typer.Option(help="As agent.cost, but of distances only.")] = "best-step",
     proposal: Annotated[str, typer.Option(help="none or actor.")] = "none",
     data: Annotated[Path | None, typer.Option(help="Data with states to probe on (default: the other tasks).")] = None,
     frames: Annotated[int, typer.Option(help="Frames to probe on.")] = 3000,
@@ -231,8 +232,8 @@ def main(
     console, task_set = Console(), shipped("cube", "strict", "val", offset)
     planner = make_planner("cem", num_samples=samples, num_elites=samples // 8, iterations=iterations)
     agent = Agent.load(checkpoint, planner, cost=cost, proposal=proposal, seed=seed)
-    if agent.cost.asks_for_steps:
-        raise typer.BadParameter(f"{cost} is learned on latents, and says nothing of a cube's place")
+    if agent.cost.asks_for_steps or agent.cost.asks_for_actor:
+        raise typer.BadParameter(f"{cost} asks heads on latents, and says nothing of a cube's place")
     seen_as = conventions("cube", agent.checkpoint.env_kwargs)
     diagnosis = Diagnosis(agent, CubeEnv(**seen_as), CubeEnv(fidelity="blank", terminate_on_success=False))
     states = states_to_probe(task_set.tasks[tasks:], data, agent.checkpoint.training.get("seed", 0), frames)

@@ -34,7 +34,8 @@ class Agent:
     Args:
         checkpoint: the world model and its units.
         planner: a planner, or the name of one in `PLANNERS`.
-        cost: how bad an imagined future is: a name in `COSTS`, or a weighted sum (`make_cost`).
+        cost: how bad an imagined future is: a name in `COSTS`, or a weighted sum (`make_cost`); None takes what the
+            checkpoint recommends.
         proposal: what a plan starts from: "actor", what the checkpoint's actor would do; "none", what is left of the
             last plan; "auto", the actor if there is one.
         num_proposals: P, futures that the actor imagines, the first from its mean actions, the others from random ones.
@@ -56,7 +57,7 @@ class Agent:
         checkpoint: Checkpoint,
         planner: Planner | str = "cem",
         *,
-        cost: str = "best-step",
+        cost: str | None = None,
         proposal: str = "auto",
         num_proposals: int = 16,
         proposal_std: float = 0.5,
@@ -87,9 +88,10 @@ class Agent:
         self.normalizer = checkpoint.normalizer
         self.planner = make_planner(planner) if isinstance(planner, str) else planner
         self._check_actions()
-        self.cost_name, self.cost, self.heads = cost, make_cost(cost), heads
-        if self.cost.asks_for_steps and heads is None:
-            raise ValueError(f"cost={cost!r} needs a learned temporal distance: train one with `lwm-agent train-heads`")
+        self.cost_name, self.heads = cost or checkpoint.cost, heads
+        self.cost = make_cost(self.cost_name)
+        if heads is None and (self.cost.asks_for_steps or self.cost.asks_for_actor):
+            raise ValueError(f"cost={self.cost_name!r} needs learned heads: train them with `lwm-agent train-heads`")
         self.horizon, self.replan_every, self.deadline_env_steps = horizon, replan_every, deadline_env_steps
         self.budget = budget or Budget()
         self.seed = seed
@@ -245,8 +247,9 @@ class Agent:
         deadline = torch.tensor([self._blocks_left(rows[i]) for i in group], device=self.device)
         problem = self.problem(belief, goal, init, deadline, [self._generator(rows[i]) for i in group])
         flops = self.model.rollout_flops(horizon, belief.latents.shape[1])
-        if self.cost.asks_for_steps and self.heads is not None:
-            flops += horizon * self.heads.distance_flops
+        if self.heads is not None:
+            asked = self.cost.asks_for_steps * self.heads.distance_flops
+            flops += horizon * (asked + self.cost.asks_for_actor * self.heads.actor_flops)
         result = plan(self.planner, problem, self.budget, flops)
         costs, traces = result.cost.tolist(), result.trace.T.tolist()
         for place, i in enumerate(group):
@@ -272,7 +275,8 @@ class Agent:
             deadline: blocks left, ``(B,)``, maybe infinitely many.
             generators: one an episode.
         """
-        imagination = Imagination(self.model, belief, goal, self.cost, self.bf16, self.max_rollouts, self.heads)
+        rest = self.cost, self.bf16, self.max_rollouts, self.heads, deadline
+        imagination = Imagination(self.model, belief, goal, *rest)
         problem = Problem(
             objective=imagination.objective,
             init=init,
@@ -285,7 +289,7 @@ class Agent:
         )
         if self.proposal is None:
             return problem
-        propose = partial(self.proposal, imagination, deadline, problem)
+        propose = partial(self.proposal, imagination, problem)
         flops = self.proposal.flops(init.shape[1], belief.latents.shape[1])
         return replace(problem, scale=self.proposal_std * problem.scale, propose=propose, propose_flops=flops)
 

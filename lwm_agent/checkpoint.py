@@ -24,6 +24,7 @@ from .normalizer import Normalizer
 
 FORMAT = 1
 CONFIG, WEIGHTS, HEADS, CARD = "config.json", "model.safetensors", "heads.safetensors", "README.md"
+DEFAULT_COST = "best-step"
 ZOO = Path(__file__).parent / "zoo"
 
 
@@ -44,6 +45,7 @@ class Checkpoint:
         env_kwargs: conventions of the data (image size, fidelity, control mode...), as in `EnvSpec`.
         training: how it was trained and what it reached on validation data, for the model card.
         heads: what was learned on its latents, if anything was.
+        cost: planning cost that agents use by default, such as one chosen on validation tasks.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Checkpoint:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     heads: Heads | None = None
+    cost: str = DEFAULT_COST
 
     def save(self, folder: Path | str, card: str) -> None:
         """Writes the folder atomically: what was there before is replaced only when the new one is complete.
@@ -76,6 +79,7 @@ class Checkpoint:
             "env_kwargs": self.env_kwargs,
             "training": self.training,
             "heads": None if self.heads is None else self.heads.settings,
+            "cost": self.cost,
         }
         (partial / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
         (partial / CARD).write_text(card)
@@ -111,6 +115,7 @@ class Checkpoint:
             env=config["env"],
             env_kwargs=config["env_kwargs"],
             training=config["training"],
+            cost=config.get("cost", DEFAULT_COST),
         )
 
 

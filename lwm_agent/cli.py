@@ -230,6 +230,24 @@ def train_predictor(
     console.print(f"wrote {out or checkpoint}")
 
 
+@app.command()
+def recommend(
+    checkpoint: TrainedOption,
+    cost: Annotated[str, typer.Option(help="As agent.cost; choose it on validation tasks.")],
+) -> None:
+    """Store in a checkpoint the planning cost that agents use unless told otherwise."""
+    from dataclasses import replace
+
+    from .agent import Agent
+    from .checkpoint import Checkpoint, find
+    from .model_card import model_card
+
+    folder, changed = find(checkpoint), replace(Checkpoint.load(checkpoint), cost=cost)
+    Agent(changed, "categorical-cem" if changed.normalizer.discrete else "cem", device="cpu")  # refuses what it cannot use
+    changed.save(folder, model_card(changed))
+    console.print(f"agents now minimise {cost} with {folder}")
+
+
 @app.command("eval")
 def evaluate(
     env: EnvOption = "pusht",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -28,7 +28,8 @@ class Imagination:
         cost: how bad a future is.
         bf16: whether to compute in bfloat16.
         max_rollouts: candidate rollouts that are imagined at once, which bounds memory.
-        heads: tell `cost` the steps to the goal; None where there are none.
+        heads: tell `cost` the steps to the goal, and what the actor would do; None where there are none.
+        deadline: blocks left in each episode, ``(B,)``, maybe infinitely many; needed with `heads` only.
     """
 
     model: Any
@@ -38,6 +39,7 @@ class Imagination:
     bf16: bool
     max_rollouts: int
     heads: Heads | None = None
+    deadline: Tensor | None = None
 
     @property
     def start(self) -> Tensor:
@@ -55,9 +57,27 @@ class Imagination:
     def rate(self, latents: Tensor, actions: Tensor, part: slice = slice(None)) -> Tensor:
         """Planning costs ``(B, S)`` of `latents` ``(B, S, T, *Z)`` after `actions`, for `part` of the episodes."""
         goal = self.goal[part]
-        log_steps = None if self.heads is None else partial(self.heads.log_steps, latents, goal)
+        told = None
+        if self.heads is not None:
+            deviations = partial(self._deviations, latents, actions, part)
+            told = partial(self.heads.log_steps, latents, goal), deviations
         with autocast(actions.device, self.bf16):
-            return self.cost(Futures(self.model.distance(latents, goal), actions, log_steps)).float()
+            return self.cost(Futures(self.model.distance(latents, goal), actions, *(told or ()))).float()
+
+    @cached_property
+    def steps_left(self) -> Tensor:
+        """Model steps ``(B,)`` in which to arrive: what the temporal distance expects, or the deadline if it is sooner."""
+        assert self.heads is not None and self.deadline is not None
+        with torch.no_grad(), autocast(self.goal.device, self.bf16):
+            return torch.minimum(self.heads.steps_to_go(self.start, self.goal), self.deadline).long()
+
+    def _deviations(self, latents: Tensor, actions: Tensor, part: slice) -> Tensor:
+        """How far `actions` are from the actor's, ``(B, S, T)``, on the way along `latents`."""
+        assert self.heads is not None
+        start = self.start[part, None, None].expand_as(latents[:, :, :1])
+        before = torch.cat([start, latents[:, :, :-1].to(start.dtype)], dim=2)
+        steps = self.steps_left[part, None, None] - torch.arange(actions.shape[2], device=actions.device)
+        return self.heads.deviations(before, self.goal[part], steps.expand(actions.shape[:3]), actions)
 
     def rollout(self, actions: Tensor) -> Tensor:
         """Latents ``(B, S, T, *Z)`` after each block of `actions` ``(B, S, T, F*A)``."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .checkpoint import Checkpoint
+from .checkpoint import DEFAULT_COST, Checkpoint
 
 _TEMPLATE = """---
 library_name: lwm-agent
@@ -86,6 +86,8 @@ def model_card(checkpoint: Checkpoint) -> str:
         card += _stage(_PREDICTOR, "predictor", training["predictor"])
     if checkpoint.heads is not None:
         card += _stage(_HEADS, "heads", training["heads"])
+    if checkpoint.cost != DEFAULT_COST:
+        card += f"\n## Planning\n\nAgents minimise `{checkpoint.cost}` unless told otherwise.\n"
     return card
 
 

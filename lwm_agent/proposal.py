@@ -45,7 +45,7 @@ class ActorProposal:
         each = advances - self.model.rollout_flops(horizon, context) + horizon * self.heads.actor_flops
         return self.heads.distance_flops + (self.num_proposals + 1) * each
 
-    def __call__(self, imagination: Imagination, deadline: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+    def __call__(self, imagination: Imagination, problem: Problem) -> tuple[Tensor, Tensor]:
         """First guesses ``(B, P + 1, T, F*A)`` inside the bounds of `problem`, and their costs ``(B, P + 1)``.
 
         The actor is told to arrive when the temporal distance says that it can, or at the deadline if that is sooner.
@@ -53,7 +53,6 @@ class ActorProposal:
 
         Args:
             imagination: the present, the goal and the cost, of B episodes.
-            deadline: blocks left in each episode, ``(B,)``, maybe infinitely many.
             problem: what the guesses are for.
         """
         belief, goal = imagination.belief, imagination.goal
@@ -61,8 +60,8 @@ class ActorProposal:
         noise = torch.stack([torch.randn(size, generator=drawn, device=drawn.device) for drawn in problem.generators])
         noise[:, 0] = 0
         noise = torch.cat([noise, torch.zeros_like(problem.init)[:, None]], dim=1).flatten(0, 1)
+        steps = imagination.steps_left
         with autocast(goal.device, self.bf16):
-            steps = torch.minimum(self.heads.steps_to_go(belief.latent, goal), deadline).long()
             belief = Belief(*(part.repeat_interleave(num, dim=0) for part in belief))  # (B*(P + 1), ...)
             goal, steps = (x.repeat_interleave(num, dim=0) for x in (goal, steps))
             blocks, latents = [], []

@@ -18,11 +18,14 @@ class Futures:
         actions: the blocks, ``(B, S, T, F*A)``.
         log_steps: looks up the logarithm of the model steps that are left after each block, ``(B, S, T)``; only a world
             model with a learned temporal distance can tell.
+        deviations: looks up how far each block is from what the actor would do there, ``(B, S, T)``; only a world model
+            with a learned actor can tell.
     """
 
     distances: Tensor
     actions: Tensor
     log_steps: Callable[[], Tensor] | None = None
+    deviations: Callable[[], Tensor] | None = None
 
 
 Cost = Callable[[Futures], Tensor]
@@ -56,12 +59,24 @@ def temporal_distance(futures: Futures) -> Tensor:
     return futures.log_steps().amin(dim=-1)
 
 
+def actor_deviation(futures: Futures) -> Tensor:
+    """Mean squared distance of the actions from the actor's, in its standard deviations: do as the data did.
+
+    A search finds what a world model gets wrong, and it is wrong where its data never were. This keeps it where they
+    were, as a behaviour prior does in offline planning (MBOP, arXiv 2008.05556).
+    """
+    if futures.deviations is None:
+        raise ValueError("the cost 'actor-deviation' needs an actor: train one with `lwm-agent train-heads`")
+    return futures.deviations().mean(dim=-1)
+
+
 COSTS: dict[str, Cost] = {
     "terminal": terminal,
     "best-step": best_step,
     "running": running,
     "control-penalty": control_penalty,
     "temporal-distance": temporal_distance,
+    "actor-deviation": actor_deviation,
 }
 
 
@@ -79,6 +94,11 @@ class WeightedSum:
     def asks_for_steps(self) -> bool:
         """Whether it needs a learned temporal distance."""
         return any(cost is temporal_distance for _, cost in self.terms)
+
+    @property
+    def asks_for_actor(self) -> bool:
+        """Whether it needs a learned actor."""
+        return any(cost is actor_deviation for _, cost in self.terms)
 
 
 def make_cost(text: str) -> WeightedSum:

@@ -11,8 +11,9 @@ from lwm_agent.planners.costs import Futures
 DISTANCES = torch.tensor([[[3.0, 1.0, 2.0], [6.0, 5.0, 4.0]]])  # (B, S, T) = (1, 2, 3)
 ACTIONS = torch.tensor([1.0, 3.0]).expand(1, 2, 3, 2) * torch.tensor([1.0, 2.0])[:, None, None]  # F*A = 2
 LOG_STEPS = torch.tensor([[[0.5, 2.0, 1.0], [4.0, 3.0, 3.5]]])
-FUTURES = Futures(DISTANCES, ACTIONS, lambda: LOG_STEPS)
-ON_DISTANCES = [name for name in COSTS if name not in ("control-penalty", "temporal-distance")]
+DEVIATIONS = torch.tensor([[[1.0, 2.0, 6.0], [0.0, 0.5, 0.1]]])
+FUTURES = Futures(DISTANCES, ACTIONS, lambda: LOG_STEPS, lambda: DEVIATIONS)
+ON_DISTANCES = [name for name in COSTS if name not in ("control-penalty", "temporal-distance", "actor-deviation")]
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,8 @@ ON_DISTANCES = [name for name in COSTS if name not in ("control-penalty", "tempo
         ("running", [2.0, 5.0]),
         ("control-penalty", [5.0, 20.0]),
         ("temporal-distance", [0.5, 3.0]),
+        ("actor-deviation", [3.0, 0.2]),
+        ("best-step+10*actor-deviation", [31.0, 6.0]),
         ("best-step+0.1*control-penalty", [1.5, 6.0]),
         ("best-step+2*temporal-distance", [2.0, 10.0]),
         ("2*terminal+1e-1*control-penalty+running", [6.5, 15.0]),
@@ -64,6 +67,13 @@ def test_steps_are_looked_up_only_where_they_are_asked_for() -> None:
     assert make_cost("terminal+0.1*temporal-distance").asks_for_steps
     with pytest.raises(ValueError, match="lwm-agent train-heads"):
         make_cost("terminal+0.1*temporal-distance")(blind)
+
+
+def test_the_actor_is_asked_only_where_it_has_a_say() -> None:
+    assert not make_cost("terminal+temporal-distance").asks_for_actor
+    assert make_cost("terminal+0.1*actor-deviation").asks_for_actor
+    with pytest.raises(ValueError, match="needs an actor: train one with `lwm-agent train-heads`"):
+        make_cost("terminal+0.1*actor-deviation")(Futures(DISTANCES, ACTIONS, lambda: LOG_STEPS))
 
 
 def test_a_sum_is_a_value() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +171,9 @@ def test_the_first_proposal_is_what_the_actor_would_do(headed: Path) -> None:
         action_size=2,
     )
     with torch.no_grad():
-        imagination = Imagination(model, belief, goal, make_cost("best-step"), bf16=False, max_rollouts=2048)
-        actions, costs = propose(imagination, deadline, problem)
+        rest: dict[str, Any] = {"bf16": False, "max_rollouts": 2048, "heads": heads, "deadline": deadline}
+        imagination = Imagination(model, belief, goal, make_cost("best-step"), **rest)
+        actions, costs = propose(imagination, problem)
         assert actions.shape == (N, 5, 3, 10)
         assert torch.equal(actions[:, 4], problem.init)
         assert ((actions >= problem.low) & (actions <= problem.high)).all()
@@ -182,6 +184,51 @@ def test_the_first_proposal_is_what_the_actor_would_do(headed: Path) -> None:
         for step, latent in enumerate((belief.latent, latents[:, 0], latents[:, 1])):
             expected = heads.actor(latent, goal, steps - step)[0].clamp(problem.low, problem.high)
             torch.testing.assert_close(actions[:, 0, step], expected)
+
+
+def test_deviations_are_from_what_the_actor_would_do_on_the_way(headed: Path) -> None:
+    checkpoint = Checkpoint.load(headed)
+    heads, model = checkpoint.heads, checkpoint.model
+    assert heads is not None
+    belief, goal = Belief(torch.randn(N, 1, 8), torch.zeros(N, 0, 10)), torch.randn(N, 8)
+    deadline = torch.tensor([1.0, 2.0, 3.0, torch.inf, torch.inf])
+    rest: dict[str, Any] = {"bf16": False, "heads": heads, "deadline": deadline}
+    with torch.no_grad():
+        imagination = Imagination(model, belief, goal, make_cost("actor-deviation"), max_rollouts=7, **rest)  # in parts
+        actions = torch.randn(N, 3, 4, 10)
+        latents = imagination.rollout(actions)
+        steps = torch.minimum(heads.steps_to_go(belief.latent, goal), deadline).long()
+        expected = torch.zeros(N, 3)
+        for candidate in range(3):
+            way = [belief.latent, *latents[:, candidate].unbind(1)][:4]
+            for step, latent in enumerate(way):
+                mean, std = heads.actor(latent, goal, steps - step)
+                far = (actions[:, candidate, step] - mean) / std
+                expected[:, candidate] += far.square().mean(-1) / 4
+        torch.testing.assert_close(imagination.objective(actions), expected)
+        block = heads.actor(belief.latent, goal, steps)[0][:, None, None]
+        torch.testing.assert_close(imagination.objective(block), torch.zeros(N, 1))
+
+
+def test_a_cost_of_deviations_keeps_a_search_near_the_actor(headed: Path) -> None:
+    first = {}
+    for cost in ("best-step", "best-step+1000*actor-deviation"):
+        action, state = agent(headed, "guided", cost=cost, num_proposals=1).predict(observation())
+        first[cost], (decision,) = action, state.decisions
+        assert decision is not None
+    alone, _ = agent(headed, "actor", cost="actor-deviation", num_proposals=1).predict(observation())
+    free, held = (np.abs(action - alone).max() for action in first.values())
+    assert held < 1e-3 < free
+
+
+def test_a_checkpoint_recommends_a_cost(headed: Path, tmp_path: Path) -> None:
+    checkpoint = Checkpoint.load(headed)
+    assert agent(headed).settings()["cost"] == "best-step"
+    replace(checkpoint, cost="best-step+2*actor-deviation").save(tmp_path / "own", "# card")
+    assert agent(tmp_path / "own").settings()["cost"] == "best-step+2*actor-deviation"
+    assert agent(tmp_path / "own", cost="terminal").settings()["cost"] == "terminal"
+    with pytest.raises(ValueError, match=r"cost='best-step\+2\*actor-deviation' needs learned heads"):
+        Agent(replace(Checkpoint.load(tmp_path / "own"), heads=None), device="cpu")
 
 
 def agent(path: Path, planner: str = "cem", **settings: Any) -> Agent:

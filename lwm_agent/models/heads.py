@@ -80,6 +80,15 @@ class Heads(nn.Module):
         steps: Tensor = self.distance(latents, goal[:, None, None].expand_as(latents))
         return steps
 
+    def deviations(self, latents: Tensor, goal: Tensor, steps: Tensor, blocks: Tensor) -> Tensor:
+        """Mean squared distance ``(B, S, T)`` of `blocks` ``(B, S, T, F*A)`` from the actor's, in its deviations.
+
+        The blocks leave `latents` ``(B, S, T, D)``, for `goal` ``(B, D)``, with `steps` ``(B, S, T)`` to go.
+        """
+        goals = goal[:, None, None].expand_as(latents)
+        mean, std = self.actor(*(part.flatten(0, 2) for part in (latents, goals, steps)))
+        return ((blocks.flatten(0, 2) - mean) / std).square().mean(dim=-1).unflatten(0, blocks.shape[:3])
+
     @property
     def actor_flops(self) -> float:
         """FLOPs of one action of the actor, in linear maps; a multiply-add is two."""
