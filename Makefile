@@ -25,13 +25,14 @@ test: $(VENV)/.dev
 # One results.json a row of a table; an interrupted run goes on where it stopped.
 RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/pusht-cem-25 pusht-replay-25 \
 	paper/pusht-cem-25 pusht-guided-50 pusht-guided-75 pusht-guided-100 \
-	cube-cem-25 cube-guided-25 cube-actor-25 cube-replay-25 cube-guided-50 paper/cube-cem-25
+	cube-cem-25 cube-guided-25 cube-actor-25 cube-replay-25 paper/cube-cem-25 cube-guided-50 cube-guided-100
 ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%, \
 	one-proposal white-noise whole-plans two-blocks ten-blocks fixed-horizon terminal fixed-horizon-terminal running \
-	temporal-distance both-distances)
-SEARCHES := cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp
-EQUAL := $(patsubst %,equal/pusht-%-25,$(SEARCHES) cem+gradient) $(patsubst %,tight/pusht-%-25,$(SEARCHES))
-PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS))) $(EQUAL)
+	temporal-distance both-distances actor-deviation) \
+	ablation/cube-guided-25-default ablation/cube-guided-25-best-step
+EQUAL := $(patsubst %,equal/pusht-%-25, \
+	cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient)
+PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS)))
 files = $(patsubst %,results/%.json,$(1))
 results: $(call files,$(RESULTS) $(ABLATION) $(EQUAL)) docs/compute.png
 	$(BIN)/lwm-agent report $(call files,$(RESULTS)) --into README.md
@@ -42,8 +43,7 @@ docs/compute.png: $(call files,$(PLOTTED)) | $(VENV)/.dev
 
 # A row is called [KIND/]ENV-PLANNER-OFFSET[-VARIANT]. The kinds: "plain" is without the learned proposal, with what suits it
 # then (chosen on Push-T's validation tasks); "paper" is the protocol of the paper; in "equal", any planner goes on for as
-# many rollouts as cem spends by itself, in "tight" for as many as one of cem's iterations; in "ablation", a variant of
-# the agent or its planner solves validation tasks.
+# many rollouts as cem spends by itself; in "ablation", a variant of the agent or its planner solves validation tasks.
 kind = $(patsubst %/,%,$(dir $*))
 words = $(subst -, ,$(notdir $*))
 env = $(firstword $(words))
@@ -53,7 +53,6 @@ variant = $(patsubst $(env)-$(planner)-$(offset)-%,%,$(notdir $*))
 plain := --set agent.proposal=none --set agent.replan_every=2 --set planner.iterations=10
 paper := --protocol lewm-paper
 equal = --budget-rollouts 657 --set planner.$(if $(findstring +,$(planner)),first.iterations=2 --set planner.second.)iterations=1000
-tight := --budget-rollouts 145
 ablation = --split val $(call known,$(variant))
 default :=
 no-proposal := --set agent.proposal=none --set planner.num_samples=64 --set planner.num_elites=8 --set planner.iterations=3
@@ -67,6 +66,8 @@ fixed-horizon-terminal := $(fixed-horizon) --set agent.cost=terminal
 terminal := --set agent.cost=terminal
 running := --set agent.cost=running
 temporal-distance := --set agent.cost=temporal-distance
+best-step := --set agent.cost=best-step
+actor-deviation := --set 'agent.cost=best-step+0.1*actor-deviation'
 both-distances := --set 'agent.cost=best-step+0.1*temporal-distance'
 known = $(if $(filter file,$(origin $(1))),$($(1)),$(error $*: there is no "$(1)"))
 results/%.json: | $(VENV)/.run

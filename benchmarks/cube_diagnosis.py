@@ -27,7 +27,6 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
-from options import OffsetOption  # beside this file
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
@@ -218,7 +217,7 @@ def show(report: dict[str, Any], console: Console) -> None:
 def main(
     checkpoint: Annotated[str, typer.Option(help="Folder or name.")] = "cube-tiny",
     tasks: Annotated[int, typer.Option(help="Validation tasks, from the first.", min=1, max=150)] = 20,
-    offset: OffsetOption = 25,
+    offset: Annotated[int, typer.Option(help="Environment steps from start to goal, and of a plan.")] = 25,
     samples: Annotated[int, typer.Option(help="CEM's candidates an iteration, an eighth of them elites.", min=16)] = 64,
     iterations: Annotated[int, typer.Option(help="CEM's iterations.", min=1)] = 4,
     cost: Annotated[str, typer.Option(help="As agent.cost, but of distances only.")] = "best-step",

@@ -38,6 +38,7 @@ from lwm_agent.protocols import Belief, Problem
 
 PERTURBATIONS = (0.25, 0.5, 1.0)  # standard deviations, normalised
 PLANNERS = ("guided", "cem")
+COST = "best-step"  # of distances only, whatever the checkpoint recommends: the costs are compared
 Found = dict[str, dict[str, Any]]  # errors and costs of a task's sequences, by their names
 
 
@@ -134,7 +135,7 @@ def main(
     out = out or Path(f"out/model-error-{env}.json")
     agent, plain = (
         load_agent(AgentConfig(env=env, checkpoint=checkpoint, seed=seed, agent_settings=settings))
-        for settings in ({}, {"proposal": "none"})
+        for settings in ({"cost": COST}, {"cost": COST, "proposal": "none"})
     )
     seen_as = conventions(env, agent.checkpoint.env_kwargs)
     trial = Trial(agent, plain, make_env(task_set, seen_as), task_set.budget_env_steps)

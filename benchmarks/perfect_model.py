@@ -90,6 +90,7 @@ def main(
     env: EnvOption = "pusht",
     checkpoint: CheckpointOption = None,
     planner: Annotated[str, typer.Option(help="That of both agents.")] = "guided",
+    cost: Annotated[str, typer.Option(help="As agent.cost, whatever the checkpoint recommends.")] = "best-step",
     tasks: TasksOption = 100,
     offset: OffsetOption = 25,
     seed: SeedOption = 0,
@@ -101,7 +102,7 @@ def main(
     name = checkpoint or f"{env}-tiny"
     trained = Checkpoint.load(name)
     seen_as = conventions(env, trained.env_kwargs)
-    settings: dict[str, Any] = {"deadline_env_steps": task_set.budget_env_steps, "seed": seed}
+    settings: dict[str, Any] = {"cost": cost, "deadline_env_steps": task_set.budget_env_steps, "seed": seed}
     twin = make_env(task_set, seen_as)
     agents = {
         "model": Agent(trained, planner, **settings),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..figures import new_figure, save_figure
-from .report import origin
+from .report import conditions
 from .results import reading
 
 _MARKERS = "osD^vP*Xp<>h"
@@ -29,9 +29,8 @@ class _Point:
 def compute_plot(paths: Iterable[str | Path], out: str | Path) -> None:
     """Draws success rates over what a decision costs, GFLOP on the left and milliseconds on the right, into `out`.
 
-    One row of axes for each set of tasks, one marker for each planner, with 95 % intervals; a line joins what a planner
-    did with different budgets or settings, the dashed one is the better of the floors. Results that plan nothing, the
-    floors themselves and replay, are left out.
+    One row of axes for each set of tasks, one marker for each planner, with 95 % intervals; the dashed line is the
+    better of the floors. Results that plan nothing, the floors themselves and replay, are left out.
 
     Raises:
         ValueError: a file is not a results.json, none of them is of a planner, or matplotlib is not installed.
@@ -63,7 +62,7 @@ def _point(path: Path) -> _Point | None:
         tasks, floors = run["tasks"], contents["floors"].values()
         return _Point(
             tasks=f"{tasks['env_id']}, {tasks['protocol']} {tasks['split']}, offset {tasks['offset_env_steps']}",
-            planner=run["planner"]["name"] + origin(run["planner"]),
+            planner=run["planner"]["name"] + conditions(run["planner"]),
             success=100 * summary["success"],
             ci95=(100 * summary["ci95"][0], 100 * summary["ci95"][1]),
             floor=100 * max((floor["success"] for floor in floors), default=0.0),
@@ -73,20 +72,17 @@ def _point(path: Path) -> _Point | None:
 
 def _draw(ax: Any, points: Sequence[_Point], column: int, planners: Sequence[str]) -> None:
     """Results on the same tasks over one of their `costs`; `planners` are all of the figure's."""
-    for number, planner in enumerate(planners):
-        own = sorted((point for point in points if point.planner == planner), key=lambda point: point.costs[column])
-        if not own:
-            continue
-        spread = [(point.success - point.ci95[0], point.ci95[1] - point.success) for point in own]
+    for point in points:
+        low, high = point.ci95
+        planner = planners.index(point.planner)
         ax.errorbar(
-            [point.costs[column] for point in own],
-            [point.success for point in own],
-            yerr=[[max(0.0, side) for side in sides] for sides in zip(*spread, strict=True)],
-            fmt=f"{_MARKERS[number % len(_MARKERS)]}-",
-            color=f"C{number % 10}",
-            linewidth=1,
+            point.costs[column],
+            point.success,
+            yerr=[[max(0.0, point.success - low)], [max(0.0, high - point.success)]],
+            fmt=_MARKERS[planner % len(_MARKERS)],
+            color=f"C{planner % 10}",
             capsize=2,
-            label=planner,
+            label=point.planner,
         )
     floor = max(point.floor for point in points)
     ax.axhline(floor, color="grey", linestyle="--", linewidth=1, label="better floor")

@@ -70,7 +70,8 @@ def _row(path: Path, folder: Path) -> str:
 
 
 def conditions(planner: dict[str, Any]) -> str:
-    """What a planner's name does not say: that plans started from no proposal, and a budget."""
+    """What a planner's name does not say: a budget, and that plans started from no proposal."""
+    proposed = "agent" not in planner or planner["agent"]["proposal"]
     budget = planner.get("budget", {})
     units = {
         "rollouts": (1, "rollouts"),
@@ -79,12 +80,7 @@ def conditions(planner: dict[str, Any]) -> str:
         "seconds": (1e-3, "ms"),
     }
     limits = [f", within {budget[name] / size:g} {unit}" for name, (size, unit) in units.items() if budget.get(name)]
-    return "".join([origin(planner), *limits])
-
-
-def origin(planner: dict[str, Any]) -> str:
-    """That plans started from no proposal, where they did."""
-    return ", no proposal" if "agent" in planner and not planner["agent"]["proposal"] else ""
+    return "".join([*([] if proposed else [", no proposal"]), *limits])
 
 
 def _settings(command: str) -> str:

@@ -234,6 +234,7 @@ def train_predictor(
 def recommend(
     checkpoint: TrainedOption,
     cost: Annotated[str, typer.Option(help="As agent.cost; choose it on validation tasks.")],
+    out: PartOutOption = None,
 ) -> None:
     """Store in a checkpoint the planning cost that agents use unless told otherwise."""
     from dataclasses import replace
@@ -242,8 +243,9 @@ def recommend(
     from .checkpoint import Checkpoint, find
     from .model_card import model_card
 
-    folder, changed = find(checkpoint), replace(Checkpoint.load(checkpoint), cost=cost)
-    Agent(changed, "categorical-cem" if changed.normalizer.discrete else "cem", device="cpu")  # refuses what it cannot use
+    folder, changed = out or find(checkpoint), replace(Checkpoint.load(checkpoint), cost=cost)
+    planner = "categorical-cem" if changed.normalizer.discrete else "cem"
+    Agent(changed, planner, device="cpu")  # refuses a cost that it cannot use
     changed.save(folder, model_card(changed))
     console.print(f"agents now minimise {cost} with {folder}")
 

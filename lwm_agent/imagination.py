@@ -29,7 +29,7 @@ class Imagination:
         bf16: whether to compute in bfloat16.
         max_rollouts: candidate rollouts that are imagined at once, which bounds memory.
         heads: tell `cost` the steps to the goal, and what the actor would do; None where there are none.
-        deadline: blocks left in each episode, ``(B,)``, maybe infinitely many; needed with `heads` only.
+        deadline: blocks left in each episode, ``(B,)``, maybe infinitely many; what the actor would do depends on it.
     """
 
     model: Any
@@ -57,17 +57,18 @@ class Imagination:
     def rate(self, latents: Tensor, actions: Tensor, part: slice = slice(None)) -> Tensor:
         """Planning costs ``(B, S)`` of `latents` ``(B, S, T, *Z)`` after `actions`, for `part` of the episodes."""
         goal = self.goal[part]
-        told = None
+        told: dict[str, Callable[[], Tensor]] = {}
         if self.heads is not None:
-            deviations = partial(self._deviations, latents, actions, part)
-            told = partial(self.heads.log_steps, latents, goal), deviations
+            told["log_steps"] = partial(self.heads.log_steps, latents, goal)
+            told["deviations"] = partial(self._deviations, latents, actions, part)
         with autocast(actions.device, self.bf16):
-            return self.cost(Futures(self.model.distance(latents, goal), actions, *(told or ()))).float()
+            return self.cost(Futures(self.model.distance(latents, goal), actions, **told)).float()
 
     @cached_property
     def steps_left(self) -> Tensor:
-        """Model steps ``(B,)`` in which to arrive: what the temporal distance expects, or the deadline if it is sooner."""
-        assert self.heads is not None and self.deadline is not None
+        """Model steps ``(B,)`` to arrive in: as many as the temporal distance expects, none beyond the deadline."""
+        assert self.heads is not None
+        assert self.deadline is not None
         with torch.no_grad(), autocast(self.goal.device, self.bf16):
             return torch.minimum(self.heads.steps_to_go(self.start, self.goal), self.deadline).long()
 

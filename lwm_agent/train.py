@@ -93,13 +93,16 @@ class TrainConfig:
         for name in ("steps", "batch_size", "validate_every", "save_every", "num_devices", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
-        clips = self.batch_size // self.num_devices
-        if isinstance(self.data, str) or not 0 < len(self.data) <= clips:
-            raise ValueError(f"data={self.data!r} must be a tuple of files, at least one, no more than clips: {clips}")
         if self.clip_length < 2:
             raise ValueError(f"clip_length={self.clip_length} must be at least 2: a frame and the one to predict")
         if self.batch_size % self.num_devices:
             raise ValueError(f"batch_size={self.batch_size} must be a multiple of num_devices={self.num_devices}")
+        clips = self.batch_size // self.num_devices
+        if isinstance(self.data, str) or not 0 < len(self.data) <= clips:
+            raise ValueError(
+                f"data={self.data!r} must be a tuple of files, from one to the {clips} clips of a process (batch_size "
+                "/ num_devices)"
+            )
 
     @classmethod
     def from_preset(cls, preset: str, **settings: Any) -> TrainConfig:
@@ -147,7 +150,8 @@ def train(
         for pairs in (zip(files, column, strict=True) for column in zip(*parts, strict=True))
     )
     optimizer = torch.optim.AdamW(checkpoint.model.parameters(), lr=0.0, weight_decay=config.weight_decay, fused=True)
-    settings = {**asdict(config), "env_kwargs": checkpoint.env_kwargs}  # other data may take the place of the first
+    # Other data may take the place of the first, but what they are like must stay.
+    settings = {**asdict(config), "env_kwargs": checkpoint.env_kwargs, "files": len(files)}
     state = TrainingState(Path(config.out), checkpoint.model, optimizer, settings)
     model, fabric_optimizer = fabric.setup(checkpoint.model, optimizer)
     start = state.load() if resume else state.begin()  # now that the weights are on their device
@@ -283,8 +287,11 @@ def recalibrate_batch_norm(
 
 
 def _check_alike(config: TrainConfig, files: Sequence[Trajectories]) -> None:
-    """Refuses files of another environment, and files that differ in what a frame shows or an action does."""
-    first = files[0]
+    """Refuses files of another environment, and files that differ in what a frame shows or an action does.
+
+    A file that does not say where it was recorded is taken as it is.
+    """
+    first = _telling(files)
     for file in files:
         other = other_env(config.env, file.env_id)
         if other is not None:
@@ -294,9 +301,14 @@ def _check_alike(config: TrainConfig, files: Sequence[Trajectories]) -> None:
             if one != two:
                 raise DatasetError(f"{first.path} has {what} {one} and {file.path} has {two}: train on one of them")
         differ = mismatch(config.env, first.env_kwargs, file.env_kwargs)
-        if differ is not None:
+        if differ is not None and file.env_id is not None:
             how = f"{first.path} was recorded with {differ.trained} and {file.path} with {differ.given}"
             raise DatasetError(f"{how}: train on one of them")
+
+
+def _telling(files: Sequence[Trajectories]) -> Trajectories:
+    """The first file that says where it was recorded, or the first."""
+    return next((file for file in files if file.env_id is not None), files[0])
 
 
 def _new_checkpoint(
@@ -304,7 +316,7 @@ def _new_checkpoint(
 ) -> Checkpoint:
     """An untrained model for the data, with the data's statistics and conventions."""
     _check_alike(config, files)
-    data = files[0]
+    data = _telling(files)
     settings = {
         "image_size": data.image_size,
         **PRESETS[config.preset],
@@ -338,7 +350,9 @@ def _new_checkpoint(
 def fit_normalizer(
     files: Sequence[Trajectories], episodes: Sequence[NDArray[np.int64]], num_frames: int = 2000
 ) -> Normalizer:
-    """Statistics of the training episodes of each file: all of their actions, `num_frames` of its pictures."""
+    """Statistics of the training episodes: all of their actions, however they are spread over files, and `num_frames`
+    pictures of each file.
+    """
     pairs = zip(files, episodes, strict=True)
     actions = np.concatenate([taken_actions(file, part) for file, part in pairs]).astype(np.float64)
     low, high = actions.min(0), actions.max(0)

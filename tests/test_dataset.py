@@ -136,7 +136,10 @@ def test_a_mixture_gives_each_file_the_same_share(path: Path, tmp_path: Path) ->
     assert len(few) < len(many)
     clips = Mixture([few, many]).sample(9, np.random.default_rng(0))
     assert clips.pixels.shape[:2] == (9, 2)
-    np.testing.assert_array_equal(clips.env_action[:, 0, 0, 0] > 500, [False] * 5 + [True] * 4)
+    assert sorted(clips.env_action[:, 0, 0, 0] > 500) == [False] * 5 + [True] * 4
+    mixed = Mixture([few, many]).sample(60, np.random.default_rng(0)).env_action[:, 0, 0, 0] > 500
+    assert 0 < mixed[:40].mean() < 1  # who fits on the first two thirds of them
+    assert 0 < mixed[40:].mean() < 1  # and tries it on the last third meets both files
     alone, same = few.sample(7, np.random.default_rng(1)), Mixture([few]).sample(7, np.random.default_rng(1))
     np.testing.assert_array_equal(alone.env_action, same.env_action)
     without = Windows(replace(data, state=None), np.array([2]), 2, 2)

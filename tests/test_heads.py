@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,40 @@ def test_deviations_are_from_what_the_actor_would_do_on_the_way(headed: Path) ->
         torch.testing.assert_close(imagination.objective(block), torch.zeros(N, 1))
 
 
+@pytest.mark.parametrize("planner", ["gradient", "grasp", "cem"])
+@pytest.mark.parametrize("proposal", ["actor", "none"])
+def test_every_kind_of_search_can_stay_near_the_actor(headed: Path, planner: str, proposal: str) -> None:
+    costs = {}
+    for cost in ("best-step", "best-step+actor-deviation"):
+        planning = agent(headed, planner, cost=cost, proposal=proposal)
+        _, state = planning.predict(observation())
+        (decision,) = state.decisions
+        assert decision is not None
+        costs[cost] = decision.cost
+        assert decision.trace[-1] <= decision.trace[0]
+    assert np.isfinite(costs["best-step+actor-deviation"])
+    assert costs["best-step+actor-deviation"] > costs["best-step"]
+
+
+def test_an_episode_deviates_the_same_alone_and_in_a_batch(headed: Path) -> None:
+    planning = agent(headed, "cem", cost="best-step+actor-deviation", deadline_env_steps=12)
+    with gym.make("lwm/PushT-v0", image_size=32) as env:
+        several = [env.reset(seed=seed)[0] for seed in range(3)]
+    together, _ = planning.predict({name: np.stack([each[name] for each in several]) for name in several[0]})
+    for action, each in zip(together, several, strict=True):
+        np.testing.assert_allclose(action, planning.predict(each)[0], atol=1e-5)
+
+
+def test_deviations_have_gradients_in_actions_and_latents(headed: Path) -> None:
+    heads = Checkpoint.load(headed).heads
+    assert heads is not None
+    latents, blocks = torch.randn(N, 3, 4, 8, requires_grad=True), torch.randn(N, 3, 4, 10, requires_grad=True)
+    heads.deviations(latents, torch.randn(N, 8), torch.ones(N, 3, 4, dtype=torch.long), blocks).sum().backward()
+    for part in (latents, blocks):
+        assert part.grad is not None
+        assert (part.grad.abs().sum(-1) > 0).all()
+
+
 def test_a_cost_of_deviations_keeps_a_search_near_the_actor(headed: Path) -> None:
     first = {}
     for cost in ("best-step", "best-step+1000*actor-deviation"):
@@ -219,6 +254,36 @@ def test_a_cost_of_deviations_keeps_a_search_near_the_actor(headed: Path) -> Non
     alone, _ = agent(headed, "actor", cost="actor-deviation", num_proposals=1).predict(observation())
     free, held = (np.abs(action - alone).max() for action in first.values())
     assert held < 1e-3 < free
+
+
+@pytest.fixture
+def copied(headed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(headed, tmp_path / "copied"))
+
+
+def test_recommend_stores_a_cost_and_nothing_else(copied: Path) -> None:
+    before = Checkpoint.load(copied)
+    done = CliRunner().invoke(app, ["recommend", "--checkpoint", str(copied), "--cost", "terminal+3*actor-deviation"])
+    assert done.exit_code == 0, done.output
+    after = Checkpoint.load(copied)
+    assert after.cost == "terminal+3*actor-deviation"
+    assert agent(copied).settings()["cost"] == after.cost
+    assert "Agents minimise `terminal+3*actor-deviation`" in (copied / "README.md").read_text()
+    same = zip(before.model.state_dict().values(), after.model.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in same)
+    assert replace(after, cost=before.cost, model=before.model, heads=before.heads) == before
+
+
+def test_recommend_refuses_a_cost_that_cannot_be_used(bare: Path, copied: Path) -> None:
+    for folder, cost, message in (
+        (bare, "best-step+actor-deviation", "needs learned heads"),
+        (copied, "best-stop", "unknown planning cost 'best-stop'"),
+    ):
+        before = checksum(folder)
+        done = CliRunner().invoke(app, ["recommend", "--checkpoint", str(folder), "--cost", cost])
+        assert done.exit_code != 0
+        assert message in f"{done.output} {done.exception}"
+        assert checksum(folder) == before
 
 
 def test_a_checkpoint_recommends_a_cost(headed: Path, tmp_path: Path) -> None:
@@ -260,9 +325,10 @@ def test_the_proposal_is_paid_for(headed: Path) -> None:
         agent(headed, "actor", num_proposals=3, budget=Budget(rollouts=4)).predict(observation())
 
 
+@pytest.mark.parametrize("cost", ["best-step", "best-step+2*actor-deviation", "running+temporal-distance"])
 @pytest.mark.parametrize("planner", ["actor", "guided"])
-def test_the_flops_of_a_decision_are_those_that_torch_counts(headed: Path, planner: str) -> None:
-    planning = agent(headed, planner, num_proposals=40)
+def test_the_flops_of_a_decision_are_those_that_torch_counts(headed: Path, planner: str, cost: str) -> None:
+    planning = agent(headed, planner, cost=cost, num_proposals=40)
     first = observation()
     _, state = planning.predict(first)
     second = {**observation(), "pixels": first["pixels"][::-1].copy()}

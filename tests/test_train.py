@@ -130,6 +130,23 @@ def test_files_that_do_not_go_together_are_refused(data: str, tmp_path: Path) ->
 
 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")
+def test_a_file_that_does_not_say_where_it_is_from_is_taken_as_it_is(data: str, tmp_path: Path) -> None:
+    with TrajectoryWriter(tmp_path / "silent.h5") as writer:
+        for _ in range(3):
+            writer.add(np.zeros((31, 32, 32, 3), np.uint8), np.ones((30, 2), np.float32), np.ones((31, 7)))
+    trained = train(config((str(tmp_path / "silent.h5"), data), tmp_path / "run", steps=1))
+    assert trained.env_kwargs == {"control_mode": "relative", "image_size": 32}
+
+
+@pytest.mark.filterwarnings("ignore:the latents are collapsing")
+def test_a_resumed_training_keeps_the_number_of_its_files(data: str, tmp_path: Path) -> None:
+    other = still(tmp_path / "still.h5")
+    train(config((data, other), tmp_path / "run", steps=2))
+    with pytest.raises(ValueError, match=r"other settings: files was 2 and is 1"):
+        train(config(data, tmp_path / "run", steps=4), resume=True)
+
+
+@pytest.mark.filterwarnings("ignore:the latents are collapsing")
 def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(data: str, tmp_path: Path) -> None:
     train(config(data, tmp_path / "run", steps=2))
     with pytest.raises(ValueError, match="holds a training already: resume it"):
@@ -166,8 +183,8 @@ def test_a_diverging_training_stops(data: str, tmp_path: Path) -> None:
         ({"clip_length": 1}, "clip_length=1"),
         ({"batch_size": 9, "num_devices": 2}, "multiple of num_devices"),
         ({"data": "x"}, "data='x' must be a tuple of files"),
-        ({"data": ()}, "at least one, no more than clips"),
-        ({"data": ("x",) * 5, "batch_size": 8, "num_devices": 2}, "no more than clips: 4"),
+        ({"data": ()}, "from one to the 80 clips"),
+        ({"data": ("x",) * 5, "batch_size": 8, "num_devices": 2}, "from one to the 4 clips of a process"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
