@@ -74,7 +74,7 @@ def model_card(checkpoint: Checkpoint) -> str:
         name=checkpoint.name,
         parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()) / 1e6,
         minutes=training["seconds"] / 60,
-        hardware=f"{os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}",
+        hardware=training.get("hardware", "not recorded"),
         command=f"lwm-agent train --env {checkpoint.env} --preset {training['preset']} {_data(training)} "
         f"--steps {training['steps']} --seed {training['seed']}{overrides}",
         data=", ".join(f"`{path}`" for path in _files(training)),
@@ -89,6 +89,11 @@ def model_card(checkpoint: Checkpoint) -> str:
     if checkpoint.cost != DEFAULT_COST:
         card += f"\n## Planning\n\nAgents minimise `{checkpoint.cost}` unless told otherwise.\n"
     return card
+
+
+def hardware() -> str:
+    """What this process computes on, for the record of a training."""
+    return f"{os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}"
 
 
 def _stage(template: str, part: str, training: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from .dataset import Clips, DatasetError, Mixture, Trajectories, Windows, split,
 from .device import keep_freed_memory, resolve_device
 from .envs import spec_of
 from .metric_log import MetricLog
-from .model_card import model_card
+from .model_card import hardware, model_card
 from .models import MODELS, PRESETS
 from .monitors import collapse_monitors, collapse_warning, probe
 from .normalizer import Normalizer
@@ -185,7 +185,7 @@ def train(
     recalibrate_batch_norm(checkpoint, windows, config)
     facts = {"validation": validate(checkpoint, held_out, config.env), "seconds": state.seconds}
     frames = sum(file.num_frames for file in files)
-    checkpoint.training.update(asdict(config), frames=frames, changes=state.changes, **facts)
+    checkpoint.training.update(asdict(config), frames=frames, changes=state.changes, hardware=hardware(), **facts)
     if fabric.is_global_zero:
         checkpoint.save(Path(config.out) / "checkpoint", model_card(checkpoint))
     return checkpoint

@@ -262,13 +262,14 @@ def copied(headed: Path, tmp_path: Path) -> Path:
 
 
 def test_recommend_stores_a_cost_and_nothing_else(copied: Path) -> None:
-    before = Checkpoint.load(copied)
+    before, card = Checkpoint.load(copied), (copied / "README.md").read_text()
     done = CliRunner().invoke(app, ["recommend", "--checkpoint", str(copied), "--cost", "terminal+3*actor-deviation"])
     assert done.exit_code == 0, done.output
     after = Checkpoint.load(copied)
     assert after.cost == "terminal+3*actor-deviation"
     assert agent(copied).settings()["cost"] == after.cost
-    assert "Agents minimise `terminal+3*actor-deviation`" in (copied / "README.md").read_text()
+    told = "\n## Planning\n\nAgents minimise `terminal+3*actor-deviation` unless told otherwise.\n"
+    assert (copied / "README.md").read_text() == card + told
     same = zip(before.model.state_dict().values(), after.model.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in same)
     assert replace(after, cost=before.cost, model=before.model, heads=before.heads) == before

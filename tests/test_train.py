@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.dataset import DatasetError, Mixture, Trajectories, Windows, split
+from lwm_agent.model_card import hardware
 from lwm_agent.train import Progress, TrainConfig, learning_rate_factor, recalibrate_batch_norm, to_batch, train
 from lwm_agent.writer import TrajectoryWriter
 
@@ -93,6 +94,7 @@ def test_training_leaves_a_checkpoint_that_says_where_it_comes_from(data: str, t
     card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()
     assert "lwm-agent train --env pusht --preset tiny" in card
     assert "effective_rank" in card
+    assert f"| hardware | {hardware()} |" in card
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
