@@ -87,9 +87,7 @@ class Trial:
                 observation, *_ = self.env.step(action)
             frames.append(observation["pixels"])
         actual = agent.encode(np.stack(frames)).latent.float()
-        deadline = torch.full((1,), self.budget_env_steps / agent.frameskip, device=agent.device)
-        rest = agent.cost, agent.bf16, agent.max_rollouts, agent.heads, deadline
-        imagination = Imagination(agent.model, start, goal, *rest)
+        imagination = Imagination(agent.model, start, goal, agent.cost, agent.bf16, agent.max_rollouts)
         with torch.no_grad():
             predicted = imagination.rollout(blocks[None, None])[0, 0]
             costs = [

@@ -192,14 +192,10 @@ class Mixture:
         pairs = zip(self.windows, shares(num, len(self.windows)), strict=True)
         parts = [windows.sample(share, rng) for windows, share in pairs]
         pixels, env_action, states = zip(*parts, strict=True)
-        told = [state for state in states if state is not None]
-        state = np.concatenate(told) if len(told) == len(states) else None
         order = rng.permutation(num)  # who takes a part of a batch takes of all files
-        return Clips(np.concatenate(pixels)[order], np.concatenate(env_action)[order], _rows(state, order))
-
-
-def _rows(column: NDArray[np.float64] | None, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
-    return None if column is None else column[rows]
+        told = [state for state in states if state is not None]
+        state = np.concatenate(told)[order] if len(told) == len(states) else None
+        return Clips(np.concatenate(pixels)[order], np.concatenate(env_action)[order], state)
 
 
 def shares(total: int, parts: int) -> list[int]:
