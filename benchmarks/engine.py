@@ -49,8 +49,7 @@ class Naive(LeWorldModel):
         frames, blocks = list(latents.unbind(1)), torch.cat([past, actions.flatten(0, 1)], dim=1)
         for end in range(latents.shape[1], blocks.shape[1] + 1):
             window = slice(max(0, end - self.history), end)
-            modulations = self.predictor.modulations(blocks[:, window])
-            frames.append(self.predictor(torch.stack(frames[window], dim=1), modulations)[:, -1])
+            frames.append(self.predictor(torch.stack(frames[window], dim=1), blocks[:, window])[:, -1])
         return torch.stack(frames[latents.shape[1] :], dim=1).unflatten(0, actions.shape[:2])
 
     def advance(self, belief: Belief, action: Tensor) -> Belief:

@@ -14,7 +14,7 @@ from stable_worldmodel.wm.lewm.module import MLP, Embedder
 from stable_worldmodel.wm.lewm.module import Predictor as PeerPredictor
 from torch import Tensor, nn
 
-from lwm_agent.models.lewm import Predictor
+from lwm_agent.models.predictors import Transformer
 
 OUR_NAMES = {
     "predictor.pos_embedding": "positions",
@@ -51,7 +51,7 @@ class Peer:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: Transformer,
         start: Tensor,
         goal: Tensor,
         samples: int,
@@ -83,7 +83,7 @@ class Peer:
         return total / self._info["emb"].shape[-1]
 
 
-def same_model(ours: Predictor) -> LeWM:
+def same_model(ours: Transformer) -> LeWM:
     """The peer's model without its encoder, with the weights of our predictor."""
     history, size = ours.positions.shape
     block = ours.blocks[0]

@@ -202,7 +202,7 @@ def train_heads(
     from .train_heads import HeadsConfig
     from .train_heads import train_heads as run
 
-    given = _part_settings("heads", checkpoint, data, out, steps, seed, device, settings)
+    given = _part_settings(("heads",), checkpoint, data, out, steps, seed, device, settings)
     with _bars() as update:
         trained = run(HeadsConfig(**given), update)
     _show_metrics(trained.training["heads"]["validation"])
@@ -219,11 +219,14 @@ def train_predictor(
     device: DeviceOption = "auto",
     settings: SetOption = None,
 ) -> None:
-    """Train the predictor on, its encoder frozen. [dim]--set predictor.NAME=VALUE[/]"""
+    """Train the predictor on, its encoder frozen, or a new one (--set model.predictor=mlp).
+
+    [dim]--set predictor.NAME=VALUE, model.NAME=VALUE[/]
+    """
     from .train_predictor import PredictorConfig
     from .train_predictor import train_predictor as run
 
-    given = _part_settings("predictor", checkpoint, data, out, steps, seed, device, settings)
+    given = _part_settings(("predictor", "model"), checkpoint, data, out, steps, seed, device, settings)
     with _bars() as update:
         trained = run(PredictorConfig(**given), update)
     _show_metrics(trained.training["predictor"]["validation"])
@@ -442,7 +445,7 @@ def doctor() -> None:
 
 
 def _part_settings(
-    part: str,
+    groups: tuple[str, ...],
     checkpoint: str,
     data: list[Path],
     out: Path | None,
@@ -451,12 +454,16 @@ def _part_settings(
     device: str,
     settings: list[str] | None,
 ) -> dict[str, Any]:
-    """What a configuration of training a part of a checkpoint is made of; what was not given keeps its default."""
+    """What a configuration of training a part of a checkpoint is made of; what was not given keeps its default.
+
+    Of the `groups` of settings, the first are the configuration's own; others are a setting each.
+    """
     from .settings import parse_settings
 
     paths = {"checkpoint": checkpoint, "data": tuple(map(str, data)), "out": None if out is None else str(out)}
     chosen = {} if steps is None else {"steps": steps}
-    return {**paths, "seed": seed, "device": device, **chosen, **parse_settings(settings or [], (part,))[part]}
+    own, *others = parse_settings(settings or [], groups).values()
+    return {**paths, "seed": seed, "device": device, **chosen, **own, **dict(zip(groups[1:], others, strict=True))}
 
 
 def _budget(rollouts: int | None, flops: float | None, ms: float | None) -> Budget:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,10 @@ class LatentsConfig:
     @property
     def changed(self) -> dict[str, Any]:
         """What differs from the defaults, but for what has an option of its own on the command line."""
-        named = ("checkpoint", "data", "out", "steps", "seed", "device", "save_every")
-        given = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in named}
-        return {name: value for name, value in given.items() if value != getattr(type(self), name)}
+        named = ("out", "steps", "seed", "device", "save_every")
+        defaults = {item.name: item.default for item in fields(self) if item.name not in named}
+        given = {name: (getattr(self, name), default) for name, default in defaults.items() if default is not MISSING}
+        return {name: value for name, (value, default) in given.items() if value != default}
 
     def check_positive(self, *names: str) -> None:
         """Refuses settings that are not above 0."""

@@ -44,7 +44,7 @@ Validation (held-out episodes):
 _PREDICTOR = """
 ## Predictor
 
-Trained on, with the encoder frozen: {steps:,} steps of {batch_size} clips x {clip_length} frames, {minutes:.0f}
+With the encoder frozen: {steps:,} steps of {batch_size} clips x {clip_length} frames, {minutes:.0f}
 minutes{changes}.
 
 Command: `{command}`
@@ -118,7 +118,8 @@ def _files(training: Mapping[str, Any]) -> list[str]:
 
 def _settings(part: str, training: Mapping[str, Any]) -> str:
     """Options for what was set of a part's training; earlier versions did not say."""
-    return "".join(f" --set {part}.{name}={value}" for name, value in training.get("set", {}).items())
+    groups = {part: training.get("set", {}), "model": training.get("model", {})}
+    return "".join(f" --set {group}.{name}={value}" for group, given in groups.items() for name, value in given.items())
 
 
 def _changes(training: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from .checkpoint import Checkpoint
 from .dataset import Trajectories, Windows, shares, split
 from .device import autocast, fast_bf16
 from .latents import LatentsConfig, OnProgress, PartTraining, encode, open_all
+from .models import MODELS, PREDICTOR_SETTINGS
 
 Source = tuple[Windows, Tensor]
 """Clips of a file, and the latents of its frames."""
@@ -30,17 +31,22 @@ class PredictorConfig(LatentsConfig):
 
     Attributes:
         clip_length: L, frames of a clip.
+        model: constructor arguments of a new predictor, trained from the start in the place of the checkpoint's, such
+            as ``{"predictor": "mlp"}``; those not given stay as they are. Empty trains the checkpoint's own on.
     """
 
     steps: int = 4_000
     batch_size: int = 512
     learning_rate: float = 8e-4
     clip_length: int = 6
+    model: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.clip_length < 2:
             raise ValueError(f"clip_length={self.clip_length} must be at least 2: a frame and the one to predict")
+        for name in self.model.keys() - {*PREDICTOR_SETTINGS}:
+            raise ValueError(f"model.{name} is not of the predictor: choose among {', '.join(PREDICTOR_SETTINGS)}")
 
 
 def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = None) -> Checkpoint:
@@ -57,6 +63,9 @@ def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = No
     latents = encode(checkpoint, files, device, report)
     training, validation = ([*zip(part, latents, strict=True)] for part in zip(*windows, strict=True))
     before = evaluate_predictor(checkpoint, validation)
+    if config.model:
+        checkpoint = with_new_predictor(checkpoint, config.model, config.seed)
+        model = checkpoint.model
     predictor = model.predictor.requires_grad_(True).train()
 
     def loss(rng: np.random.Generator) -> Tensor:
@@ -68,6 +77,19 @@ def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = No
     after = evaluate_predictor(checkpoint, validation)
     losses = {**{f"{name} before": value for name, value in before.items()}, **after}
     return part.save(checkpoint, state, losses, sum(file.num_frames for file in files))
+
+
+def with_new_predictor(checkpoint: Checkpoint, settings: dict[str, Any], seed: int) -> Checkpoint:
+    """`checkpoint` with an untrained predictor, made with `settings`, and all else as it is."""
+    model_config = {**checkpoint.model_config, **settings}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MODELS[checkpoint.name](**model_config)
+    weights = checkpoint.model.state_dict()
+    kept = {name: weights[name] for name in weights if not name.startswith("predictor.")}
+    model.load_state_dict(kept, strict=False)
+    device = next(checkpoint.model.parameters()).device
+    return replace(checkpoint, model=model.to(device).eval().requires_grad_(False), model_config=model_config)
 
 
 def _windows(config: PredictorConfig, file: Trajectories, frameskip: int) -> list[Windows]:

@@ -36,6 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "dropout": 0.1,
         "width": 24,
     },
+    "mlp": {"predictor": "mlp"},
 }
 
 
@@ -113,8 +114,7 @@ def test_a_rollout_equals_predicting_step_by_step(model: LeWorldModel, context: 
             for t in range(T):
                 past.append(actions[b, s, t])
                 window = torch.stack(latents[-3:])[None]
-                modulations = model.predictor.modulations(torch.stack(past[-window.shape[1] :])[None])
-                latents.append(model.predictor(window, modulations)[0, -1])
+                latents.append(model.predictor(window, torch.stack(past[-window.shape[1] :])[None])[0, -1])
             torch.testing.assert_close(torch.stack(latents[context:]), imagined[b, s], atol=1e-5, rtol=0)
 
 

@@ -14,7 +14,8 @@ import torch
 from lwm_agent.checkpoint import Checkpoint, checksum
 from lwm_agent.dataset import DatasetError, Trajectories, Windows
 from lwm_agent.latents import OnProgress, encode, open_all
-from lwm_agent.models import Heads
+from lwm_agent.models import MODELS, Heads
+from lwm_agent.models.predictors import ResidualMLP
 from lwm_agent.train import TrainConfig, train
 from lwm_agent.train_heads import HeadsConfig, train_heads
 from lwm_agent.train_predictor import PredictorConfig, evaluate_predictor, train_predictor
@@ -59,6 +60,30 @@ def test_it_predicts_better_and_sees_the_same(trained: Path, data: str, tmp_path
     card = (tmp_path / "after" / "README.md").read_text()
     assert "lwm-agent train-predictor --checkpoint" in card
     assert "lwm-agent train-heads --checkpoint" in card
+
+
+def test_a_new_predictor_takes_the_place_of_the_old(trained: Path, data: str, tmp_path: Path) -> None:
+    wanted = {"predictor": "mlp", "history": 3, "depth": 2}
+    after = train_predictor(config(trained, data, tmp_path / "after", model=wanted))
+    losses = after.training["predictor"]["validation"]
+    assert losses["loss"] < 0.7 * losses["loss before"]
+    old, new = Checkpoint.load(trained), Checkpoint.load(tmp_path / "after")
+    assert new.model_config == {**old.model_config, **wanted}
+    assert isinstance(new.model.predictor, ResidualMLP)
+    assert (new.model.history, len(new.model.predictor.blocks)) == (3, 2)
+    kept = {name: weight for name, weight in old.model.state_dict().items() if not name.startswith("predictor.")}
+    assert kept
+    for name, weight in kept.items():
+        assert torch.equal(weight, new.model.state_dict()[name])
+    card = (tmp_path / "after" / "README.md").read_text()
+    assert "--set model.predictor=mlp --set model.history=3 --set model.depth=2" in card
+
+
+def test_what_is_not_of_the_predictor_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"model.latent_size is not of the predictor: choose among predictor, history"):
+        PredictorConfig(checkpoint="c", data=("d",), model={"latent_size": 3})
+    with pytest.raises(ValueError, match="predictor='rnn' is unknown: choose one of transformer, mlp"):
+        MODELS["lewm"](action_size=2, predictor="rnn")
 
 
 def test_same_seed_same_weights(trained: Path, data: str, tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .heads import Heads
-from .lewm import PRESETS, LeWorldModel
+from .lewm import PREDICTOR_SETTINGS, PREDICTORS, PRESETS, LeWorldModel
 
 MODELS = {"lewm": LeWorldModel}
 
-__all__ = ["MODELS", "PRESETS", "Heads", "LeWorldModel"]
+__all__ = ["MODELS", "PREDICTORS", "PREDICTOR_SETTINGS", "PRESETS", "Heads", "LeWorldModel"]

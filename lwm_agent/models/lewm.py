@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ..protocols import Batch, Belief
 from .encoders import ENCODERS
-from .layers import ConditionalBlock, KeysValues, linear_weights, projector
+from .layers import projector
+from .predictors import Predictor, ResidualMLP, Transformer
 from .sigreg import sigreg
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -37,72 +38,16 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Constructor arguments by preset: `base` is the paper's 18.03 M parameters, `tiny` is made for 2 CPU cores."""
 
+PREDICTORS: dict[str, Callable[..., Predictor]] = {"transformer": Transformer, "mlp": ResidualMLP}
+
+PREDICTOR_SETTINGS = (
+    *("predictor", "history", "residual", "depth", "width", "heads", "head_size", "mlp_size", "dropout"),
+    *("rollout_weight", "rollout_decay"),
+)
+"""Constructor arguments that are of the predictor alone."""
+
 THUMBNAIL = 16
 """Side, in px, of the pictures that the reconstruction loss asks for."""
-
-
-class Predictor(nn.Module):
-    """Causal transformer over at most `history` latents, conditioned on the action block that leaves each of them."""
-
-    def __init__(
-        self,
-        latent_size: int,
-        block_size: int,
-        *,
-        history: int,
-        depth: int,
-        width: int,
-        heads: int,
-        head_size: int,
-        mlp_size: int,
-        projector_size: int,
-        dropout: float,
-        residual: bool,
-    ) -> None:
-        super().__init__()
-        self.residual = residual
-        self.action_embedding = nn.Sequential(
-            nn.Linear(block_size, block_size), nn.Linear(block_size, 4 * width), nn.SiLU(), nn.Linear(4 * width, width)
-        )
-        self.inward = nn.Identity() if latent_size == width else nn.Linear(latent_size, width)
-        self.positions = nn.Parameter(0.02 * torch.randn(history, width))
-        self.blocks = nn.ModuleList(ConditionalBlock(width, heads, head_size, mlp_size, dropout) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-        self.outward = projector(width, projector_size, latent_size)
-
-    def modulations(self, actions: Tensor) -> list[Tensor]:
-        """What each block needs to know of the actions ``(N, t, F*A)``: ``(N, t, 6 * width)``."""
-        embedded = self.action_embedding(actions)
-        return [block.modulation(embedded) for block in self.blocks]  # type: ignore[operator]
-
-    def forward(self, latents: Tensor, modulations: Sequence[Tensor]) -> Tensor:
-        """Next latents ``(N, t, D)`` for a window of `latents` ``(N, t, D)`` under its actions' `modulations`."""
-        tokens = self.inward(latents) + self.positions[: latents.shape[1]]
-        for block, modulation in zip(self.blocks, modulations, strict=True):
-            tokens = block(tokens, modulation)
-        # Rows, not windows: the projector's BatchNorm takes ``(rows, features)``.
-        predicted = self.outward(self.norm(tokens).flatten(0, 1)).unflatten(0, latents.shape[:2])
-        return latents + predicted if self.residual else predicted
-
-    def extend(
-        self, latents: Tensor, modulations: Sequence[Tensor], memory: Sequence[KeysValues] = ()
-    ) -> tuple[Tensor, list[KeysValues]]:
-        """Next latent ``(N, D)`` after the window that `memory` begins and `latents` ``(N, n, D)`` complete.
-
-        Only the newest latent is predicted, so the last block needs no more than keys and values of the others. Also
-        returns the memory of the whole window: keys and values in each block, good for as long as no latent changes its
-        place in the window.
-        """
-        length = latents.shape[1]
-        first = len(memory[0]) if memory else 0
-        tokens = self.inward(latents) + self.positions[first : first + length]
-        extended = []
-        for place, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
-            queries = length if place < len(self.blocks) - 1 else 1
-            tokens, seen = block.extend(tokens, modulation, memory[place] if memory else [], queries)  # type: ignore[operator]
-            extended.append(seen)
-        predicted = self.outward(self.norm(tokens[:, 0]))
-        return latents[:, -1] + predicted if self.residual else predicted, extended
 
 
 class LeWorldModel(nn.Module):
@@ -124,11 +69,12 @@ class LeWorldModel(nn.Module):
         latent_size: D.
         projector_size: hidden width of the two BatchNorm projectors; 0 makes each a linear map.
         history: frames that the predictor sees.
-        depth: transformer blocks of the predictor.
-        width: its token width.
-        heads: its attention heads.
+        predictor: name in `PREDICTORS`.
+        depth: blocks of the predictor.
+        width: of what goes from block to block.
+        heads: attention heads of the predictor "transformer".
         head_size: width of each head.
-        mlp_size: hidden width of its feed-forward layers.
+        mlp_size: hidden width of the predictor's feed-forward layers.
         dropout: dropout of the predictor.
         residual: predict the change of the latent instead of the latent.
         sigreg_weight: the loss's one weight, lambda.
@@ -150,6 +96,7 @@ class LeWorldModel(nn.Module):
         latent_size: int = 192,
         projector_size: int = 2048,
         history: int = 3,
+        predictor: str = "transformer",
         depth: int = 6,
         width: int = 192,
         heads: int = 16,
@@ -167,6 +114,8 @@ class LeWorldModel(nn.Module):
         super().__init__()
         if encoder not in ENCODERS:
             raise ValueError(f"encoder={encoder!r} is unknown: choose one of {', '.join(ENCODERS)}")
+        if predictor not in PREDICTORS:
+            raise ValueError(f"predictor={predictor!r} is unknown: choose one of {', '.join(PREDICTORS)}")
         if encoder_hidden is not None and encoder != "conv":
             raise ValueError(f"encoder_hidden={encoder_hidden} is of encoder='conv', not of {encoder!r}: leave it None")
         self.action_size, self.frameskip, self.image_size, self.history = action_size, frameskip, image_size, history
@@ -176,18 +125,11 @@ class LeWorldModel(nn.Module):
         widths = {} if encoder_hidden is None else {"hidden": encoder_hidden}
         self.encoder = ENCODERS[encoder](image_size, **widths)
         self.projector = projector(self.encoder.features, projector_size, latent_size)
-        self.predictor = Predictor(
-            latent_size,
-            frameskip * action_size,
-            history=history,
-            depth=depth,
-            width=width,
-            heads=heads,
-            head_size=head_size,
-            mlp_size=mlp_size,
-            projector_size=projector_size,
-            dropout=dropout,
-            residual=residual,
+        sizes = {"depth": depth, "width": width, "mlp_size": mlp_size, "dropout": dropout}
+        if predictor == "transformer":
+            sizes |= {"heads": heads, "head_size": head_size, "projector_size": projector_size}
+        self.predictor = PREDICTORS[predictor](
+            latent_size, frameskip * action_size, history=history, residual=residual, **sizes
         )
         if inverse_weight > 0:
             self.inverse = nn.Sequential(
@@ -215,7 +157,7 @@ class LeWorldModel(nn.Module):
     def advance(self, belief: Belief, action: Tensor) -> Belief:
         """Belief after imagining the block `action` ``(B, F*A)``."""
         actions = torch.cat([belief.actions, action.unsqueeze(1)], dim=1)
-        latent, _ = self.predictor.extend(belief.latents, self.predictor.modulations(actions))
+        latent = self.predictor.advance(belief.latents, actions)
         return self._remember(belief, action, latent.float())
 
     def _remember(self, belief: Belief, action: Tensor, latent: Tensor) -> Belief:
@@ -225,35 +167,8 @@ class LeWorldModel(nn.Module):
         return Belief(latents, actions[:, max(0, actions.shape[1] - self.history + 1) :])
 
     def rollout(self, belief: Belief, actions: Tensor) -> Tensor:
-        """Imagined latents ``(B, S, T, D)`` after each block of `actions` ``(B, S, T, F*A)``.
-
-        Keys and values are kept while the window of `history` frames grows. Once it slides, each frame has a new place
-        in it, and the window is computed anew; its frames before the present, once for all candidates of an episode.
-        """
-        samples, horizon = actions.shape[1:3]
-        present = belief.latents.shape[1] - 1
-        modulations = self.predictor.modulations(actions.flatten(0, 1))  # once for all steps
-        frames = [belief.latent.repeat_interleave(samples, dim=0)]  # (B*S, D) each: the present, and what follows it
-        for step in range(horizon):
-            start, new = present + step + 1 - self.history, slice(step, step + 1)
-            if step == 0 or start > 0:
-                memory = self._past(belief, slice(max(0, start), present), samples)
-                new = slice(max(0, start - present), step + 1)
-            window = torch.stack(frames[new], dim=1)
-            latent, memory = self.predictor.extend(window, [part[:, new] for part in modulations], memory)
-            frames.append(latent)
-        return torch.stack(frames[1:], dim=1).unflatten(0, actions.shape[:2])
-
-    def _past(self, belief: Belief, frames: slice, samples: int) -> list[KeysValues]:
-        """The predictor's memory of some `frames` before the present, for `samples` candidates an episode."""
-        if frames.start >= frames.stop:
-            return []
-        modulations = self.predictor.modulations(belief.actions[:, frames])
-        _, memory = self.predictor.extend(belief.latents[:, frames], modulations)
-        return [
-            [(key.repeat_interleave(samples, 0), value.repeat_interleave(samples, 0)) for key, value in seen]
-            for seen in memory
-        ]
+        """Imagined latents ``(B, S, T, D)`` after each block of `actions` ``(B, S, T, F*A)``."""
+        return self.predictor.rollout(belief, actions)
 
     def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Mean squared difference ``(B, S, T)`` of `latents` ``(B, S, T, D)`` to `goal` ``(B, D)``."""
@@ -281,7 +196,7 @@ class LeWorldModel(nn.Module):
     ) -> dict[str, Tensor]:
         """The predictor's part of the losses, on clips of `latents` ``(B, L, D)`` and `actions` ``(B, L - 1, F*A)``."""
         seen = min(self.history, latents.shape[1] - 1)
-        predicted = self.predictor(latents[:, :seen], self.predictor.modulations(actions[:, :seen]))
+        predicted = self.predictor(latents[:, :seen], actions[:, :seen])
         losses = {"prediction": F.mse_loss(predicted.float(), latents[:, 1 : seen + 1].float())}
         losses["loss"] = losses["prediction"]
         if self.rollout_weight > 0:
@@ -300,34 +215,9 @@ class LeWorldModel(nn.Module):
         return (errors * weights).sum() / weights.sum()
 
     def rollout_flops(self, horizon: int, context: int) -> float:
-        """FLOPs of one candidate over `horizon` blocks from `context` frames, in linear maps and attention.
-
-        A multiply-add is two. What all candidates of an episode share, the frames before the present, is left out.
-        """
-        total = horizon * self._action_weights
-        for end in range(context, context + horizon):
-            new = 1 if end <= self.history else min(self.history, end - context + 1)
-            total += self._window_weights(min(self.history, end), new)
-        return 2.0 * total
+        """FLOPs of one candidate over `horizon` blocks from `context` frames."""
+        return self.predictor.rollout_flops(horizon, context)
 
     def advance_flops(self, context: int) -> float:
-        """FLOPs of `advance` for one episode that remembers `context` frames, counted as in `rollout_flops`."""
-        window = min(self.history, context)
-        return 2.0 * (window * self._action_weights + self._window_weights(window, window))
-
-    @property
-    def _action_weights(self) -> int:
-        """Multiply-adds that prepare an action block."""
-        return linear_weights(self.predictor.action_embedding) + sum(
-            linear_weights(cast(ConditionalBlock, block).modulation) for block in self.predictor.blocks
-        )
-
-    def _window_weights(self, window: int, new: int) -> int:
-        """Multiply-adds of predicting the latent after a `window` of frames, of which the last `new` were not seen."""
-        predictor = self.predictor
-        block, others = cast(ConditionalBlock, predictor.blocks[-1]), len(predictor.blocks) - 1
-        token = linear_weights(block) - linear_weights(block.modulation)
-        keys_values = 2 * block.attention.qkv.weight.numel() // 3
-        pairs = others * sum(range(window - new + 1, window + 1)) + window  # of a query and a key
-        tokens = new * (linear_weights(predictor.inward) + others * token) + token + (new - 1) * keys_values
-        return tokens + 2 * pairs * block.attention.out.in_features + linear_weights(predictor.outward)
+        """FLOPs of `advance` for one episode that remembers `context` frames."""
+        return self.predictor.advance_flops(context)
