@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ..protocols import DEFAULT_COST
 from .results import reading
 from .tasks import write_atomic
 
@@ -55,7 +56,7 @@ def _row(path: Path, folder: Path) -> str:
             run["tasks"]["offset_env_steps"],
             f"[`{run['planner']['name']}`]({Path(os.path.relpath(path, folder)).as_posix()})"
             + conditions(run["planner"])
-            + _settings(run["command"]),
+            + _settings(run),
             f"**{100 * summary['success']:.1f}**",
             f"{100 * summary['ci95'][0]:.1f}-{100 * summary['ci95'][1]:.1f}",
             summary["n"],
@@ -83,10 +84,13 @@ def conditions(planner: dict[str, Any]) -> str:
     return "".join([*([] if proposed else [", no proposal"]), *limits])
 
 
-def _settings(command: str) -> str:
-    """What was set on the command line, but for the proposal, of which `conditions` tells."""
-    words = shlex.split(command.replace("--set=", "--set "))
+def _settings(run: dict[str, Any]) -> str:
+    """What was set on the command line, but for the proposal, of which `conditions` tells, and any unusual cost."""
+    words = shlex.split(run["command"].replace("--set=", "--set "))
     given = dict(value.split("=", 1) for option, value in pairwise(words) if option == "--set" and "=" in value)
+    cost = run["planner"].get("agent", {}).get("cost", DEFAULT_COST)
+    if cost != DEFAULT_COST:
+        given["agent.cost"] = cost  # maybe set by no one: the checkpoint's recommendation, or the protocol's
     return "".join(f", `{name}={value}`" for name, value in given.items() if name != "agent.proposal")
 
 

@@ -21,10 +21,10 @@ from torch import nn
 
 from .models import MODELS, Heads
 from .normalizer import Normalizer
+from .protocols import DEFAULT_COST
 
 FORMAT = 1
 CONFIG, WEIGHTS, HEADS, CARD = "config.json", "model.safetensors", "heads.safetensors", "README.md"
-DEFAULT_COST = "best-step"
 ZOO = Path(__file__).parent / "zoo"
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from .checkpoint import DEFAULT_COST, Checkpoint
+from .checkpoint import Checkpoint
+from .protocols import DEFAULT_COST
 
 _TEMPLATE = """---
 library_name: lwm-agent

@@ -29,6 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+DEFAULT_COST = "best-step"
+"""Planning cost, as in `lwm_agent.planners.COSTS`, where nobody asks for another."""
+
 Objective = Callable[[Tensor], Tensor]
 """Candidates ``(B, S, T, F*A)`` to costs ``(B, S)``, lower is better, differentiable."""
 

@@ -228,6 +228,24 @@ def test_rows_tell_under_which_conditions_a_planner_worked(planner: dict[str, An
     assert conditions(planner) == words
 
 
+@pytest.mark.parametrize(
+    ("option", "cost", "words"),
+    [
+        ("", "best-step", ""),
+        ("", "running+2*terminal", ", `agent.cost=running+2*terminal`"),  # the checkpoint's recommendation
+        (" --set agent.cost=best-step", "best-step", ", `agent.cost=best-step`"),  # instead of it
+        (" --set=agent.cost=terminal", "terminal", ", `agent.cost=terminal`"),
+    ],
+)
+def test_rows_tell_the_planning_cost(option: str, cost: str, words: str, tmp_path: Path) -> None:
+    path = _result(tmp_path / "a.json", "cem", 2e9)
+    contents = json.loads(path.read_text())
+    contents["run"]["command"] = f"lwm-agent eval{option}"
+    contents["run"]["planner"]["agent"] = {"proposal": "actor", "cost": cost}
+    path.write_text(json.dumps(contents))
+    assert f"[`cem`](a.json){words} |" in markdown_table([path], tmp_path)
+
+
 def test_a_table_goes_into_a_document(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     files = [
