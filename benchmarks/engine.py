@@ -1,16 +1,18 @@
 """How fast plans are made, against a straightforward rollout; prints JSON: python benchmarks/engine.py.
 
-All contestants have the same random weights and take turns in one run; medians are told. `base` is one iteration of the
-paper's CEM, 300 candidates over 5 blocks, without the encoder; a plan of 30 iterations is told by multiplication.
-`tiny` is a whole decision of `guided` for one episode, encoder and actor included. Where stable-worldmodel is
-installed, its LeWM and its CEMSolver compete too; where there is a compiler, compiled rollouts. On a busy machine, the
-ratios tell more than the times.
+All contestants have the same weights and take turns in one run; medians are told. `base` is one iteration of the
+paper's CEM, 300 candidates over 5 blocks, with random weights and without the encoder; a plan of 30 iterations is told
+by multiplication. `pusht-tiny` and `cube-tiny` are whole decisions of `guided` with the checkpoints of the package, for
+one episode, encoder and actor included. Where stable-worldmodel is installed, its LeWM and its CEMSolver compete in
+`base` too; where there is a compiler, compiled rollouts. On a busy machine, the ratios tell more than the times.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,12 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from lwm_agent import Agent
-from lwm_agent.checkpoint import Checkpoint
+from lwm_agent.checkpoint import Checkpoint, available
 from lwm_agent.device import can_compile, cast_weights, compile_rollout, keep_freed_memory, resolve_device, synchronize
 from lwm_agent.eval.provenance import machine
 from lwm_agent.imagination import Imagination
-from lwm_agent.models import PRESETS, Heads, LeWorldModel
-from lwm_agent.normalizer import Normalizer
+from lwm_agent.models import PRESETS, LeWorldModel
 from lwm_agent.planners import CEM, make_cost, plan
 from lwm_agent.protocols import Belief, Problem
 
@@ -65,14 +66,9 @@ class Contestant(NamedTuple):
     compile: bool = False
 
 
-def contestants(preset: str) -> dict[str, Contestant]:
-    """World models with the same random weights."""
-    torch.manual_seed(0)
-    ours, naive = (
-        kind(action_size=ACTION_SIZE, frameskip=FRAMESKIP, **PRESETS[preset]) for kind in (LeWorldModel, Naive)
-    )
-    for block in ours.predictor.blocks:
-        nn.init.normal_(block.modulation[1].weight, std=0.1)  # from zero: actions would have no effect
+def contestants(ours: LeWorldModel, settings: dict[str, Any]) -> dict[str, Contestant]:
+    """World models with the weights of `ours`, which was made with `settings`."""
+    naive = Naive(**settings)
     naive.load_state_dict(ours.state_dict())
     ours, naive = (model.to(DEVICE).eval().requires_grad_(False) for model in (ours, naive))
     found = {
@@ -101,8 +97,12 @@ def take_turns(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
 
 def base(episodes: int, rounds: int) -> dict[str, Any]:
     """One iteration of CEM with the `base` preset, for some episodes at once."""
-    models = contestants("base")
-    ours = models["ours fp32"].model
+    torch.manual_seed(0)
+    settings = {"action_size": ACTION_SIZE, "frameskip": FRAMESKIP, **PRESETS["base"]}
+    ours = LeWorldModel(**settings)
+    for block in ours.predictor.blocks:
+        nn.init.normal_(block.modulation[1].weight, std=0.1)  # from zero: actions would have no effect
+    models = contestants(ours, settings)
     start, goal = torch.randn(2, episodes, ours.predictor.positions.shape[1], device=DEVICE)
     belief = Belief(start[:, None], start.new_zeros(episodes, 0, BLOCK))
     candidates = torch.randn(episodes, SAMPLES, HORIZON, BLOCK, device=DEVICE)
@@ -150,34 +150,23 @@ def spearman(costs: Tensor, reference: Tensor) -> float:
     return min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in zip(*ranks, strict=True))
 
 
-def tiny() -> dict[str, Any]:
-    """A decision of `guided` with the `tiny` preset, for one episode with a full history."""
-    models = contestants("tiny")
-    image_size = PRESETS["tiny"]["image_size"]
-    observation = {
-        name: np.random.default_rng(0).integers(0, 256, (image_size, image_size, 3), np.uint8)
-        for name in ("pixels", "goal")
-    }
-    units = Normalizer(
-        pixel_mean=(0.5,) * 3,
-        pixel_std=(0.2,) * 3,
-        action_mean=(0.0,) * ACTION_SIZE,
-        action_std=(0.3,) * ACTION_SIZE,
-        action_low=(-1.0,) * ACTION_SIZE,
-        action_high=(1.0,) * ACTION_SIZE,
-    )
-    heads = Heads(latent_size=PRESETS["tiny"]["latent_size"], block_size=BLOCK).eval().requires_grad_(False)
+def decide(checkpoint_name: str) -> dict[str, Any]:
+    """A decision of `guided` with the checkpoint of this name, for one episode with a full history."""
+    checkpoint = Checkpoint.load(checkpoint_name)
+    models = contestants(checkpoint.model, checkpoint.model_config)  # type: ignore[arg-type]
+    image_size = checkpoint.model_config["image_size"]
+    rng = np.random.default_rng(0)
+    observation = {view: rng.integers(0, 256, (image_size, image_size, 3), np.uint8) for view in ("pixels", "goal")}
     runs, costs = {}, {}
     for name, (model, bf16, compiled) in models.items():
-        checkpoint = Checkpoint(name="lewm", model_config={}, model=model, normalizer=units, env="pusht", heads=heads)
-        agent = Agent(checkpoint, "guided", device=DEVICE.type, bf16=bf16, compile=compiled)
+        agent = Agent(replace(checkpoint, model=model), "guided", device=DEVICE.type, bf16=bf16, compile=compiled)
         state = None
         for _ in range(FRAMESKIP):  # the first block; the next call sees a second frame, and plans again
             _, state = agent.predict(observation, state)
         runs[name] = partial(agent.predict, observation, state)
         (decision,) = runs[name]()[1].decisions
         costs[name] = decision.cost
-    assert abs(costs["ours fp32"] - costs["naive fp32"]) < TOLERANCE, costs
+    assert math.isclose(costs["ours fp32"], costs["naive fp32"], rel_tol=TOLERANCE, abs_tol=TOLERANCE), costs
     taken = take_turns(runs, DECISIONS)
     return {
         name: {
@@ -195,7 +184,7 @@ def main() -> None:
         keep_freed_memory()
     result = {
         **{f"base, {n} at once": base(n, rounds) for n, rounds in ROUNDS_BY_EPISODES.items()},
-        "tiny, guided": tiny(),
+        **{f"{name}, guided": decide(name) for name in available()},
         PEER: version(PEER) if find_spec("stable_worldmodel") else "not installed",
         "device": DEVICE.type,
         **machine(),

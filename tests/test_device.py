@@ -1,0 +1,40 @@
+"""Where and in which numbers to compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lwm_agent import device
+from lwm_agent.device import fast_bf16
+
+INTEL, AMD = "vendor_id\t: GenuineIntel\nflags\t\t: fpu {}\n", "vendor_id\t: AuthenticAMD\nflags\t\t: fpu {}\n"
+
+
+@pytest.mark.parametrize(
+    ("cpu", "fast"),
+    [
+        (INTEL.format("avx512_bf16 amx_bf16 amx_tile"), True),
+        (INTEL.format("avx512_bf16"), False),  # Cooper Lake, and virtual machines that hide AMX
+        (INTEL.format("avx512f"), False),
+        (AMD.format("avx512_bf16"), True),
+        (AMD.format("avx2"), False),
+        ("", False),  # no /proc/cpuinfo
+    ],
+)
+def test_bfloat16_is_for_cpus_that_gain_from_it(cpu: str, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_cpu_info", lambda: cpu)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert fast_bf16(torch.device("cpu")) == fast
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert not fast_bf16(torch.device("cpu"))
+
+
+def test_a_machine_without_a_description_of_its_cpu_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(self: Path) -> str:
+        raise FileNotFoundError(self)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert not fast_bf16(torch.device("cpu"))
