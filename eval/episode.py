@@ -30,6 +30,7 @@ class Episode:
         rollouts: mean candidate rollouts a decision.
         flops: mean floating-point operations a decision.
         seconds: share of this episode in the wall time of policy and environment.
+        overshoot_ms: most milliseconds by which a planning call, of one episode or many, exceeded its budget.
     """
 
     index: int
@@ -43,6 +44,7 @@ class Episode:
     rollouts: float
     flops: float
     seconds: float
+    overshoot_ms: float = 0.0
 
 
 class Decision(Protocol):
@@ -52,6 +54,7 @@ class Decision(Protocol):
     """
 
     seconds: float  # wall time of the call
+    overshoot: float  # of these, how many are beyond the budget's
     batch: int  # episodes planned in it
     rollouts: float  # of one episode
     flops: float  # of one episode
@@ -130,6 +133,7 @@ class Run:
             rollouts=float(np.mean([decision.rollouts for decision in made])) if made else 0.0,
             flops=float(np.mean([decision.flops for decision in made])) if made else 0.0,
             seconds=self.seconds,
+            overshoot_ms=max((1000.0 * decision.overshoot for decision in made), default=0.0),
         )
         if self._recorder is not None:
             self._recorder.finish(episode)

@@ -1,4 +1,4 @@
-"""Success against planning compute, as a picture."""
+"""Success rates as pictures: against planning compute, and beside each other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..figures import new_figure, save_figure
-from .report import conditions
+from .report import conditions, settings
 from .results import reading
 
 _MARKERS = "osD^vP*Xp<>h"
@@ -20,6 +20,7 @@ class _Point:
 
     tasks: str
     planner: str
+    settings: str
     success: float
     ci95: tuple[float, float]
     floor: float
@@ -35,10 +36,7 @@ def compute_plot(paths: Iterable[str | Path], out: str | Path) -> None:
     Raises:
         ValueError: a file is not a results.json, none of them is of a planner, or matplotlib is not installed.
     """
-    points = [point for path in paths if (point := _point(Path(path))) is not None]
-    if not points:
-        raise ValueError("none of the results is of a planner: there is no compute to plot success against")
-    tasks = list(dict.fromkeys(point.tasks for point in points))
+    points, tasks = _read(paths)
     planners = list(dict.fromkeys(point.planner for point in points))
     figure = new_figure(10, 0.6 + 3.4 * len(tasks))
     axes = figure.subplots(len(tasks), 2, sharey="row", sharex="col", squeeze=False)
@@ -54,6 +52,43 @@ def compute_plot(paths: Iterable[str | Path], out: str | Path) -> None:
     save_figure(figure, out)
 
 
+def bar_plot(paths: Iterable[str | Path], out: str | Path) -> None:
+    """Draws success rates as bars into `out`, with 95 % intervals and with what was set beside each; a row a file.
+
+    One axes for each set of tasks, whose first result, the dashed line, is what the others are compared with.
+
+    Raises:
+        ValueError: as `compute_plot`.
+    """
+    points, tasks = _read(paths)
+    groups = [[point for point in points if point.tasks == name] for name in tasks]
+    figure = new_figure(10, 0.8 * len(groups) + 0.3 * len(points))
+    axes = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=[len(group) for group in groups])
+    for ax, name, group in zip(axes.flat, tasks, groups, strict=True):
+        values = [point.success for point in group]
+        ax.barh(range(len(group)), values, xerr=_errors(group), color="C0", alpha=0.6, capsize=2)
+        ax.axvline(values[0], color="grey", linestyle="--", linewidth=1)
+        ax.set_yticks(range(len(group)), [point.planner + point.settings for point in group])
+        ax.set(title=name, xlim=(0, 100))
+        ax.invert_yaxis()  # first on top
+    axes[-1, 0].set_xlabel("success, %")
+    save_figure(figure, out)
+
+
+def _read(paths: Iterable[str | Path]) -> tuple[list[_Point], list[str]]:
+    """What there is to plot, and the sets of tasks."""
+    points = [point for path in paths if (point := _point(Path(path))) is not None]
+    if not points:
+        raise ValueError("none of the results is of a planner: there is no compute to plot success against")
+    return points, list(dict.fromkeys(point.tasks for point in points))
+
+
+def _errors(points: Sequence[_Point]) -> list[list[float]]:
+    """How far the intervals reach to either side, as matplotlib's error bars want it."""
+    low = [max(0.0, point.success - point.ci95[0]) for point in points]
+    return [low, [max(0.0, point.ci95[1] - point.success) for point in points]]
+
+
 def _point(path: Path) -> _Point | None:
     with reading(path) as contents:
         run, summary = contents["run"], contents["summary"]
@@ -63,6 +98,7 @@ def _point(path: Path) -> _Point | None:
         return _Point(
             tasks=f"{tasks['env_id']}, {tasks['protocol']} {tasks['split']}, offset {tasks['offset_env_steps']}",
             planner=run["planner"]["name"] + conditions(run["planner"]),
+            settings=settings(run).replace("`", ""),
             success=100 * summary["success"],
             ci95=(100 * summary["ci95"][0], 100 * summary["ci95"][1]),
             floor=100 * max((floor["success"] for floor in floors), default=0.0),
@@ -73,12 +109,11 @@ def _point(path: Path) -> _Point | None:
 def _draw(ax: Any, points: Sequence[_Point], column: int, planners: Sequence[str]) -> None:
     """Results on the same tasks over one of their `costs`; `planners` are all of the figure's."""
     for point in points:
-        low, high = point.ci95
         planner = planners.index(point.planner)
         ax.errorbar(
             point.costs[column],
             point.success,
-            yerr=[[max(0.0, point.success - low)], [max(0.0, high - point.success)]],
+            yerr=_errors([point]),
             fmt=_MARKERS[planner % len(_MARKERS)],
             color=f"C{planner % 10}",
             capsize=2,

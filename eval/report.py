@@ -56,7 +56,7 @@ def _row(path: Path, folder: Path) -> str:
             run["tasks"]["offset_env_steps"],
             f"[`{run['planner']['name']}`]({Path(os.path.relpath(path, folder)).as_posix()})"
             + conditions(run["planner"])
-            + _settings(run),
+            + settings(run),
             f"**{100 * summary['success']:.1f}**",
             f"{100 * summary['ci95'][0]:.1f}-{100 * summary['ci95'][1]:.1f}",
             summary["n"],
@@ -84,7 +84,7 @@ def conditions(planner: dict[str, Any]) -> str:
     return "".join([*([] if proposed else [", no proposal"]), *limits])
 
 
-def _settings(run: dict[str, Any]) -> str:
+def settings(run: dict[str, Any]) -> str:
     """What was set on the command line, but for the proposal, of which `conditions` tells, and any unusual cost."""
     words = shlex.split(run["command"].replace("--set=", "--set "))
     given = dict(value.split("=", 1) for option, value in pairwise(words) if option == "--set" and "=" in value)

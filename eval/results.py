@@ -44,6 +44,7 @@ class Summary:
         plan_ms_p95: 95th percentile of the same.
         rollouts: mean candidate rollouts a decision.
         flops: mean floating-point operations a decision.
+        overshoot_ms: most milliseconds by which a planning call exceeded its budget.
         final_errors: mean distances to the goal at the end.
     """
 
@@ -56,6 +57,7 @@ class Summary:
     plan_ms_p95: float | None
     rollouts: float
     flops: float
+    overshoot_ms: float
     final_errors: dict[str, float]
 
 
@@ -76,6 +78,7 @@ def summarize(episodes: Sequence[Episode]) -> Summary:
         plan_ms_p95=float(np.percentile(plan_ms, 95)) if plan_ms else None,
         rollouts=sum(episode.rollouts * episode.num_decisions for episode in episodes) / decisions,
         flops=sum(episode.flops * episode.num_decisions for episode in episodes) / decisions,
+        overshoot_ms=max((episode.overshoot_ms for episode in episodes), default=0.0),
         final_errors={name: float(np.mean([episode.final_errors[name] for episode in episodes])) for name in names},
     )
 

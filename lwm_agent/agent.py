@@ -254,7 +254,13 @@ class Agent:
         costs, traces = result.cost.tolist(), result.trace.T.tolist()
         for place, i in enumerate(group):
             decisions[i] = Decision(
-                costs[place], tuple(traces[place]), result.rollouts, result.flops, result.seconds, len(group)
+                cost=costs[place],
+                trace=tuple(traces[place]),
+                rollouts=result.rollouts,
+                flops=result.flops,
+                seconds=result.seconds,
+                overshoot=result.overshoot,
+                batch=len(group),
             )
             rows[i] = replace(
                 rows[i],

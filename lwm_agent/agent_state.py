@@ -25,6 +25,7 @@ class Decision:
         rollouts: candidate rollouts spent on this episode; one with a gradient counts twice.
         flops: floating-point operations spent on this episode.
         seconds: wall time of the whole planning call, encoding excluded.
+        overshoot: of these, how many are beyond the budget's.
         batch: episodes planned in that call.
     """
 
@@ -33,6 +34,7 @@ class Decision:
     rollouts: int
     flops: float
     seconds: float
+    overshoot: float
     batch: int
 
 

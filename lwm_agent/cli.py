@@ -44,6 +44,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="GROUP.NAME=VALUE", help="Any other setting; may be repeated.")
 ]
 RolloutsOption = Annotated[int | None, typer.Option("--budget-rollouts", help="Most candidate rollouts of a plan.")]
+IterationsOption = Annotated[int | None, typer.Option("--budget-iterations", help="Most iterations of a plan.")]
 FlopsOption = Annotated[float | None, typer.Option("--budget-flops", help="Most floating-point operations of a plan.")]
 MillisecondsOption = Annotated[
     float | None, typer.Option("--budget-ms", help="Most milliseconds of a planning call (a batch).")
@@ -269,6 +270,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="Episodes in lock-step.")] = 50,
     device: DeviceOption = "auto",
     budget_rollouts: RolloutsOption = None,
+    budget_iterations: IterationsOption = None,
     budget_flops: FlopsOption = None,
     budget_ms: MillisecondsOption = None,
     output_dir: Annotated[Path | None, typer.Option(help="Where results go (default: out/ and the options).")] = None,
@@ -295,7 +297,7 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         device=device,
-        budget=_budget(budget_rollouts, budget_flops, budget_ms),
+        budget=_budget(budget_rollouts, budget_iterations, budget_flops, budget_ms),
         output_dir=output_dir or Path("out") / f"{env}-{planner}-{protocol}-{split}-{offset}",
         video=video,
         with_floors=with_floors,
@@ -332,6 +334,7 @@ def bench(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     budget_rollouts: RolloutsOption = None,
+    budget_iterations: IterationsOption = None,
     budget_flops: FlopsOption = None,
     budget_ms: MillisecondsOption = None,
     output_dir: Annotated[Path | None, typer.Option(help="Where results go (default: out/ and the options).")] = None,
@@ -352,7 +355,7 @@ def bench(
         seconds=seconds,
         seed=seed,
         device=device,
-        budget=_budget(budget_rollouts, budget_flops, budget_ms),
+        budget=_budget(budget_rollouts, budget_iterations, budget_flops, budget_ms),
         output_dir=output_dir or Path("out") / f"bench-{env}-{planner}",
         plot=plot,
         planner_settings=given["planner"],
@@ -410,14 +413,15 @@ def report(
     plot: Annotated[
         Path | None, typer.Option(help="Also draw success against compute into this PNG, PDF or SVG.")
     ] = None,
+    bars: Annotated[Path | None, typer.Option(help="Also draw success rates beside each other into this one.")] = None,
     into: Annotated[
         Path | None, typer.Option(help="Markdown file to put the table in, instead of printing it.")
     ] = None,
     mark: Annotated[str, typer.Option(help="It goes between <!-- MARK --> and <!-- /MARK -->.")] = "results",
 ) -> None:
-    """Several evaluations as one Markdown table."""
+    """Several evaluations as one Markdown table, and as pictures."""
     from .eval import markdown_table, write_table
-    from .eval.plot import compute_plot
+    from .eval.plot import bar_plot, compute_plot
 
     if into is None:
         typer.echo(markdown_table(results))
@@ -426,6 +430,8 @@ def report(
         console.print(f"wrote {into}")
     if plot is not None:
         compute_plot(results, plot)
+    if bars is not None:
+        bar_plot(results, bars)
 
 
 @app.command()
@@ -466,10 +472,10 @@ def _part_settings(
     return {**paths, "seed": seed, "device": device, **chosen, **own, **dict(zip(groups[1:], others, strict=True))}
 
 
-def _budget(rollouts: int | None, flops: float | None, ms: float | None) -> Budget:
+def _budget(rollouts: int | None, iterations: int | None, flops: float | None, ms: float | None) -> Budget:
     from .planners import Budget
 
-    return Budget(rollouts=rollouts, flops=flops, seconds=None if ms is None else ms / 1000)
+    return Budget(rollouts=rollouts, iterations=iterations, flops=flops, seconds=None if ms is None else ms / 1000)
 
 
 def _show_metrics(metrics: Mapping[str, float]) -> None:

@@ -7,6 +7,7 @@ import ctypes
 import sys
 import sysconfig
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from shutil import which
 from typing import Any, TypeVar
@@ -124,7 +125,7 @@ def fast_bf16(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 are faster than in float32: on CUDA, and on CPUs made for it.
 
     Those are Intel's with AMX and AMD's with AVX-512 BF16. Intel's have the latter too, but issue it half as often as
-    float32 products, which does as much without casts: `lwm-agent doctor` measures both.
+    float32 products, which does as much without casts.
     """
     if device.type == "cpu":
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and _has_fast_bf16(_cpu_info())
@@ -136,6 +137,7 @@ def _has_fast_bf16(cpu_info: str) -> bool:
     return "amx_bf16" in cpu_info or ("AuthenticAMD" in cpu_info and "avx512_bf16" in cpu_info)
 
 
+@cache
 def _cpu_info() -> str:
     try:
         return Path("/proc/cpuinfo").read_text()

@@ -60,14 +60,11 @@ def _computing() -> Check:
     try:
         import torch
 
-        from .bench import product_peak
         from .device import fast_bf16, resolve_device
 
         device = resolve_device("auto")
-        bf16, fp32 = (f"{product_peak(device, kind) / 1e9:.0f}" for kind in (torch.bfloat16, torch.float32))
-        choice = "plans in bf16" if fast_bf16(device) else "plans in fp32: train with --precision 32-true too"
-        speed = f"matrix products at {fp32} GFLOP/s in fp32 and {bf16} in bf16; {choice}"
-        return Check("torch computes on", f"{device.type}, {torch.get_num_threads()} threads; {speed}")
+        bf16 = "bf16 is fast" if fast_bf16(device) else "bf16 is no faster than fp32: train with --precision 32-true"
+        return Check("torch computes on", f"{device.type}, {torch.get_num_threads()} threads; {bf16}")
     except (ImportError, OSError) as error:
         return Check("torch computes on", str(error), "pip install --force-reinstall torch")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Mapping
@@ -19,7 +20,8 @@ license: mit
 ---
 # {title}
 
-A {name} world model for `{env}`, trained from pixels and actions alone. {parameters:.2f} M parameters.
+A {name} world model for `{env}` with a predictor of kind `{predictor}`, trained from pixels and actions alone.
+{parameters:.2f} M parameters.
 
 ```python
 from lwm_agent import Agent
@@ -68,11 +70,12 @@ Command: `{command}`
 def model_card(checkpoint: Checkpoint) -> str:
     """Markdown that says what the checkpoint is, where it comes from and what it reached on validation data."""
     training = checkpoint.training
-    overrides = "".join(f" --set model.{key}={value}" for key, value in training["model"].items())
+    overrides = _options("model", training["model"])
     card = _TEMPLATE.format(
         title=f"{checkpoint.name} / {training['preset']} / {checkpoint.env}",
         env=checkpoint.env,
         name=checkpoint.name,
+        predictor=checkpoint.model_config.get("predictor", "transformer"),
         parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()) / 1e6,
         minutes=training["seconds"] / 60,
         hardware=training.get("hardware", "not recorded"),
@@ -119,8 +122,13 @@ def _files(training: Mapping[str, Any]) -> list[str]:
 
 def _settings(part: str, training: Mapping[str, Any]) -> str:
     """Options for what was set of a part's training; earlier versions did not say."""
-    groups = {part: training.get("set", {}), "model": training.get("model", {})}
-    return "".join(f" --set {group}.{name}={value}" for group, given in groups.items() for name, value in given.items())
+    return _options(part, training.get("set", {})) + _options("model", training.get("model", {}))
+
+
+def _options(group: str, settings: Mapping[str, Any]) -> str:
+    """`settings` as the command line reads them: JSON, but for words."""
+    words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
+    return "".join(f" --set {group}.{name}={word}" for name, word in words.items())
 
 
 def _changes(training: Mapping[str, Any]) -> str:

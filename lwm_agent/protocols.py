@@ -122,6 +122,7 @@ class Plan:
         rollouts: candidate rollouts spent for each episode; one with a gradient counts twice.
         flops: floating-point operations spent for each episode.
         seconds: wall time of the whole call.
+        overshoot: of these, how many are beyond the budget's.
     """
 
     actions: Tensor
@@ -130,6 +131,7 @@ class Plan:
     rollouts: int
     flops: float
     seconds: float
+    overshoot: float
 
 
 class WorldModel(Protocol):

@@ -1,4 +1,4 @@
-"""Training the predictor of a checkpoint on, while its encoder stays as it is.
+"""Training the predictor of a checkpoint on, or a new one in its place, while its encoder stays as it is.
 
 Most of a training step goes into the encoder. On latents that were computed once, the predictor sees six times as many
 clips in the same time, and it is the predictor's error that planners exploit.
@@ -47,6 +47,9 @@ class PredictorConfig(LatentsConfig):
             raise ValueError(f"clip_length={self.clip_length} must be at least 2: a frame and the one to predict")
         for name in self.model.keys() - {*PREDICTOR_SETTINGS}:
             raise ValueError(f"model.{name} is not of the predictor: choose among {', '.join(PREDICTOR_SETTINGS)}")
+        history = self.model.get("history", 1)
+        if history >= self.clip_length:
+            raise ValueError(f"model.history={history} must be less than clip_length={self.clip_length}")
 
 
 def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = None) -> Checkpoint:
@@ -57,15 +60,13 @@ def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = No
     """
     report = on_progress or (lambda task, done, total, text: None)
     began = time.perf_counter()
-    checkpoint, files, device = open_all(config)
+    old, files, device = open_all(config)
+    checkpoint = with_new_predictor(old, config.model, config.seed) if config.model else old
     model: Any = checkpoint.model
     windows = [_windows(config, file, model.frameskip) for file in files]
     latents = encode(checkpoint, files, device, report)
     training, validation = ([*zip(part, latents, strict=True)] for part in zip(*windows, strict=True))
-    before = evaluate_predictor(checkpoint, validation)
-    if config.model:
-        checkpoint = with_new_predictor(checkpoint, config.model, config.seed)
-        model = checkpoint.model
+    before = evaluate_predictor(old, validation)
     predictor = model.predictor.requires_grad_(True).train()
 
     def loss(rng: np.random.Generator) -> Tensor:
@@ -87,7 +88,7 @@ def with_new_predictor(checkpoint: Checkpoint, settings: dict[str, Any], seed: i
         model = MODELS[checkpoint.name](**model_config)
     weights = checkpoint.model.state_dict()
     kept = {name: weights[name] for name in weights if not name.startswith("predictor.")}
-    model.load_state_dict(kept, strict=False)
+    model.load_state_dict({**model.state_dict(), **kept})
     device = next(checkpoint.model.parameters()).device
     return replace(checkpoint, model=model.to(device).eval().requires_grad_(False), model_config=model_config)
 

@@ -24,7 +24,8 @@ class Budget:
         rollouts: candidate rollouts for each episode; one with a gradient counts twice.
         iterations: iterations of the planner, which stops at its own `iterations` in any case.
         flops: floating-point operations for each episode.
-        seconds: wall time for the whole batch; the iteration under way is completed, and there is always one.
+        seconds: wall time for the whole batch; what is under way is completed, a learned proposal or an iteration, and
+            there is always one of them.
     """
 
     rollouts: int | None = None
@@ -129,11 +130,12 @@ class MeteredDynamics:
 def plan(planner: Planner, problem: Problem, budget: Budget = UNLIMITED, flops_per_rollout: float = 0.0) -> Plan:
     """Best plan that `planner` finds for `problem` within `budget`: the one loop around all planners.
 
-    The planner stops after its own `iterations` at the latest. `flops_per_rollout`, the floating-point operations of
-    one candidate, is needed by a budget in flops only.
+    The planner stops after its own `iterations` at the latest. A budget that covers the proposals of the problem and no
+    iteration leaves the best of them. `flops_per_rollout`, the floating-point operations of one candidate, is needed by
+    a budget in flops only.
 
     Raises:
-        ValueError: wrong shapes, a budget below one iteration, or an episode without a candidate of finite cost.
+        ValueError: wrong shapes, a budget too small for any plan, or an episode without a candidate of finite cost.
     """
     check_problem(problem)
     meter = Meter(problem.objective, budget, flops_per_rollout)
@@ -145,27 +147,31 @@ def plan(planner: Planner, problem: Problem, budget: Budget = UNLIMITED, flops_p
     try:
         if problem.propose is not None:
             meter.other_flops = problem.propose_flops
-            metered = replace(metered, init=best_guess(*problem.propose(), meter))
+            best = best_guess(*problem.propose(), meter)
+            metered = replace(metered, init=best[0])
+            meter.has_plan = True
         for found in islice(planner.improve(metered), iterations):
             best = better(best, found)
             trace.append(best[1])
             meter.has_plan = True
     except OutOfBudget as stop:
-        if not trace:
-            advice = "lower num_samples or raise the budget"
+        if not meter.has_plan:
+            advice = "lower num_samples, or num_proposals where an actor proposes, or raise the budget"
             raise ValueError(f"{stop} for one iteration of {type(planner).__name__}: {advice}") from None
     actions, cost = best
     lost = cost.isposinf().nonzero().flatten().tolist()
     if lost:
         raise ValueError(f"no candidate of episodes {lost} has a finite cost: check the world model and its inputs")
     seconds = perf_counter() - meter.start
-    return Plan(actions, cost, torch.stack(trace), meter.rollouts, meter.flops, seconds)
+    overshoot = 0.0 if budget.seconds is None else max(0.0, seconds - budget.seconds)
+    steps = torch.stack(trace) if trace else cost.new_empty(0, len(cost))
+    return Plan(actions, cost, steps, meter.rollouts, meter.flops, seconds, overshoot)
 
 
-def best_guess(guesses: Tensor, costs: Tensor, meter: Meter) -> Tensor:
-    """The cheapest ``(B, T, F*A)`` of `guesses` ``(B, P, T, F*A)``, each of which took a rollout to tell its cost."""
+def best_guess(guesses: Tensor, costs: Tensor, meter: Meter) -> tuple[Tensor, Tensor]:
+    """The cheapest ``(B, T, F*A)`` of `guesses` ``(B, P, T, F*A)``, each of which took a rollout, and its cost."""
     meter.spend(guesses)
-    return select_best(guesses, finite(costs))[0]
+    return select_best(guesses, finite(costs))
 
 
 def finite(costs: Tensor) -> Tensor:

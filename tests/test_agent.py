@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from lwm_agent import Agent
 from lwm_agent.agent import AgentState
 from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.device import can_compile
-from lwm_agent.models import PRESETS, Heads, LeWorldModel
+from lwm_agent.models import PREDICTORS, PRESETS, Heads, LeWorldModel
 from lwm_agent.normalizer import Normalizer
 from lwm_agent.planners import PLANNERS, Budget, make_planner
 
@@ -44,9 +45,9 @@ SMALL["grasp"] |= {"sync_steps": 1, "lifted_steps": 2}
 SMALL["actor"] = {}
 
 
-def checkpoint() -> Checkpoint:
+def checkpoint(predictor: str = "transformer") -> Checkpoint:
     torch.manual_seed(0)
-    model = LeWorldModel(**MODEL).eval().requires_grad_(False)
+    model = LeWorldModel(**MODEL, predictor=predictor).eval().requires_grad_(False)
     for parameter in model.predictor.parameters():  # AdaLN-zero starts as a constant: give actions an effect
         torch.nn.init.normal_(parameter, std=0.3)
     normalizer = Normalizer(
@@ -69,11 +70,47 @@ def checkpoint() -> Checkpoint:
     )
 
 
-def make_agent(planner: str = "cem", **settings: Any) -> Agent:
+def make_agent(planner: str = "cem", predictor: str = "transformer", **settings: Any) -> Agent:
     # The plain planners are tested without a proposal, which has tests of its own.
     plain = {} if planner in ("actor", "guided") else {"proposal": "none"}
     settings = {"device": "cpu", "bf16": False, "replan_every": 1, **plain, **settings}
-    return Agent(checkpoint(), make_planner(planner, **SMALL[planner]), **settings)
+    return Agent(checkpoint(predictor), make_planner(planner, **SMALL[planner]), **settings)
+
+
+class CountingModel(torch.nn.Module):
+    """A world model that counts the blocks it imagines, twice those with a gradient."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.blocks = model, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name) if name in ("model", "_modules") else getattr(self.model, name)
+
+    def rollout(self, belief: Any, actions: torch.Tensor) -> torch.Tensor:
+        self.blocks += actions[..., 0].numel() * (2 if actions.requires_grad else 1)
+        return self.model.rollout(belief, actions)  # type: ignore[no-any-return]
+
+    def advance(self, belief: Any, action: torch.Tensor) -> Any:
+        self.blocks += len(action)
+        return self.model.advance(belief, action)
+
+
+@pytest.mark.parametrize("budget", [None, Budget(rollouts=40), Budget(iterations=1), Budget(flops=2e6)])
+@pytest.mark.parametrize("planner", [*CONTINUOUS, "cem+gradient"])
+def test_counted_rollouts_are_those_that_the_model_imagines(planner: str, budget: Budget | None) -> None:
+    settings = SMALL.get(planner, {f"{part}.{key}": 3 for part in ("first", "second") for key in ("num_samples",)})
+    made = make_planner(planner, **(settings if planner in SMALL else {**settings, "first.num_elites": 2}))
+    agent = Agent(checkpoint(), made, device="cpu", bf16=False, num_proposals=4, horizon=3, budget=budget)
+    assert agent.proposal is not None
+    counting = CountingModel(agent.model)
+    agent.model, agent.proposal = counting, replace(agent.proposal, model=counting)
+    _, state = agent.predict(observations(2))
+    for decision in state.decisions:
+        assert decision is not None
+        assert decision.rollouts == counting.blocks / (2 * 3)  # of two episodes, three blocks each
+        assert budget is None or decision.rollouts <= (budget.rollouts or math.inf)
+        assert budget is None or decision.flops <= (budget.flops or math.inf)
 
 
 def make_env(**kwargs: Any) -> gym.Env[Any, Any]:
@@ -246,11 +283,12 @@ def test_it_replans_when_told(replan_every: int) -> None:
     assert planned == list(range(0, 31, 5 * replan_every))
 
 
-def test_bfloat16_weights_are_cast_once_and_leave_the_checkpoint_alone() -> None:
-    agent = make_agent("guided", bf16=True)
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_bfloat16_weights_are_cast_once_and_leave_the_checkpoint_alone(predictor: str) -> None:
+    agent = make_agent("guided", predictor, bf16=True)
     assert {weight.dtype for weight in agent.checkpoint.model.parameters()} == {torch.float32}
-    assert agent.model.predictor.action_embedding[0].weight.dtype == torch.bfloat16
-    uncast = make_agent("guided", bf16=True)
+    assert agent.model.predictor.inward.weight.dtype == torch.bfloat16
+    uncast = make_agent("guided", predictor, bf16=True)
     uncast.model = uncast.checkpoint.model
     assert uncast.proposal is not None
     uncast.proposal = replace(uncast.proposal, model=uncast.model, heads=uncast.checkpoint.heads)
@@ -260,19 +298,26 @@ def test_bfloat16_weights_are_cast_once_and_leave_the_checkpoint_alone() -> None
 
 @pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler, or no Python headers")
 @pytest.mark.parametrize(
-    ("planner", "device"),
+    ("planner", "predictor", "device"),
     [
-        ("cem", "cpu"),
-        pytest.param("gradient", "cpu", marks=pytest.mark.slow),
-        pytest.param("cem", "cuda", marks=pytest.mark.cuda),
+        ("cem", "transformer", "cpu"),
+        ("cem", "mlp", "cpu"),
+        pytest.param("gradient", "transformer", "cpu", marks=pytest.mark.slow),
+        pytest.param("cem", "transformer", "cuda", marks=pytest.mark.cuda),
+        pytest.param("cem", "mlp", "cuda", marks=pytest.mark.cuda),
     ],
 )
-def test_compiled_rollouts_imagine_the_same(planner: str, device: str) -> None:
+def test_compiled_rollouts_imagine_the_same(planner: str, predictor: str, device: str) -> None:
     costs, batch = [], observations(2)
     for compiled in (False, True):
-        agent = make_agent(planner, horizon=2, device=device, compile=compiled)
-        _, state = agent.predict(batch)
-        costs.append([decision.cost for decision in state.decisions])  # type: ignore[union-attr]
+        found: list[float] = []
+        for deadline in (None, 5):  # two blocks ahead, then one
+            agent = make_agent(
+                planner, predictor, horizon=2, device=device, compile=compiled, deadline_env_steps=deadline
+            )
+            _, state = agent.predict(batch)
+            found += [decision.cost for decision in state.decisions]  # type: ignore[union-attr]
+        costs.append(found)
     assert costs[1] == pytest.approx(costs[0], abs=1e-4)
     assert agent.settings()["compile"]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0

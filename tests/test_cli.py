@@ -97,10 +97,22 @@ def test_replay_is_the_ceiling_and_compare_pairs_it_with_a_floor(work: Path) -> 
     assert "solved by the first only 3" in printed
 
 
-def test_budgets_are_kept(work: Path) -> None:
-    run(f"eval --checkpoint run/checkpoint --tasks tasks.json {SEARCH} --set planner.num_elites=2 --budget-rollouts 7 "
-        "--output-dir budget", work)  # fmt: skip
-    assert results(work, "budget")["summary"]["rollouts"] == 6
+@pytest.mark.parametrize(
+    ("unit", "limit", "most"),
+    [("rollouts", 7, 6), ("iterations", 1, 6), ("flops", 1e5, None), ("ms", 0.01, 6)],
+)
+def test_budgets_in_each_unit_are_kept(work: Path, unit: str, limit: float, most: int | None) -> None:
+    folder = f"budget-{unit}"
+    run(f"eval --checkpoint run/checkpoint --tasks tasks.json {SEARCH} --set planner.num_elites=2 --no-floors "
+        f"--budget-{unit} {limit} --output-dir {folder}", work)  # fmt: skip
+    contents = results(work, folder)
+    spent = contents["summary"]
+    assert most in (None, spent["rollouts"])
+    if unit == "flops":
+        assert 0 < spent["flops"] <= limit
+    assert (spent["overshoot_ms"] > 0) == (unit == "ms")
+    name, size = ("seconds", 1e-3) if unit == "ms" else (unit, 1)
+    assert contents["run"]["planner"]["budget"][name] == pytest.approx(limit * size)
 
 
 @pytest.mark.skipif(find_spec("ogbench") is None, reason="ogbench has no wheels for this Python")

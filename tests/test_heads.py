@@ -323,7 +323,11 @@ def test_the_proposal_is_paid_for(headed: Path) -> None:
     # Three of the actor and one of the last plan's rest, each imagined once; then the best is looked at once more.
     assert decision.rollouts == 3 + 1 + 1
     with pytest.raises(ValueError, match="too small"):
-        agent(headed, "actor", num_proposals=3, budget=Budget(rollouts=4)).predict(observation())
+        agent(headed, "actor", num_proposals=3, budget=Budget(rollouts=3)).predict(observation())
+    _, state = agent(headed, "guided", num_proposals=3, budget=Budget(rollouts=40)).predict(observation())
+    (decision,) = state.decisions
+    assert decision is not None
+    assert (decision.rollouts, decision.trace) == (4, ())  # none is left for a search
 
 
 @pytest.mark.parametrize("cost", ["best-step", "best-step+2*actor-deviation", "running+temporal-distance"])

@@ -221,6 +221,16 @@ def test_counted_flops_are_those_that_torch_counts(model: LeWorldModel, context:
     assert model.rollout_flops(T, context) * B * 4 == pytest.approx(of_four, rel=0.02)  # torch leaves attention out
 
 
+def test_a_gradient_is_charged_for_at_least_what_it_takes(model: LeWorldModel) -> None:
+    """Planners count a rollout with a gradient twice: its backward pass goes through the frozen weights once more."""
+    model.requires_grad_(False)
+    belief, actions = remember(model, 2), blocks(B, 40 * S, T).requires_grad_()
+    with FlopCounterMode(display=False) as counter:
+        model.rollout(belief, actions).sum().backward()
+    charged = 2 * model.rollout_flops(T, 2) * B * 40 * S
+    assert 0.85 * charged < counter.get_total_flops() < 1.02 * charged
+
+
 @pytest.mark.parametrize("context", [1, 2, 3, 4])
 @torch.no_grad()
 def test_the_flops_of_an_advance_are_those_that_torch_counts(model: LeWorldModel, context: int) -> None:
@@ -230,13 +240,14 @@ def test_the_flops_of_an_advance_are_those_that_torch_counts(model: LeWorldModel
     assert model.advance_flops(context) * B == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("preset", "predictor"), [("base", "transformer"), ("tiny", "transformer"), ("tiny", "mlp")])
 @torch.no_grad()
-def test_bfloat16_keeps_the_ranking_of_plans(preset: str) -> None:
+def test_bfloat16_keeps_the_ranking_of_plans(preset: str, predictor: str) -> None:
     torch.manual_seed(0)
-    model = LeWorldModel(action_size=2, **PRESETS[preset]).eval()
-    for block in model.predictor.blocks:
-        torch.nn.init.normal_(block.modulation[1].weight, std=0.1)  # type: ignore[index,union-attr]
+    model = LeWorldModel(action_size=2, **PRESETS[preset], predictor=predictor).eval()
+    for name, weight in model.predictor.named_parameters():
+        if name.endswith(("modulation.1.weight", "outward.weight")):
+            torch.nn.init.normal_(weight, std=0.1)  # blocks start as if they were not there
     frames = torch.randn(2, 3, model.image_size, model.image_size)
     belief, goal, actions = model.encode(frames[:1]), model.encode(frames[1:]).latent, torch.randn(1, 100, T, 10)
     ranks = []

@@ -250,8 +250,35 @@ def test_the_search_starts_from_the_best_guess(costs: list[float], winner: int) 
     torch.testing.assert_close(searched[:, 0], guesses[:, winner])
     assert result.rollouts == 3 + S
     assert result.flops == 10.0 * (3 + S) + 7.0
-    with pytest.raises(ValueError, match="too small"):
-        plan(CEM(num_samples=S, num_elites=2), problem, Budget(flops=10.0 * (3 + S) + 6.9), flops_per_rollout=10.0)
+
+
+def test_a_budget_for_the_guesses_alone_leaves_the_best_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = make_problem()
+    guesses = 0.1 * torch.arange(1.0, 4.0)[:, None, None] * torch.ones(B, 3, *problem.init.shape[1:])
+    now = 0.0
+
+    def propose() -> tuple[Tensor, Tensor]:
+        nonlocal now
+        now += 10.0
+        return guesses, torch.tensor([3.0, 1.0, 2.0]).expand(B, 3)
+
+    monkeypatch.setattr(base, "perf_counter", lambda: now)
+    problem, recorder = record(replace(problem, propose=propose, propose_flops=7.0))
+    cem = CEM(num_samples=S, num_elites=2)
+    for budget, overshoot in (
+        (Budget(rollouts=3 + S - 1), 0.0),
+        (Budget(flops=10.0 * (3 + S) + 6.9), 0.0),
+        (Budget(seconds=4.0), 6.0),
+    ):
+        result = plan(cem, problem, budget, flops_per_rollout=10.0)
+        assert torch.equal(result.actions, guesses[:, 1])
+        assert torch.equal(result.cost, torch.ones(B))
+        assert result.trace.shape == (0, B)
+        assert (result.rollouts, result.flops, result.overshoot) == (3, 10.0 * 3 + 7.0, overshoot)
+    for budget in (Budget(rollouts=2), Budget(flops=10.0 * 3 + 6.9)):
+        with pytest.raises(ValueError, match=r"too small.*num_proposals where an actor proposes"):
+            plan(cem, problem, budget, flops_per_rollout=10.0)
+    assert not recorder.calls
 
 
 @planners
@@ -320,6 +347,7 @@ def test_seconds_budget(name: str, seconds: float, expected: int, monkeypatch: p
     result = plan(planner, make_problem(slow), Budget(seconds=seconds))
     assert len(result.trace) == expected
     assert result.seconds == 10.0 * expected
+    assert result.overshoot == max(0.0, 10.0 * expected - seconds) <= 10.0
 
 
 @planners

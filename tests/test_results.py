@@ -33,7 +33,7 @@ from lwm_agent.eval import (
     wilson,
     write_table,
 )
-from lwm_agent.eval.plot import compute_plot
+from lwm_agent.eval.plot import bar_plot, compute_plot
 from lwm_agent.eval.report import conditions
 
 SPACE = Box(-1.0, 1.0, (2,), np.float32)
@@ -285,6 +285,22 @@ def test_the_plot_shows_every_planner_and_set_of_tasks(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text('{"run": {}}')
     with pytest.raises(ValueError, match=r"broken\.json is not a results\.json"):
         compute_plot([tmp_path / "broken.json"], tmp_path / "none.png")
+
+
+def test_bars_tell_what_was_set(tmp_path: Path) -> None:
+    paths = [
+        _result(tmp_path / "a.json", "cem", 2e9),
+        _result(tmp_path / "b.json", "gradient", 4e9, offset=50),
+        _result(tmp_path / "c.json", "mppi", 2e9),
+        _result(tmp_path / "d.json", "none", 0),
+    ]
+    bar_plot(paths, tmp_path / "bars.svg")
+    words = (tmp_path / "bars.svg").read_text()
+    shown = re.findall(r"<!-- (\w+), no proposal, agent\.cost=terminal -->", words)
+    assert shown == ["cem", "mppi", "gradient"]
+    assert [f"strict test, offset {offset}" in words for offset in (25, 50)] == [True, True]
+    with pytest.raises(ValueError, match="none of the results is of a planner"):
+        bar_plot(paths[3:], tmp_path / "none.png")
 
 
 def test_a_missing_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

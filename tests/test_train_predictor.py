@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ import torch
 from lwm_agent.checkpoint import Checkpoint, checksum
 from lwm_agent.dataset import DatasetError, Trajectories, Windows
 from lwm_agent.latents import OnProgress, encode, open_all
-from lwm_agent.models import MODELS, Heads
+from lwm_agent.models import Heads
 from lwm_agent.models.predictors import ResidualMLP
+from lwm_agent.settings import parse_settings
 from lwm_agent.train import TrainConfig, train
 from lwm_agent.train_heads import HeadsConfig, train_heads
 from lwm_agent.train_predictor import PredictorConfig, evaluate_predictor, train_predictor
@@ -63,27 +65,37 @@ def test_it_predicts_better_and_sees_the_same(trained: Path, data: str, tmp_path
 
 
 def test_a_new_predictor_takes_the_place_of_the_old(trained: Path, data: str, tmp_path: Path) -> None:
-    wanted = {"predictor": "mlp", "history": 3, "depth": 2}
+    wanted = {"predictor": "mlp", "depth": 2, "residual": False}
     after = train_predictor(config(trained, data, tmp_path / "after", model=wanted))
     losses = after.training["predictor"]["validation"]
-    assert losses["loss"] < 0.7 * losses["loss before"]
+    assert losses["loss"] < 0.9 * losses["loss before"]
     old, new = Checkpoint.load(trained), Checkpoint.load(tmp_path / "after")
     assert new.model_config == {**old.model_config, **wanted}
     assert isinstance(new.model.predictor, ResidualMLP)
-    assert (new.model.history, len(new.model.predictor.blocks)) == (3, 2)
+    assert (new.model.predictor.residual, len(new.model.predictor.blocks)) == (False, 2)
     kept = {name: weight for name, weight in old.model.state_dict().items() if not name.startswith("predictor.")}
     assert kept
     for name, weight in kept.items():
         assert torch.equal(weight, new.model.state_dict()[name])
     card = (tmp_path / "after" / "README.md").read_text()
-    assert "--set model.predictor=mlp --set model.history=3 --set model.depth=2" in card
+    assert "with a predictor of kind `mlp`" in card
+    options = re.findall(r"--set (model\.[^\s`]+)", card.split("## Predictor")[1])
+    assert parse_settings(options, ("model",)) == {"model": wanted}
 
 
 def test_what_is_not_of_the_predictor_is_refused() -> None:
     with pytest.raises(ValueError, match=r"model.latent_size is not of the predictor: choose among predictor, history"):
         PredictorConfig(checkpoint="c", data=("d",), model={"latent_size": 3})
+    with pytest.raises(ValueError, match=r"model.history=6 must be less than clip_length=6"):
+        PredictorConfig(checkpoint="c", data=("d",), model={"history": 6})
+
+
+def test_an_unknown_predictor_is_refused_at_once(trained: Path, data: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="predictor='rnn' is unknown: choose one of transformer, mlp"):
-        MODELS["lewm"](action_size=2, predictor="rnn")
+        train_predictor(
+            config(trained, data, tmp_path / "out", model={"predictor": "rnn"}),
+            lambda task, *_: pytest.fail(f"{task} before it was refused"),
+        )
 
 
 def test_same_seed_same_weights(trained: Path, data: str, tmp_path: Path) -> None:
@@ -162,7 +174,7 @@ class InterruptError(Exception):
     pass
 
 
-@pytest.mark.parametrize("part", ["predictor", "heads"])
+@pytest.mark.parametrize("part", ["predictor", "new predictor", "heads"])
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     part: str, trained: Path, data: str, tmp_path: Path
 ) -> None:
@@ -175,14 +187,16 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
 
     def run(name: str, on_progress: OnProgress | None = None, **settings: Any) -> Checkpoint:
         wanted: dict[str, Any] = {"steps": 45, "batch_size": 32, "save_every": 15, **settings}
-        if part == "predictor":
+        if part != "heads":
             wanted_data = wanted.pop("data", data)
+            if part == "new predictor":
+                wanted = {"model": {"predictor": "mlp"}, **wanted}
             return train_predictor(config(trained, wanted_data, tmp_path / name, **wanted), on_progress)
         fixed = {"checkpoint": str(trained), "data": (data,), "out": str(tmp_path / name), "width": 16, "device": "cpu"}
         return train_heads(HeadsConfig(**{**fixed, **wanted}), on_progress)
 
     run("whole")
-    unfinished = tmp_path / f"cut.{part}.unfinished"
+    unfinished = tmp_path / f"cut.{part.split()[-1]}.unfinished"
     with pytest.raises(InterruptError):
         run("cut", stop_after(40))
     assert not (tmp_path / "cut").exists()

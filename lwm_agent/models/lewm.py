@@ -40,10 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 PREDICTORS: dict[str, Callable[..., Predictor]] = {"transformer": Transformer, "mlp": ResidualMLP}
 
-PREDICTOR_SETTINGS = (
-    *("predictor", "history", "residual", "depth", "width", "heads", "head_size", "mlp_size", "dropout"),
-    *("rollout_weight", "rollout_decay"),
-)
+PREDICTOR_SETTINGS = ("predictor", "history", "residual", "depth", "width", "heads", "head_size", "mlp_size", "dropout")
 """Constructor arguments that are of the predictor alone."""
 
 THUMBNAIL = 16
@@ -67,7 +64,7 @@ class LeWorldModel(nn.Module):
         encoder: name in `ENCODERS`.
         encoder_hidden: width of the hidden layer of the encoder "conv"; None leaves it as it is, "vit" has none.
         latent_size: D.
-        projector_size: hidden width of the two BatchNorm projectors; 0 makes each a linear map.
+        projector_size: hidden width of the BatchNorm projectors behind encoder and transformer; 0 makes them linear.
         history: frames that the predictor sees.
         predictor: name in `PREDICTORS`.
         depth: blocks of the predictor.

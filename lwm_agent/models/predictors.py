@@ -185,8 +185,8 @@ class Transformer(Predictor):
 class ResidualMLP(Predictor):
     """Residual multilayer perceptron over the whole window at once.
 
-    A transformer spends most of its time on a window of two frames on a thousand small operations; this one computes
-    nothing twice when the window slides, and is a few matrix products a step. What the actions do to each block is
+    A transformer spends most of its time on a window of two frames in a thousand small operations, and computes the
+    window anew whenever it slides; this one is a few matrix products a step. What the actions do to each block is
     computed before the first step. Frames before the beginning of an episode are zeros, the mean of latents.
 
     Args:
@@ -247,7 +247,7 @@ class ResidualMLP(Predictor):
         """What follows `windows` ``(..., history * D)`` under the `conditions` ``(..., width + depth * mlp_size)``."""
         width, depth = self.norm.normalized_shape[0], len(self.blocks)
         shift, *shifts = conditions.split([width, *[(conditions.shape[-1] - width) // depth] * depth], dim=-1)
-        features = self.inward(windows) + shift
+        features = self.inward(windows).to(windows.dtype) + shift  # autocast or not, blocks add up in full precision
         for block, shift in zip(self.blocks, shifts, strict=True):
             features = block(features, shift)
         predicted: Tensor = self.outward(self.norm(features))
