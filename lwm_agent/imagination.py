@@ -49,8 +49,8 @@ class Imagination:
     def objective(self, actions: Tensor) -> Tensor:
         """Planning costs ``(B, S)`` of candidates ``(B, S, T, F*A)``."""
 
-        def imagine(part: slice) -> Tensor:
-            return self.rate(self.model.rollout(select(self.belief, part), actions[part]), actions[part], part)
+        def imagine(part: slice, chunk: Tensor) -> Tensor:
+            return self.rate(self.model.rollout(select(self.belief, part), chunk), chunk, part)
 
         return self._in_chunks(imagine, actions)
 
@@ -82,22 +82,29 @@ class Imagination:
 
     def rollout(self, actions: Tensor) -> Tensor:
         """Latents ``(B, S, T, *Z)`` after each block of `actions` ``(B, S, T, F*A)``."""
-        return self._in_chunks(lambda part: self.model.rollout(select(self.belief, part), actions[part]), actions)
+        return self._in_chunks(lambda part, chunk: self.model.rollout(select(self.belief, part), chunk), actions)
 
     def step(self, latents: Tensor, actions: Tensor) -> Tensor:
         """Latents ``(B, S, T, *Z)`` one block after `latents` ``(B, S, T, *Z)``, which remember nothing before them."""
 
-        def imagine(part: slice) -> Tensor:
-            blocks = actions[part].flatten(0, 2)[:, None, None]  # (N, 1, 1, F*A)
-            start = latents[part].flatten(0, 2).unsqueeze(1)  # (N, 1, *Z)
+        def imagine(part: slice, chunk: Tensor, before: Tensor) -> Tensor:
+            blocks = chunk.flatten(0, 2)[:, None, None]  # (N, 1, 1, F*A)
+            start = before.flatten(0, 2).unsqueeze(1)  # (N, 1, *Z)
             reached = self.model.rollout(Belief(start, blocks.new_zeros(len(blocks), 0, blocks.shape[-1])), blocks)
-            return reached.reshape(latents[part].shape)
+            return reached.reshape(before.shape)
 
-        return self._in_chunks(imagine, actions)
+        return self._in_chunks(imagine, actions, latents)
 
-    def _in_chunks(self, imagine: Callable[[slice], Tensor], actions: Tensor) -> Tensor:
-        """What `imagine` makes of whole episodes, as many at a time as memory allows, in float32."""
-        size = max(1, self.max_rollouts // actions.shape[1])
-        with autocast(actions.device, self.bf16):
-            parts = [imagine(slice(first, first + size)).float() for first in range(0, len(actions), size)]
-        return torch.cat(parts)
+    def _in_chunks(self, imagine: Callable[..., Tensor], *of: Tensor) -> Tensor:
+        """What `imagine` makes of some episodes and their candidates ``(B, S, ...)``, in float32.
+
+        Takes whole episodes, as many at a time as `max_rollouts` allows, or parts of one that is too large.
+        """
+        size = max(1, self.max_rollouts // of[0].shape[1])
+        done = []
+        with autocast(of[0].device, self.bf16):
+            for first in range(0, len(of[0]), size):
+                part = slice(first, first + size)
+                chunks = zip(*(tensor[part].split(self.max_rollouts, dim=1) for tensor in of), strict=True)
+                done.append(torch.cat([imagine(part, *chunk).float() for chunk in chunks], dim=1))
+        return torch.cat(done)

@@ -82,13 +82,14 @@ class CountingModel(torch.nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model, self.blocks = model, 0
+        self.model, self.blocks, self.most_at_once = model, 0, 0
 
     def __getattr__(self, name: str) -> Any:
         return super().__getattr__(name) if name in ("model", "_modules") else getattr(self.model, name)
 
     def rollout(self, belief: Any, actions: torch.Tensor) -> torch.Tensor:
         self.blocks += actions[..., 0].numel() * (2 if actions.requires_grad else 1)
+        self.most_at_once = max(self.most_at_once, actions.shape[0] * actions.shape[1])
         return self.model.rollout(belief, actions)  # type: ignore[no-any-return]
 
     def advance(self, belief: Any, action: torch.Tensor) -> Any:
@@ -208,10 +209,17 @@ def test_an_episode_is_acted_the_same_alone_and_in_a_batch(planner: str) -> None
         assert state.decisions[i].cost == pytest.approx(lonely.decisions[0].cost, rel=1e-3)  # type: ignore[union-attr]
 
 
-def test_chunks_bound_memory_and_change_nothing() -> None:
-    batch = observations(3)
-    whole, chunked = (make_agent(max_rollouts=limit).predict(batch)[0] for limit in (10_000, 1))
-    assert np.allclose(whole, chunked, atol=1e-4)
+@pytest.mark.parametrize("planner", ["cem", "gradient", "grasp"])
+def test_chunks_bound_memory_and_change_nothing(planner: str) -> None:
+    batch, actions = observations(3), []
+    for limit in (10_000, 15, 3, 1):  # all episodes of 7 candidates, two, a part of one, a single candidate
+        agent = make_agent(planner, max_rollouts=limit)
+        agent.model = counting = CountingModel(agent.model)
+        actions.append(agent.predict(batch)[0])
+        horizon = agent.horizon if planner == "grasp" else 1  # its lifted steps are taken side by side
+        assert counting.most_at_once <= limit * horizon
+    for chunked in actions[1:]:
+        assert np.allclose(actions[0], chunked, atol=1e-4)
 
 
 def test_an_episode_start_clears_its_own_rows_only() -> None:
