@@ -53,9 +53,10 @@ def compute_plot(paths: Iterable[str | Path], out: str | Path) -> None:
 
 
 def bar_plot(paths: Iterable[str | Path], out: str | Path) -> None:
-    """Draws success rates as bars into `out`, with 95 % intervals and with what was set beside each; a row a file.
+    """Draws success rates of planners as bars into `out`, with 95 % intervals and with what was set beside each.
 
-    One axes for each set of tasks, whose first result, the dashed line, is what the others are compared with.
+    One axes for each set of tasks, whose first planner, the dashed line, is what the others are compared with. Results
+    that plan nothing are left out.
 
     Raises:
         ValueError: as `compute_plot`.
@@ -79,7 +80,7 @@ def _read(paths: Iterable[str | Path]) -> tuple[list[_Point], list[str]]:
     """What there is to plot, and the sets of tasks."""
     points = [point for path in paths if (point := _point(Path(path))) is not None]
     if not points:
-        raise ValueError("none of the results is of a planner: there is no compute to plot success against")
+        raise ValueError("none of the results is of a planner: there is nothing to plot")
     return points, list(dict.fromkeys(point.tasks for point in points))
 
 

@@ -49,7 +49,7 @@ class Agent:
         bf16: imagine rollouts in bfloat16; None does so where it is faster.
         compile: candidate rollouts by torch.compile, on CUDA as CUDA graphs: faster, once the first plan of each
             horizon has waited for the compiler.
-        max_rollouts: candidate rollouts that are imagined at once, which bounds memory.
+        max_rollouts: candidate rollouts that are imagined at once, which bounds memory where no gradient is asked for.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class Agent:
     ) -> None:
         if not 1 <= replan_every <= horizon:
             raise ValueError(f"replan_every={replan_every} must be between 1 and horizon={horizon}")
+        if max_rollouts < 1:
+            raise ValueError(f"max_rollouts={max_rollouts} must be at least 1")
         if deadline_env_steps is not None and deadline_env_steps < 1:
             raise ValueError(f"deadline_env_steps={deadline_env_steps} must be positive, or None for no deadline")
         self.device = resolve_device(device)

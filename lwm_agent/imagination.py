@@ -27,7 +27,7 @@ class Imagination:
         goal: ``(B, *Z)``.
         cost: how bad a future is.
         bf16: whether to compute in bfloat16.
-        max_rollouts: candidate rollouts that are imagined at once, which bounds memory.
+        max_rollouts: candidate rollouts that are imagined at once, which bounds memory where no gradient is asked for.
         heads: tell `cost` the steps to the goal, and what the actor would do; None where there are none.
         deadline: blocks left in each episode, ``(B,)``, maybe infinitely many; what the actor would do depends on it.
     """

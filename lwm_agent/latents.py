@@ -100,12 +100,14 @@ class PartTraining:
         part: "heads" or "predictor".
         module: what to train.
         began: when the work on it began, as `time.perf_counter` told it.
+        goes_on: whether what it learned before remains.
     """
 
     config: LatentsConfig
     part: str
     module: nn.Module
     began: float
+    goes_on: bool = False
 
     def optimize(self, loss_of: Callable[[np.random.Generator], Tensor], report: OnProgress) -> TrainingState:
         """Minimises the loss of random examples, which are a function of the seed and the step."""
@@ -140,8 +142,10 @@ class PartTraining:
     def save(
         self, checkpoint: Checkpoint, state: TrainingState, validation: Mapping[str, float], frames: int
     ) -> Checkpoint:
-        """Saves the checkpoint with an account of how its part was trained."""
+        """Saves the checkpoint with an account of how its part was trained, and of how before if it goes on."""
+        earlier = checkpoint.training.get(self.part) if self.goes_on else None
         facts = {
+            **({} if earlier is None else {"before": earlier}),
             **asdict(self.config),
             "set": self.config.changed,
             "frames": frames,

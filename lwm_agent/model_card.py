@@ -101,7 +101,9 @@ def hardware() -> str:
 
 
 def _stage(template: str, part: str, training: Mapping[str, Any]) -> str:
-    return template.format(
+    """How a part was trained, and before that, how what it was trained on from."""
+    before = _stage(template, part, training["before"]) if "before" in training else ""
+    return before + template.format(
         minutes=training["seconds"] / 60,
         changes=_changes(training),
         command=f"lwm-agent train-{part} --checkpoint {training['checkpoint']} {_data(training)} "

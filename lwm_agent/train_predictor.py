@@ -47,9 +47,6 @@ class PredictorConfig(LatentsConfig):
             raise ValueError(f"clip_length={self.clip_length} must be at least 2: a frame and the one to predict")
         for name in self.model.keys() - {*PREDICTOR_SETTINGS}:
             raise ValueError(f"model.{name} is not of the predictor: choose among {', '.join(PREDICTOR_SETTINGS)}")
-        history = self.model.get("history", 1)
-        if history >= self.clip_length:
-            raise ValueError(f"model.history={history} must be less than clip_length={self.clip_length}")
 
 
 def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = None) -> Checkpoint:
@@ -63,6 +60,8 @@ def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = No
     old, files, device = open_all(config)
     checkpoint = with_new_predictor(old, config.model, config.seed) if config.model else old
     model: Any = checkpoint.model
+    if config.model and model.history >= config.clip_length:
+        raise ValueError(f"model.history={model.history} must be less than clip_length={config.clip_length}")
     windows = [_windows(config, file, model.frameskip) for file in files]
     latents = encode(checkpoint, files, device, report)
     training, validation = ([*zip(part, latents, strict=True)] for part in zip(*windows, strict=True))
@@ -72,7 +71,7 @@ def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = No
     def loss(rng: np.random.Generator) -> Tensor:
         return _losses(checkpoint, training, config.batch_size, rng)["loss"]
 
-    part = PartTraining(config, "predictor", predictor, began)
+    part = PartTraining(config, "predictor", predictor, began, goes_on=not config.model)
     state = part.optimize(loss, report)
     model.eval().requires_grad_(False)
     after = evaluate_predictor(checkpoint, validation)

@@ -24,8 +24,8 @@ class Budget:
         rollouts: candidate rollouts for each episode; one with a gradient counts twice.
         iterations: iterations of the planner, which stops at its own `iterations` in any case.
         flops: floating-point operations for each episode.
-        seconds: wall time for the whole batch; what is under way is completed, a learned proposal or an iteration, and
-            there is always one of them.
+        seconds: wall time for the whole batch; the call of the model under way is completed, and the first ones, until
+            there is a plan.
     """
 
     rollouts: int | None = None
@@ -149,7 +149,7 @@ def plan(planner: Planner, problem: Problem, budget: Budget = UNLIMITED, flops_p
             meter.other_flops = problem.propose_flops
             best = best_guess(*problem.propose(), meter)
             metered = replace(metered, init=best[0])
-            meter.has_plan = True
+            meter.has_plan = not best[1].isposinf().any()
         for found in islice(planner.improve(metered), iterations):
             best = better(best, found)
             trace.append(best[1])
@@ -157,7 +157,7 @@ def plan(planner: Planner, problem: Problem, budget: Budget = UNLIMITED, flops_p
     except OutOfBudget as stop:
         if not meter.has_plan:
             advice = "lower num_samples, or num_proposals where an actor proposes, or raise the budget"
-            raise ValueError(f"{stop} for one iteration of {type(planner).__name__}: {advice}") from None
+            raise ValueError(f"{stop} for any plan of {type(planner).__name__}: {advice}") from None
     actions, cost = best
     lost = cost.isposinf().nonzero().flatten().tolist()
     if lost:

@@ -112,6 +112,7 @@ def test_counted_rollouts_are_those_that_the_model_imagines(planner: str, budget
         assert decision.rollouts == counting.blocks / (2 * 3)  # of two episodes, three blocks each
         assert budget is None or decision.rollouts <= (budget.rollouts or math.inf)
         assert budget is None or decision.flops <= (budget.flops or math.inf)
+        assert budget is None or len(decision.trace) <= (budget.iterations or math.inf)
 
 
 def make_env(**kwargs: Any) -> gym.Env[Any, Any]:
@@ -210,7 +211,7 @@ def test_an_episode_is_acted_the_same_alone_and_in_a_batch(planner: str) -> None
 
 
 @pytest.mark.parametrize("planner", ["cem", "gradient", "grasp"])
-def test_chunks_bound_memory_and_change_nothing(planner: str) -> None:
+def test_chunks_bound_what_is_imagined_at_once_and_change_nothing(planner: str) -> None:
     batch, actions = observations(3), []
     for limit in (10_000, 15, 3, 1):  # all episodes of 7 candidates, two, a part of one, a single candidate
         agent = make_agent(planner, max_rollouts=limit)

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from lwm_agent import doctor
 from lwm_agent.cli import app
+from lwm_agent.device import fast_bf16, resolve_device
 from lwm_agent.doctor import Check, checks
 from lwm_agent.envs import opengl
 
@@ -29,7 +30,8 @@ def found(name: str) -> Check:
 def test_what_works_is_told(drawing: dict[str, str | None]) -> None:
     rows = {check.name: check for check in checks()}
     assert rows["torch"].found.split(".")[0] == "2"
-    assert "threads" in rows["torch computes on"].found
+    verdict = "is fast" if fast_bf16(resolve_device("auto")) else "is no faster"
+    assert f"threads; bf16 {verdict}" in rows["torch computes on"].found
     assert rows["MuJoCo draws with"] == Check("MuJoCo draws with", "egl")
     assert rows["ffmpeg"].found.startswith("ffmpeg version")
     assert "pusht-tiny" in rows["checkpoints"].found

@@ -18,6 +18,7 @@ from lwm_agent.eval import (
     floors,
     make_env,
     make_tasks,
+    summarize,
 )
 from lwm_agent.protocols import Policy
 
@@ -73,7 +74,8 @@ class Planning(ReplayPolicy):
 
     @staticmethod
     def _decision(step: int, batch: int) -> SimpleNamespace:
-        return SimpleNamespace(seconds=0.02 * batch, batch=batch, rollouts=100 + step, flops=1e9, cost=1.0, trace=[1.0])
+        taken = {"seconds": 0.02 * batch, "overshoot": 0.001 * (step == 5), "rollouts": 100 + step, "flops": 1e9}
+        return SimpleNamespace(batch=batch, cost=1.0, trace=[1.0], **taken)
 
 
 def _untimed(episodes: list[Episode]) -> list[Episode]:
@@ -117,6 +119,8 @@ def test_rows_stay_with_their_episodes_when_others_finish(task_set: TaskSet) -> 
         assert episode.plan_ms == pytest.approx([20.0] * decisions)
         assert episode.rollouts == pytest.approx(100 + 5 * (decisions - 1) / 2)
         assert episode.flops == 1e9
+        assert episode.overshoot_ms == (1.0 if decisions > 1 else 0.0)
+    assert summarize(episodes).overshoot_ms == 1.0
 
 
 def test_a_task_that_starts_solved_needs_no_step(task_set: TaskSet) -> None:

@@ -252,6 +252,26 @@ def test_the_search_starts_from_the_best_guess(costs: list[float], winner: int) 
     assert result.flops == 10.0 * (3 + S) + 7.0
 
 
+def test_guesses_are_no_iteration() -> None:
+    problem = make_problem()
+    guesses = torch.zeros(B, 3, *problem.init.shape[1:])
+    problem, recorder = record(replace(problem, propose=lambda: (guesses, torch.zeros(B, 3))))
+    assert len(plan(CEM(num_samples=S, num_elites=2), problem, Budget(iterations=1)).trace) == 1
+    assert len(recorder.calls) == 1
+
+
+def test_guesses_without_a_finite_cost_are_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = count()
+    monkeypatch.setattr(base, "perf_counter", lambda: next(clock))
+    problem = make_problem()
+    guesses, costs = torch.zeros(B, 3, *problem.init.shape[1:]), torch.full((B, 3), torch.nan)
+    result = plan(
+        CEM(num_samples=S, num_elites=2), replace(problem, propose=lambda: (guesses, costs)), Budget(seconds=0.5)
+    )
+    assert len(result.trace) == 1
+    assert result.cost.isfinite().all()
+
+
 def test_a_budget_for_the_guesses_alone_leaves_the_best_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = make_problem()
     guesses = 0.1 * torch.arange(1.0, 4.0)[:, None, None] * torch.ones(B, 3, *problem.init.shape[1:])
@@ -361,7 +381,7 @@ def test_first_iteration_is_always_in_time(name: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("budget", [Budget(rollouts=S - 1), Budget(flops=10.0 * S - 1)])
 def test_budget_below_one_iteration(name: str, budget: Budget) -> None:
     problem, recorder = record(make_problem())
-    with pytest.raises(ValueError, match=r"Budget\(.*=10.*is too small.*one iteration of \w+: lower num_samples"):
+    with pytest.raises(ValueError, match=r"Budget\(.*=10.*is too small.*any plan of \w+: lower num_samples"):
         plan(make_small(name), problem, budget, flops_per_rollout=10.0)
     assert not recorder.calls
 
