@@ -32,12 +32,12 @@ ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $
 	ablation/cube-guided-25-default ablation/cube-guided-25-best-step
 EQUAL := $(patsubst %,equal/pusht-%-25, \
 	cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient)
-PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS))) $(filter-out %-cem-25,$(EQUAL))
+PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS)))
 files = $(patsubst %,results/%.json,$(1))
 results: $(call files,$(RESULTS) $(ABLATION) $(EQUAL)) docs/compute.png
 	$(BIN)/lwm-agent report $(call files,$(RESULTS)) --into README.md
 	$(BIN)/lwm-agent report $(call files,$(ABLATION)) --into docs/planners.md --mark ablation --bars docs/ablation.png
-	$(BIN)/lwm-agent report $(call files,$(EQUAL)) --into docs/planners.md --mark equal
+	$(BIN)/lwm-agent report $(call files,$(EQUAL)) --into docs/planners.md --mark equal --bars docs/equal.png
 docs/compute.png: $(call files,$(PLOTTED)) | $(VENV)/.dev
 	$(BIN)/lwm-agent report $^ --plot $@
 
