@@ -99,17 +99,19 @@ def test_replay_is_the_ceiling_and_compare_pairs_it_with_a_floor(work: Path) -> 
 
 @pytest.mark.parametrize(
     ("unit", "limit", "most"),
-    [("rollouts", 7, 6), ("iterations", 1, 6), ("flops", 4e5, 6), ("ms", 0.01, 6)],
+    [("rollouts", 7, 6), ("iterations", 1, 6), ("flops", 4e5, None), ("ms", 0.01, 6)],
 )
-def test_budgets_in_each_unit_are_kept(work: Path, unit: str, limit: float, most: int) -> None:
+def test_budgets_in_each_unit_are_kept(work: Path, unit: str, limit: float, most: int | None) -> None:
     folder = f"budget-{unit}"
     run(f"eval --checkpoint run/checkpoint --tasks tasks.json {SEARCH} --set planner.num_elites=2 --no-floors "
         f"--budget-{unit} {limit} --output-dir {folder}", work)  # fmt: skip
     contents = results(work, folder)
     spent = contents["summary"]
-    assert spent["rollouts"] == most
     if unit == "flops":
         assert 0 < spent["flops"] <= limit
+        assert 6 < spent["rollouts"] < 12  # both iterations fit in where plans are short, before the deadline
+    else:
+        assert spent["rollouts"] == most
     assert (spent["overshoot_ms"] > 0) == (unit == "ms")
     name, size = ("seconds", 1e-3) if unit == "ms" else (unit, 1)
     assert contents["run"]["planner"]["budget"][name] == pytest.approx(limit * size)
