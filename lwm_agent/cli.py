@@ -468,8 +468,9 @@ def _part_settings(
 
     paths = {"checkpoint": checkpoint, "data": tuple(map(str, data)), "out": None if out is None else str(out)}
     chosen = {} if steps is None else {"steps": steps}
-    own, *others = parse_settings(settings or [], groups).values()
-    return {**paths, "seed": seed, "device": device, **chosen, **own, **dict(zip(groups[1:], others, strict=True))}
+    given = parse_settings(settings or [], groups)
+    own = given.pop(groups[0])
+    return {**paths, "seed": seed, "device": device, **chosen, **given, **own}
 
 
 def _budget(rollouts: int | None, iterations: int | None, flops: float | None, ms: float | None) -> Budget:

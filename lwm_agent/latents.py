@@ -65,9 +65,8 @@ class LatentsConfig:
     def changed(self) -> dict[str, Any]:
         """What differs from the defaults, but for what has an option of its own on the command line."""
         named = ("out", "steps", "seed", "device", "save_every")
-        defaults = {item.name: item.default for item in fields(self) if item.name not in named}
-        given = {name: (getattr(self, name), default) for name, default in defaults.items() if default is not MISSING}
-        return {name: value for name, (value, default) in given.items() if value != default}
+        optional = [item for item in fields(self) if item.default is not MISSING and item.name not in named]
+        return {item.name: getattr(self, item.name) for item in optional if getattr(self, item.name) != item.default}
 
     def check_positive(self, *names: str) -> None:
         """Refuses settings that are not above 0."""

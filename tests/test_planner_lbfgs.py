@@ -37,12 +37,11 @@ def ill_conditioned(condition: float) -> Objective:
 @pytest.mark.parametrize(("rival", "rates"), [("gradient", [0.3, 0.1, 0.03]), ("sgd", [1e-3, 1e-4, 5e-5])])
 def test_beats_gradient_descent_on_an_ill_conditioned_quadratic(rival: str, rates: list[float]) -> None:
     objective = ill_conditioned(1e4)
-    settings: dict[str, Any] = {"num_samples": 4, "iterations": 60}
+    # Long enough to win clearly: at 60 iterations, by 9.7 or by 10, as the CPU rounds.
+    settings: dict[str, Any] = {"num_samples": 4, "iterations": 100}
     cost = plan(LBFGS(**settings), make_problem(objective, 2.0)).cost
     for lr in rates:
-        other = plan(make_planner(rival, lr=lr, **settings), make_problem(objective, 2.0)).cost
-        assert (cost < other).all()
-        assert 10 * cost.mean() < other.mean()  # the basis, hence how much is gained in each episode, is the machine's
+        assert (10 * cost < plan(make_planner(rival, lr=lr, **settings), make_problem(objective, 2.0)).cost).all()
 
 
 def test_solves_a_curved_valley() -> None:
