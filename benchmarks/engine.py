@@ -25,7 +25,14 @@ from torch import Tensor, nn
 
 from lwm_agent import Agent
 from lwm_agent.checkpoint import Checkpoint, available
-from lwm_agent.device import can_compile, cast_weights, compile_rollout, keep_freed_memory, resolve_device, synchronize
+from lwm_agent.device import (
+    arrange_weights,
+    can_compile,
+    compile_rollout,
+    keep_freed_memory,
+    resolve_device,
+    synchronize,
+)
 from lwm_agent.eval.provenance import machine
 from lwm_agent.imagination import Imagination
 from lwm_agent.models import PRESETS, LeWorldModel
@@ -109,7 +116,7 @@ def base(episodes: int, rounds: int) -> dict[str, Any]:
     costs: dict[str, Tensor] = {}
     runs: dict[str, Callable[[], object]] = {}
     for name, (model, bf16, compiled) in models.items():
-        ready = cast_weights(model) if bf16 else model
+        ready = model if isinstance(model, Naive) else arrange_weights(model, bf16)
         ready = compile_rollout(ready, DEVICE) if compiled else ready
         imagination = Imagination(ready, belief, goal, make_cost("terminal"), bf16, max_rollouts=2048)
         runs[name] = partial(iterate, imagination, episodes)

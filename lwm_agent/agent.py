@@ -17,13 +17,20 @@ from torch import Tensor
 
 from .agent_state import AgentState, Decision, Row, concatenate, episode_starts, groups, select
 from .checkpoint import Checkpoint
-from .device import autocast, cast_weights, compile_rollout, fast_bf16, keep_freed_memory, resolve_device
+from .device import arrange_weights, autocast, compile_rollout, fast_bf16, keep_freed_memory, resolve_device
 from .imagination import Imagination
 from .planners import Budget, make_cost, make_planner, plan
 from .proposal import make_proposal
 from .protocols import Belief, Planner, Problem
 
 Observation = dict[str, NDArray[np.uint8]]
+
+
+def default_planner(checkpoint: Checkpoint, proposal: str = "auto") -> str:
+    """The planner that solves most within 50 ms, by name: "guided" where there is an actor to start from, else CEM."""
+    if checkpoint.normalizer.discrete:
+        return "categorical-cem"
+    return "cem" if checkpoint.heads is None or proposal == "none" else "guided"
 
 
 class Agent:
@@ -33,7 +40,7 @@ class Agent:
 
     Args:
         checkpoint: the world model and its units.
-        planner: a planner, or the name of one in `PLANNERS`.
+        planner: a planner, or the name of one in `PLANNERS`; None takes the `default_planner`.
         cost: how bad an imagined future is: a name in `COSTS`, or a weighted sum (`make_cost`); None takes what the
             checkpoint recommends.
         proposal: what a plan starts from: "actor", what the checkpoint's actor would do; "none", what is left of the
@@ -55,7 +62,7 @@ class Agent:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        planner: Planner | str = "cem",
+        planner: Planner | str | None = None,
         *,
         cost: str | None = None,
         proposal: str = "auto",
@@ -84,10 +91,10 @@ class Agent:
         self.bf16, self.compile = fast_bf16(self.device) if bf16 is None else bf16, compile
         model: Any = checkpoint.model.to(self.device)
         heads = None if checkpoint.heads is None else checkpoint.heads.to(self.device)
-        if self.bf16:
-            model, heads = cast_weights(model), None if heads is None else cast_weights(heads)
+        model, heads = (None if part is None else arrange_weights(part, self.bf16) for part in (model, heads))
         self.model = compile_rollout(model, self.device) if compile else model
         self.normalizer = checkpoint.normalizer
+        planner = planner or default_planner(checkpoint, proposal)
         self.planner = make_planner(planner) if isinstance(planner, str) else planner
         self._check_actions()
         self.cost_name, self.heads = cost or checkpoint.cost, heads
@@ -111,7 +118,7 @@ class Agent:
         self._calls = 0
 
     @classmethod
-    def load(cls, path_or_name: Path | str, planner: Planner | str = "cem", **settings: Any) -> Agent:
+    def load(cls, path_or_name: Path | str, planner: Planner | str | None = None, **settings: Any) -> Agent:
         """Agent with the checkpoint in a folder, or with one of the package's own, such as ``pusht-tiny``.
 
         Needs no data set. `settings` are those of the constructor.

@@ -33,10 +33,13 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = Console()
 
 # Not read off the registry: that would import torch for every --help.
-PLANNER_HELP = (
+PLANNERS_HELP = (
     "cem, icem, mppi, predictive-sampling, random-shooting, gradient, sgd, lbfgs, grasp, two in a row (cem+gradient); "
-    "guided and actor, with a learned proposal; categorical-cem, for discrete actions; or random, none, replay."
+    "guided and actor, with a learned proposal; categorical-cem, for discrete actions"
 )
+PLANNER_DEFAULT = "(default: guided, or cem where no actor was trained)"
+PlannerOption = Annotated[str | None, typer.Option(help=f"{PLANNERS_HELP}; or random, none, replay {PLANNER_DEFAULT}.")]
+ModelPlannerOption = Annotated[str | None, typer.Option(help=f"{PLANNERS_HELP} {PLANNER_DEFAULT}.")]
 # typer reads annotations at run time on Python 3.10 too, hence Optional.
 EnvOption = Annotated[str, typer.Option(help=f"Environment: {', '.join(ENVS)}.")]
 SeedOption = Annotated[int, typer.Option(help="Source of every random choice.")]
@@ -248,8 +251,7 @@ def recommend(
     from .model_card import model_card
 
     folder, changed = out or find(checkpoint), replace(Checkpoint.load(checkpoint), cost=cost)
-    planner = "categorical-cem" if changed.normalizer.discrete else "cem"
-    Agent(changed, planner, device="cpu")  # refuses a cost that it cannot use
+    Agent(changed, device="cpu")  # refuses a cost that it cannot use
     changed.save(folder, model_card(changed))
     console.print(f"agents now minimise {cost} with {folder}")
 
@@ -257,7 +259,7 @@ def recommend(
 @app.command("eval")
 def evaluate(
     env: EnvOption = "pusht",
-    planner: Annotated[str, typer.Option(help=PLANNER_HELP)] = "cem",
+    planner: PlannerOption = None,
     checkpoint: CheckpointOption = None,
     protocol: Annotated[
         str, typer.Option(help="strict, or lewm-paper (50 tasks, unfiltered, CEM 300 x 30).")
@@ -281,10 +283,11 @@ def evaluate(
 ) -> None:
     """Evaluate a planner on frozen tasks. [dim]--set planner.NAME=VALUE, agent.NAME=VALUE, env.NAME=VALUE[/]"""
     from .eval import table
-    from .evaluation import EvalConfig, run_evaluation
+    from .evaluation import EvalConfig, planner_for, run_evaluation
     from .settings import parse_settings
 
     given = parse_settings(settings or [], ("planner", "agent", "env"))
+    planner = planner or planner_for(env, checkpoint, given["agent"], protocol)
     config = EvalConfig(
         env=env,
         planner=planner,
@@ -326,7 +329,7 @@ def evaluate(
 @app.command()
 def bench(
     env: EnvOption = "pusht",
-    planner: Annotated[str, typer.Option(help=PLANNER_HELP.partition("; or")[0] + ".")] = "cem",
+    planner: ModelPlannerOption = None,
     checkpoint: CheckpointOption = None,
     max_batch: Annotated[int, typer.Option(help="Batch sizes are the powers of two from 1 to this.")] = 256,
     decisions: Annotated[int, typer.Option(help="Decisions to time for each batch size.")] = 200,
@@ -343,9 +346,11 @@ def bench(
 ) -> None:
     """Time a planner's decisions, on random pictures. [dim]--set planner.NAME=VALUE, --set agent.NAME=VALUE[/]"""
     from .bench import BenchConfig, run_bench, table
+    from .evaluation import planner_for
     from .settings import parse_settings
 
     given = parse_settings(settings or [], ("planner", "agent"))
+    planner = planner or planner_for(env, checkpoint, given["agent"])
     config = BenchConfig(
         env=env,
         planner=planner,

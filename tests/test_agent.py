@@ -373,6 +373,18 @@ def test_wrong_states_and_settings_are_named() -> None:
         make_agent(device="tpu")
 
 
+def test_where_nobody_names_a_planner_it_searches_around_the_actor_if_there_is_one() -> None:
+    with_actor = checkpoint()
+    discrete = replace(with_actor, normalizer=replace(with_actor.normalizer, discrete=True), heads=None)
+    chosen = {
+        "guided": Agent(with_actor, device="cpu"),
+        "cem": Agent(replace(with_actor, heads=None), device="cpu"),
+        "categorical-cem": Agent(discrete, device="cpu"),
+    }
+    assert {name: type(agent.planner) for name, agent in chosen.items()} == {name: PLANNERS[name] for name in chosen}
+    assert type(Agent(with_actor, proposal="none", device="cpu").planner) is PLANNERS["cem"]
+
+
 def test_it_loads_from_a_folder(tmp_path: Path) -> None:
     saved = checkpoint()
     saved.save(tmp_path / "one", "")

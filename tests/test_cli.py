@@ -74,6 +74,14 @@ def test_eval_writes_results_with_their_floors(work: Path, planner: str) -> None
     assert results(work, planner)["episodes"] == contents["episodes"]
 
 
+def test_files_name_the_planner_that_nobody_asked_for(work: Path) -> None:
+    elites = "--set planner.num_elites=2 --no-floors --overwrite"
+    run(f"eval --checkpoint run/checkpoint --tasks tasks.json {SEARCH} {elites} --output-dir default", work)
+    assert results(work, "default")["run"]["planner"]["name"] == "cem"  # no heads were trained
+    printed = run(f"eval --episodes 1 {SEARCH} {elites}", work)
+    assert "out/pusht-guided-strict-test-25/results.json" in printed
+
+
 def test_two_planners_in_a_row_are_set_one_by_one(work: Path) -> None:
     first = "--set planner.first.num_samples=6 --set planner.first.num_elites=2 --set planner.first.iterations=1"
     second = "--set planner.second.num_samples=3 --set planner.second.iterations=1"

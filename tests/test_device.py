@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lwm_agent import device
-from lwm_agent.device import fast_bf16
+from lwm_agent.device import arrange_weights, fast_bf16
 
 INTEL, AMD = "vendor_id\t: GenuineIntel\nflags\t\t: fpu {}\n", "vendor_id\t: AuthenticAMD\nflags\t\t: fpu {}\n"
 
@@ -41,3 +41,20 @@ def test_a_machine_without_a_description_of_its_cpu_computes_in_float32(monkeypa
     device._cpu_info.cache_clear()
     assert not fast_bf16(torch.device("cpu"))
     device._cpu_info.cache_clear()
+
+
+def test_weights_are_arranged_in_a_copy_that_computes_the_same() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(24, 40), torch.nn.GELU(), torch.nn.Linear(40, 3))
+    arranged = arrange_weights(network, bf16=False)
+    for ours, theirs in ((network[0], arranged[0]), (network[2], arranged[2])):
+        assert ours.weight.stride() == (ours.in_features, 1)  # files of weights want them so
+        assert theirs.weight.stride() == (1, ours.out_features)
+        assert torch.equal(ours.weight, theirs.weight)
+    rows = torch.randn(7, 24, requires_grad=True)
+    gradients = [torch.autograd.grad(part(rows).square().sum(), rows)[0] for part in (network, arranged)]
+    torch.testing.assert_close(arranged(rows), network(rows))
+    torch.testing.assert_close(*gradients)
+    elsewhere = network.to("meta")
+    assert arrange_weights(elsewhere, bf16=False) is elsewhere
+    assert arrange_weights(elsewhere, bf16=True)[0].weight.dtype == torch.bfloat16
