@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..figures import new_figure, save_figure
-from .report import conditions, settings
+from .report import beginning, limits, settings
 from .results import reading
 
 _MARKERS = "osD^vP*Xp<>h"
@@ -30,8 +30,9 @@ class _Point:
 def compute_plot(paths: Iterable[str | Path], out: str | Path) -> None:
     """Draws success rates over what a decision costs, GFLOP on the left and milliseconds on the right, into `out`.
 
-    One row of axes for each set of tasks, one marker for each planner, with 95 % intervals; the dashed line is the
-    better of the floors. Results that plan nothing, the floors themselves and replay, are left out.
+    One row of axes for each set of tasks, one line for each planner, through its results within different budgets, with
+    95 % intervals; the dashed line is the better of the floors. Results that plan nothing, the floors themselves and
+    replay, are left out.
 
     Raises:
         ValueError: a file is not a results.json, none of them is of a planner, or matplotlib is not installed.
@@ -98,8 +99,8 @@ def _point(path: Path) -> _Point | None:
         tasks, floors = run["tasks"], contents["floors"].values()
         return _Point(
             tasks=f"{tasks['env_id']}, {tasks['protocol']} {tasks['split']}, offset {tasks['offset_env_steps']}",
-            planner=run["planner"]["name"] + conditions(run["planner"]),
-            settings=settings(run).replace("`", ""),
+            planner=run["planner"]["name"] + beginning(run["planner"]),
+            settings=limits(run["planner"]) + settings(run).replace("`", ""),
             success=100 * summary["success"],
             ci95=(100 * summary["ci95"][0], 100 * summary["ci95"][1]),
             floor=100 * max((floor["success"] for floor in floors), default=0.0),
@@ -109,16 +110,19 @@ def _point(path: Path) -> _Point | None:
 
 def _draw(ax: Any, points: Sequence[_Point], column: int, planners: Sequence[str]) -> None:
     """Results on the same tasks over one of their `costs`; `planners` are all of the figure's."""
-    for point in points:
-        planner = planners.index(point.planner)
+    for number, planner in enumerate(planners):
+        line = sorted((point for point in points if point.planner == planner), key=lambda point: point.costs[column])
+        if not line:
+            continue
         ax.errorbar(
-            point.costs[column],
-            point.success,
-            yerr=_errors([point]),
-            fmt=_MARKERS[planner % len(_MARKERS)],
-            color=f"C{planner % 10}",
+            [point.costs[column] for point in line],
+            [point.success for point in line],
+            yerr=_errors(line),
+            fmt=f"{_MARKERS[number % len(_MARKERS)]}-",
+            color=f"C{number % 10}",
+            linewidth=1,
             capsize=2,
-            label=point.planner,
+            label=planner,
         )
     floor = max(point.floor for point in points)
     ax.axhline(floor, color="grey", linestyle="--", linewidth=1, label="better floor")

@@ -55,7 +55,8 @@ def _row(path: Path, folder: Path) -> str:
             f"{run['tasks']['protocol']} {run['tasks']['split']}",
             run["tasks"]["offset_env_steps"],
             f"[`{run['planner']['name']}`]({Path(os.path.relpath(path, folder)).as_posix()})"
-            + conditions(run["planner"])
+            + beginning(run["planner"])
+            + limits(run["planner"])
             + settings(run),
             f"**{100 * summary['success']:.1f}**",
             f"{100 * summary['ci95'][0]:.1f}-{100 * summary['ci95'][1]:.1f}",
@@ -70,9 +71,13 @@ def _row(path: Path, folder: Path) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def conditions(planner: dict[str, Any]) -> str:
-    """What a planner's name does not say: a budget, and that plans started from no proposal."""
-    proposed = "agent" not in planner or planner["agent"]["proposal"]
+def beginning(planner: dict[str, Any]) -> str:
+    """Where its plans began, if that was not a proposal."""
+    return "" if "agent" not in planner or planner["agent"]["proposal"] else ", no proposal"
+
+
+def limits(planner: dict[str, Any]) -> str:
+    """The most that it was allowed to spend."""
     budget = planner.get("budget", {})
     units = {
         "rollouts": (1, "rollouts"),
@@ -80,12 +85,13 @@ def conditions(planner: dict[str, Any]) -> str:
         "flops": (1e9, "GFLOP"),
         "seconds": (1e-3, "ms"),
     }
-    limits = [f", within {budget[name] / size:g} {unit}" for name, (size, unit) in units.items() if budget.get(name)]
-    return "".join([*([] if proposed else [", no proposal"]), *limits])
+    return "".join(
+        f", within {budget[name] / size:g} {unit}" for name, (size, unit) in units.items() if budget.get(name)
+    )
 
 
 def settings(run: dict[str, Any]) -> str:
-    """What was set on the command line, but for the proposal, of which `conditions` tells, and any unusual cost."""
+    """What was set on the command line, but for the proposal, of which `beginning` tells, and any unusual cost."""
     words = shlex.split(run["command"].replace("--set=", "--set "))
     given = dict(value.split("=", 1) for option, value in pairwise(words) if option == "--set" and "=" in value)
     cost = run["planner"].get("agent", {}).get("cost", DEFAULT_COST)

@@ -34,7 +34,7 @@ from lwm_agent.eval import (
     write_table,
 )
 from lwm_agent.eval.plot import bar_plot, compute_plot
-from lwm_agent.eval.report import conditions
+from lwm_agent.eval.report import beginning, limits
 
 SPACE = Box(-1.0, 1.0, (2,), np.float32)
 
@@ -202,15 +202,16 @@ def test_episodes_survive_json(task_set: TaskSet, tmp_path: Path) -> None:
     )
 
 
-def _result(path: Path, planner: str, flops: float, offset: int = 25) -> Path:
+def _result(path: Path, planner: str, flops: float, offset: int = 25, rollouts: int | None = None) -> Path:
     run = {
         "command": "lwm-agent eval --set agent.proposal=none --set agent.cost=terminal",
-        "planner": {"name": planner, "agent": {"proposal": None}},
+        "planner": {"name": planner, "agent": {"proposal": None}, "budget": {"rollouts": rollouts}},
         "tasks": {"env_id": "lwm/PushT-v0", "protocol": "strict", "split": "test", "offset_env_steps": offset},
     }
     success = {"success": 0.5, "ci95": [0.4, 0.6], "n": 8, "steps_to_success": 20.0}
     spent = {"rollouts": 100.0, "flops": flops, "plan_ms_p50": 10.0 if flops else None, "plan_ms_p95": None}
     summary = {**success, **spent}
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"run": run, "summary": summary, "floors": {"random": {"success": 0.1}}}))
     return path
 
@@ -225,7 +226,7 @@ def _result(path: Path, planner: str, flops: float, offset: int = 25) -> Path:
     ],
 )
 def test_rows_tell_under_which_conditions_a_planner_worked(planner: dict[str, Any], words: str) -> None:
-    assert conditions(planner) == words
+    assert beginning(planner) + limits(planner) == words
 
 
 @pytest.mark.parametrize(
@@ -272,14 +273,15 @@ def test_the_plot_shows_every_planner_and_set_of_tasks(tmp_path: Path) -> None:
         _result(tmp_path / "c.json", "gradient", 4e9),
         _result(tmp_path / "d.json", "replay", 0),
     ]
-    compute_plot(paths, tmp_path / "plot.svg")
+    more = _result(tmp_path / "more" / "cem.json", "cem", 1e9, rollouts=50)  # on the line of the first
+    compute_plot([*paths, more], tmp_path / "plot.svg")
     words = (tmp_path / "plot.svg").read_text()
     assert re.findall(r"<!-- (cem, no proposal|gradient, no proposal|replay.*) -->", words) == [
         "cem, no proposal",
         "gradient, no proposal",
     ]
     assert [f"lwm/PushT-v0, strict test, offset {offset}" in words for offset in (25, 50, 75)] == [True, True, False]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.json", "c.json", "d.json", "plot.svg"]
+    assert sorted(path.name for path in tmp_path.glob("*.*")) == ["a.json", "b.json", "c.json", "d.json", "plot.svg"]
     with pytest.raises(ValueError, match="none of the results is of a planner"):
         compute_plot(paths[3:], tmp_path / "none.png")
     (tmp_path / "broken.json").write_text('{"run": {}}')
@@ -291,13 +293,13 @@ def test_bars_tell_what_was_set(tmp_path: Path) -> None:
     paths = [
         _result(tmp_path / "a.json", "cem", 2e9),
         _result(tmp_path / "b.json", "gradient", 4e9, offset=50),
-        _result(tmp_path / "c.json", "mppi", 2e9),
+        _result(tmp_path / "c.json", "mppi", 2e9, rollouts=50),
         _result(tmp_path / "d.json", "none", 0),
     ]
     bar_plot(paths, tmp_path / "bars.svg")
     words = (tmp_path / "bars.svg").read_text()
-    shown = re.findall(r"<!-- (\w+), no proposal, agent\.cost=terminal -->", words)
-    assert shown == ["cem", "mppi", "gradient"]
+    shown = re.findall(r"<!-- (\w+), no proposal(.*), agent\.cost=terminal -->", words)
+    assert shown == [("cem", ""), ("mppi", ", within 50 rollouts"), ("gradient", "")]
     assert [f"strict test, offset {offset}" in words for offset in (25, 50)] == [True, True]
     with pytest.raises(ValueError, match="none of the results is of a planner"):
         bar_plot(paths[3:], tmp_path / "none.png")
