@@ -116,7 +116,7 @@ def base(episodes: int, rounds: int) -> dict[str, Any]:
     costs: dict[str, Tensor] = {}
     runs: dict[str, Callable[[], object]] = {}
     for name, (model, bf16, compiled) in models.items():
-        ready = model if isinstance(model, Naive) else arrange_weights(model, bf16)
+        ready = arrange_weights(model, DEVICE, bf16)
         ready = compile_rollout(ready, DEVICE) if compiled else ready
         imagination = Imagination(ready, belief, goal, make_cost("terminal"), bf16, max_rollouts=2048)
         runs[name] = partial(iterate, imagination, episodes)

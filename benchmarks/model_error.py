@@ -132,7 +132,7 @@ def main(
     console, task_set = Console(), shipped(env, "strict", "val", offset)
     out = out or Path(f"out/model-error-{env}.json")
     agent, plain = (
-        load_agent(AgentConfig(env=env, checkpoint=checkpoint, seed=seed, agent_settings=settings))
+        load_agent(AgentConfig(env=env, planner="cem", checkpoint=checkpoint, seed=seed, agent_settings=settings))
         for settings in ({"cost": COST}, {"cost": COST, "proposal": "none"})
     )
     seen_as = conventions(env, agent.checkpoint.env_kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,12 @@ _MARKERS = "osD^vP*Xp<>h"
 
 @dataclass(frozen=True)
 class _Point:
-    """What a plot shows of one ``results.json``."""
+    """What a plot shows of one ``results.json``; `line` is common to all that differ in what may be spent only."""
 
     tasks: str
     planner: str
     settings: str
+    line: str
     success: float
     ci95: tuple[float, float]
     floor: float
@@ -30,9 +32,9 @@ class _Point:
 def compute_plot(paths: Iterable[str | Path], out: str | Path) -> None:
     """Draws success rates over what a decision costs, GFLOP on the left and milliseconds on the right, into `out`.
 
-    One row of axes for each set of tasks, one line for each planner, through its results within different budgets, with
-    95 % intervals; the dashed line is the better of the floors. Results that plan nothing, the floors themselves and
-    replay, are left out.
+    One row of axes for each set of tasks; lines join what a planner reached within different budgets, with 95 %
+    intervals; the dashed line is the better of the floors. Results that plan nothing, the floors themselves and replay,
+    are left out.
 
     Raises:
         ValueError: a file is not a results.json, none of them is of a planner, or matplotlib is not installed.
@@ -101,6 +103,7 @@ def _point(path: Path) -> _Point | None:
             tasks=f"{tasks['env_id']}, {tasks['protocol']} {tasks['split']}, offset {tasks['offset_env_steps']}",
             planner=run["planner"]["name"] + beginning(run["planner"]),
             settings=limits(run["planner"]) + settings(run).replace("`", ""),
+            line=_line(run),
             success=100 * summary["success"],
             ci95=(100 * summary["ci95"][0], 100 * summary["ci95"][1]),
             floor=100 * max((floor["success"] for floor in floors), default=0.0),
@@ -108,12 +111,17 @@ def _point(path: Path) -> _Point | None:
         )
 
 
+def _line(run: dict[str, Any]) -> str:
+    """All that decides what a planner does, but for how long it may."""
+    planner = {name: value for name, value in run["planner"].items() if name not in ("budget", "iterations")}
+    return json.dumps([planner, run.get("checkpoint")], sort_keys=True)
+
+
 def _draw(ax: Any, points: Sequence[_Point], column: int, planners: Sequence[str]) -> None:
     """Results on the same tasks over one of their `costs`; `planners` are all of the figure's."""
-    for number, planner in enumerate(planners):
-        line = sorted((point for point in points if point.planner == planner), key=lambda point: point.costs[column])
-        if not line:
-            continue
+    for name in dict.fromkeys(point.line for point in points):
+        line = sorted((point for point in points if point.line == name), key=lambda point: point.costs[column])
+        number = planners.index(line[0].planner)
         ax.errorbar(
             [point.costs[column] for point in line],
             [point.success for point in line],
@@ -122,7 +130,7 @@ def _draw(ax: Any, points: Sequence[_Point], column: int, planners: Sequence[str
             color=f"C{number % 10}",
             linewidth=1,
             capsize=2,
-            label=planner,
+            label=line[0].planner,
         )
     floor = max(point.floor for point in points)
     ax.axhline(floor, color="grey", linestyle="--", linewidth=1, label="better floor")

@@ -101,8 +101,8 @@ class Report:
 def run_bench(config: BenchConfig, progress: Callable[[int, int, str], object] = lambda *_: None) -> Report:
     """Times decisions on random pictures, batch size by batch size; writes ``bench.json`` and ``bench.png``.
 
-    No environment is run: how long a decision takes does not depend on what the pictures show (L-BFGS, which searches
-    for as long as it gains, is the exception). Histories are full, as they are everywhere but at an episode's start.
+    No environment is run: how long a decision takes does not depend on what the pictures show. Histories are full, as
+    they are everywhere but at an episode's start.
 
     Raises:
         ValueError: unknown names, settings out of range, or no matplotlib for the plot.

@@ -62,8 +62,12 @@ class Checkpoint:
         """Writes the folder atomically: what was there before is replaced only when the new one is complete.
 
         Parameters are stored in half precision (relative error below 0.05 %), buffers as they are.
+
+        Raises:
+            CheckpointError: the folder holds something other than a checkpoint.
         """
         folder = Path(folder)
+        check_replaceable(folder)
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -143,6 +147,13 @@ def checksum(path_or_name: Path | str) -> str:
         if (folder / name).exists():
             digest.update((folder / name).read_bytes())
     return digest.hexdigest()
+
+
+def check_replaceable(folder: Path | str) -> None:
+    """Raises CheckpointError if saving a checkpoint as `folder` would throw away anything but a checkpoint."""
+    folder = Path(folder)
+    if folder.exists() and not (folder / CONFIG).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise CheckpointError(f"{folder} is there and is no checkpoint: name a folder of its own for the new one")
 
 
 def replace_folder(partial: Path, folder: Path) -> None:

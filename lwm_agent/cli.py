@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from . import __version__
 from .envs import ENVS
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .planners import Budget
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-console = Console()
+console = Console(markup=False)  # paths may have brackets
 
 # Not read off the registry: that would import torch for every --help.
 PLANNERS_HELP = (
@@ -40,7 +41,6 @@ PLANNERS_HELP = (
 PLANNER_DEFAULT = "(default: guided, or cem where no actor was trained)"
 PlannerOption = Annotated[str | None, typer.Option(help=f"{PLANNERS_HELP}; or random, none, replay {PLANNER_DEFAULT}.")]
 ModelPlannerOption = Annotated[str | None, typer.Option(help=f"{PLANNERS_HELP} {PLANNER_DEFAULT}.")]
-# typer reads annotations at run time on Python 3.10 too, hence Optional.
 EnvOption = Annotated[str, typer.Option(help=f"Environment: {', '.join(ENVS)}.")]
 SeedOption = Annotated[int, typer.Option(help="Source of every random choice.")]
 SetOption = Annotated[
@@ -64,8 +64,9 @@ def main() -> None:
     """Runs the command line; mistakes in its use are told in a line, without a traceback."""
     try:
         app()
-    except (ValueError, TypeError, FileNotFoundError, RuntimeError) as error:
-        Console(stderr=True).print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        message = Text.assemble(("error", "bold red"), f" {error}")  # no markup: [plot] is the name of an extra
+        Console(stderr=True).print(message, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         Console(stderr=True).print(
@@ -266,7 +267,7 @@ def evaluate(
     ] = "strict",
     split: Annotated[str, typer.Option(help="test, or val for tuning.")] = "test",
     offset: Annotated[int, typer.Option(help="Environment steps from start to goal: 25, 50, 75 or 100.")] = 25,
-    tasks: Annotated[Path | None, typer.Option(help="Task file to use instead (see `lwm-agent tasks`).")] = None,
+    tasks: Annotated[Path | None, typer.Option(help="Task file to use instead, of the same protocol.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Use the first so many tasks (default: all).")] = None,
     seed: SeedOption = 0,
     batch_size: Annotated[int, typer.Option(help="Episodes in lock-step.")] = 50,
@@ -288,6 +289,7 @@ def evaluate(
 
     given = parse_settings(settings or [], ("planner", "agent", "env"))
     planner = planner or planner_for(env, checkpoint, given["agent"], protocol)
+    which = f"{protocol}-{split}-{offset}" if tasks is None else tasks.stem
     config = EvalConfig(
         env=env,
         planner=planner,
@@ -301,7 +303,7 @@ def evaluate(
         batch_size=batch_size,
         device=device,
         budget=_budget(budget_rollouts, budget_iterations, budget_flops, budget_ms),
-        output_dir=output_dir or Path("out") / f"{env}-{planner}-{protocol}-{split}-{offset}",
+        output_dir=output_dir or Path("out") / f"{env}-{planner}-{which}",
         video=video,
         with_floors=with_floors,
         overwrite=overwrite,
@@ -323,7 +325,10 @@ def evaluate(
     console.print(table(report.summaries, f"{title}, budget {task_set.budget_env_steps}"))
     if report.num_resumed:
         console.print(f"{report.num_resumed} of {len(task_set.tasks)} episodes were there from an earlier run")
-    console.print(f"wrote {config.output_dir / 'results.json'}" + (f" and {video} videos" if video else ""))
+    videos = f" and {report.num_videos} videos" if video else ""
+    console.print(f"wrote {config.output_dir / 'results.json'}{videos}")
+    if report.num_videos < min(video, len(task_set.tasks)):
+        console.print("episodes are filmed as they are played: --overwrite plays those again that were played before")
 
 
 @app.command()

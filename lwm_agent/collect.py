@@ -252,9 +252,9 @@ def make_env(config: CollectConfig) -> gym.Env[Any, Any]:
         )
     try:
         return gym.make(config.env_id, render_mode="rgb_array", disable_env_checker=True, **config.env_kwargs)
-    except (gym.error.UnregisteredEnv, gym.error.NamespaceNotFound) as error:
+    except gym.error.Error as error:
         choices = ", ".join(ENVS)
-        raise ValueError(f"env={config.env!r} is unknown: choose {choices} or a Gymnasium id ({error})") from error
+        raise ValueError(f"env={config.env!r} cannot be made ({error}): choose {choices} or a Gymnasium id") from error
 
 
 def area_resize(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -79,23 +79,19 @@ def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
-def arrange_weights(network: Network, bf16: bool) -> Network:
-    """`network` with the weights of its linear maps as inference reads them fastest; a copy if that changes anything.
+def arrange_weights(network: Network, device: torch.device, bf16: bool) -> Network:
+    """Copy of `network` on `device`, with the weights of its linear maps as inference reads them fastest.
 
     In bfloat16, for use under `autocast`: it casts frozen weights anew in every call, which takes a tenth of the time
     where batches are small. In float32 on a CPU, column by column: products of 64 rows then take a sixth less time on
     one core, those of 17 rows a fourth less. Results are the same but for rounding.
     """
-    on_cpu = all(weight.device.type == "cpu" for weight in network.parameters())
-    if not bf16 and not on_cpu:
-        return network
-    network = copy.deepcopy(network)
+    network = copy.deepcopy(network).to(device)
     for part in network.modules():
-        if isinstance(part, nn.Linear):
-            if bf16:
-                part.to(torch.bfloat16)
-            else:
-                part.weight.data = part.weight.data.t().contiguous().t()
+        if isinstance(part, nn.Linear) and bf16:
+            part.to(torch.bfloat16)
+        elif isinstance(part, nn.Linear) and device.type == "cpu":
+            part.weight.data = part.weight.data.t().contiguous().t()
     return network
 
 

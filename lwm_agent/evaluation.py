@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 import gymnasium as gym
 
@@ -32,6 +32,7 @@ from .eval import (
     summarize,
 )
 from .planners import PLANNERS, Budget, make_planner
+from .planners.checks import check_type
 from .protocols import Policy
 
 BASELINES: dict[str, Callable[[gym.spaces.Box, int], Policy]] = {
@@ -46,6 +47,9 @@ PAPER_SETTINGS: dict[str, dict[str, Any]] = {
     "cem": {"num_samples": 300, "num_elites": 30, "iterations": 30, "noise_correlation": 0.0, "keep_best": False},
 }
 """How the LeWorldModel paper (arXiv 2603.19312, appendix D) plans: whole plans, CEM with independent noise."""
+
+OWN_OPTIONS = ("checkpoint", "planner", "seed", "device", "budget", "return")
+"""Annotations of `Agent` that are no settings: `AgentConfig` has them under their own names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,7 @@ class AgentConfig:
     """
 
     env: str = "pusht"
-    planner: str = "cem"
+    planner: str
     checkpoint: str | None = None
     seed: int = 0
     device: str = "auto"
@@ -73,13 +77,17 @@ class AgentConfig:
     agent_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.env not in ENVS:
-            raise ValueError(f"--env {self.env!r} is unknown: choose one of {', '.join(ENVS)}")
+        checkpoint_of(self.env, self.checkpoint)
+        known = {name: kind for name, kind in get_type_hints(Agent.__init__).items() if name not in OWN_OPTIONS}
+        for name, value in self.agent_settings.items():
+            if name not in known:
+                raise ValueError(f"--set agent.{name} is unknown: choose one of {', '.join(sorted(known))}")
+            check_type("--set agent", name, value, known[name])
 
     @property
     def checkpoint_name(self) -> str:
         """Folder or name of the checkpoint."""
-        return self.checkpoint or f"{self.env}-tiny"
+        return checkpoint_of(self.env, self.checkpoint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +139,12 @@ class EvalConfig(AgentConfig):
 
 @dataclass(frozen=True)
 class Report:
-    """Summaries of an evaluation by policy: the one asked for first, then the floors."""
+    """Summaries of an evaluation by policy: the one asked for first, then the floors; and of what there is to see."""
 
     summaries: dict[str, Summary]
     task_set: TaskSet
     num_resumed: int
+    num_videos: int
 
 
 def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None] | None = None) -> Report:
@@ -171,17 +180,18 @@ def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None
     below = floors(task_set, seed=config.seed, env_kwargs=blind) if config.with_floors else {}
     summary = save_results(config.output_dir, run, episodes, below)
     summaries = {config.planner: summary, **{name: summarize(rows) for name, rows in below.items()}}
-    return Report(summaries, task_set, num_resumed)
+    videos = 0 if recorder is None else sum(recorder.path(index).exists() for index in range(config.video))
+    return Report(summaries, task_set, num_resumed, videos)
 
 
 def load_tasks(config: EvalConfig) -> TaskSet:
     """The tasks that `config` asks for."""
     if config.tasks is not None:
         task_set = TaskSet.load(config.tasks)
-        if task_set.env != config.env:
-            raise ValueError(
-                f"{config.tasks} holds tasks of {task_set.env}, not of {config.env}: pass --env {task_set.env}"
-            )
+        for name in ("env", "protocol"):
+            given, found = getattr(config, name), getattr(task_set, name)
+            if found != given:
+                raise ValueError(f"{config.tasks} holds tasks of {found}, not of {given}: pass --{name} {found}")
     else:
         task_set = shipped(config.env, config.protocol, config.split, config.offset)
     if config.episodes is None:
@@ -200,10 +210,9 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> tuple[Policy, dict[str
             space = cast(gym.spaces.Box, env.action_space)
         facts: dict[str, Any] = {"name": config.planner, "checkpoint": None}
         return BASELINES[config.planner](space, config.seed), facts, dict(config.env_settings)
-    paper = PAPER_SETTINGS if config.protocol == "lewm-paper" else {}
     deadline = {"deadline_env_steps": task_set.budget_env_steps}
-    agent_settings = {**deadline, **paper.get("agent", {}), **config.agent_settings}
-    planner_settings = {**paper.get(config.planner, {}), **config.planner_settings}
+    agent_settings = {**deadline, **protocol_settings(config.protocol, "agent"), **config.agent_settings}
+    planner_settings = {**protocol_settings(config.protocol, config.planner), **config.planner_settings}
     agent = load_agent(replace(config, agent_settings=agent_settings, planner_settings=planner_settings))
     env_kwargs = agreed_env_kwargs(config, task_set, agent.checkpoint)
     facts = {
@@ -218,9 +227,20 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> tuple[Policy, dict[str
 
 def planner_for(env: str, checkpoint: str | None, agent_settings: Mapping[str, Any], protocol: str = "strict") -> str:
     """Name of the planner that is used where nobody asks for one."""
-    name = AgentConfig(env=env, checkpoint=checkpoint).checkpoint_name
-    settings = {**(PAPER_SETTINGS["agent"] if protocol == "lewm-paper" else {}), **agent_settings}
-    return default_planner(Checkpoint.load(name), settings.get("proposal", "auto"))
+    settings = {**protocol_settings(protocol, "agent"), **agent_settings}
+    return default_planner(Checkpoint.load(checkpoint_of(env, checkpoint)), settings.get("proposal", "auto"))
+
+
+def checkpoint_of(env: str, checkpoint: str | None) -> str:
+    """Folder or name of the checkpoint to use: the package's own of the environment, unless another is given."""
+    if env not in ENVS:
+        raise ValueError(f"--env {env!r} is unknown: choose one of {', '.join(ENVS)}")
+    return checkpoint or f"{env}-tiny"
+
+
+def protocol_settings(protocol: str, part: str) -> Mapping[str, Any]:
+    """What a protocol asks of the agent, or of the planner of this name."""
+    return PAPER_SETTINGS.get(part, {}) if protocol == "lewm-paper" else {}
 
 
 def load_agent(config: AgentConfig) -> Agent:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import Checkpoint, checksum, find
+from .checkpoint import Checkpoint, check_replaceable, checksum, find
 from .conventions import mismatch, other_env
 from .dataset import DatasetError, Trajectories
 from .device import autocast, fast_bf16, keep_freed_memory, resolve_device
@@ -79,9 +79,12 @@ def open_all(config: LatentsConfig) -> tuple[Checkpoint, list[Trajectories], tor
     """The checkpoint on the device, and data that fit it.
 
     Raises:
+        CheckpointError: there is no checkpoint, or `out` holds something else.
         DatasetError: the data does not fit the checkpoint.
     """
     keep_freed_memory()
+    if config.out is not None:
+        check_replaceable(config.out)
     device = resolve_device(config.device)
     checkpoint = Checkpoint.load(config.checkpoint, device)
     files = [Trajectories.open(path) for path in config.data]

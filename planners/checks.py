@@ -41,10 +41,16 @@ def check_types(settings: Any) -> None:
     """Raises TypeError where a field of a dataclass is not of its annotated type; an int may stand for a float."""
     hints = get_type_hints(type(settings))
     for item in fields(settings):
-        value, kind = getattr(settings, item.name), hints[item.name]
-        accepted = kind | int if float in (kind, *get_args(kind)) else kind
-        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-            raise TypeError(f"{type(settings).__name__}: {item.name} must be {item.type}, got {value!r}")
+        check_type(type(settings).__name__, item.name, getattr(settings, item.name), hints[item.name])
+
+
+def check_type(owner: str, name: str, value: Any, kind: Any) -> None:
+    """Raises TypeError unless `value`, called `name` in the `owner`, is of the type or union `kind`."""
+    parts = get_args(kind) or (kind,)
+    accepted = (*parts, int) if float in parts else parts
+    if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in parts):
+        wanted = " | ".join("None" if part is type(None) else part.__name__ for part in parts)
+        raise TypeError(f"{owner}: {name} must be {wanted}, got {value!r}")
 
 
 def check_value(settings: Any, name: str, valid: bool, rule: str) -> None:

@@ -57,9 +57,12 @@ class MPPI:
 
 
 def path_weights(costs: Tensor, temperature: float) -> Tensor:
-    """Weights ``(B, S)`` of candidates by their `costs` ``(B, S)``; they add up to 1, and an infinite cost has none."""
-    excess = costs - costs.amin(dim=1, keepdim=True)
+    """Weights ``(B, S)`` of candidates by their `costs` ``(B, S)``; they add up to 1, and an infinite cost has none.
+
+    Where all costs are infinite, so that nothing is known, all weights are equal.
+    """
+    excess = (costs - costs.amin(dim=1, keepdim=True)).nan_to_num(nan=0.0, posinf=torch.inf)
     # The median of the finite ones, as neither outliers nor failed rollouts should set the scale.
-    spread = excess.masked_fill(costs.isinf(), torch.nan).nanmedian(dim=1, keepdim=True).values
+    spread = excess.masked_fill(excess.isinf(), torch.nan).nanmedian(dim=1, keepdim=True).values
     tiny = torch.finfo(costs.dtype).tiny  # where all costs are equal, so are all weights
     return torch.softmax(-excess / (temperature * spread).clamp_min(tiny), dim=1)

@@ -48,7 +48,13 @@ def _small_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(checkpoint: str, out: Path, **settings: Any) -> BenchConfig:
-    fixed: dict[str, Any] = {"max_batch": 5, "decisions": 4, "device": "cpu", "planner_settings": SEARCH}
+    fixed: dict[str, Any] = {
+        "max_batch": 5,
+        "decisions": 4,
+        "device": "cpu",
+        "planner_settings": SEARCH,
+        "planner": "cem",
+    }
     return BenchConfig(checkpoint=checkpoint, output_dir=out, **{**fixed, **settings})
 
 

@@ -116,6 +116,24 @@ def test_what_is_damaged_says_so(checkpoint: Checkpoint, tmp_path: Path, damage:
         Checkpoint.load(tmp_path / "one")
 
 
+def test_only_a_checkpoint_is_replaced(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    checkpoint.save(tmp_path / "run", "")  # into an empty folder
+    checkpoint.save(tmp_path / "run", "card")
+    assert (tmp_path / "run" / "README.md").read_text() == "card"
+    (tmp_path / "models" / "dear").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    for name in ("models", "file"):
+        with pytest.raises(CheckpointError, match=f"{name} is there and is no checkpoint"):
+            checkpoint.save(tmp_path / name, "")
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.parent.name != "run") == [
+        "dear",
+        "file",
+        "models",
+        "run",
+    ]
+
+
 @pytest.mark.parametrize("name", available())
 def test_shipped_checkpoints_load_and_are_small(name: str) -> None:
     checkpoint = Checkpoint.load(name)

@@ -163,10 +163,45 @@ def test_the_cube_is_evaluated_with_the_checkpoint_that_ships(tmp_path: Path) ->
         ),
         ("convert tasks.json --out other.h5", "tasks.json is damaged, cut short or not an npz file"),
         ("compare tasks.json tasks.json", "is not a results.json"),
+        ("compare run run", "Is a directory"),
+        ("train-heads --checkpoint run/checkpoint --data data.h5 --out run", "run is there and is no checkpoint"),
+        ("eval --checkpoint run/checkpoint --set agent.seed=3", "agent.seed is unknown: choose one of bf16, compile"),
+        ("eval --checkpoint run/checkpoint --set agent.horizon=five", "agent: horizon must be int, got 'five'"),
+        ("eval --tasks tasks.json --protocol lewm-paper", "tasks of strict, not of lewm-paper: pass --protocol strict"),
+        ("eval --planner guided --set agent.proposal=none", "GuidedCEM needs a learned proposal"),
+        ("eval --planner cem+guided --protocol lewm-paper", "needs a learned proposal"),
+        ("collect --out other.h5 --env Pendulum-v0 --policy random", "env='Pendulum-v0' cannot be made"),
     ],
 )
 def test_mistakes_are_told_in_a_line(work: Path, command: str, message: str) -> None:
     assert message in run(command, work, code=2)
+
+
+def test_what_is_in_brackets_is_printed(work: Path) -> None:
+    """They are no markup: the name of an extra is in them."""
+    (work / "[/x]").mkdir(parents=True)
+    assert "[/x]/t.json" in run("tasks --out [/x]/t.json --offset 10 --episodes 1 --seed 7", work)
+    assert "no checkpoint at '[plot]'" in run("eval --checkpoint [plot]", work, code=2)
+
+
+def test_the_protocol_of_the_paper_plans_as_it_did(work: Path) -> None:
+    few = "--set planner.num_samples=9 --set planner.num_elites=2 --set planner.iterations=1 --device cpu --no-floors"
+    run(f"eval --protocol lewm-paper --episodes 1 {few} --output-dir paper", work)
+    planner = results(work, "paper")["run"]["planner"]
+    assert (planner["name"], planner["noise_correlation"], planner["keep_best"]) == ("cem", 0.0, False)
+    agent = {"cost": "terminal", "proposal": None, "replan_every": 5, "horizon": 5, "deadline_env_steps": None}
+    assert agent.items() <= planner["agent"].items()
+    run(f"eval --episodes 1 {few.replace('9', '6')} --output-dir strict", work)
+    assert results(work, "strict")["run"]["planner"]["name"] == "guided"
+
+
+def test_videos_that_were_not_filmed_are_not_told_of(work: Path) -> None:
+    command = f"eval --checkpoint run/checkpoint --tasks tasks.json {SEARCH} --set planner.num_elites=2 --no-floors"
+    assert "and 1 videos" not in run(f"{command} --output-dir films", work)
+    printed = run(f"{command} --output-dir films --video 1", work)
+    assert "and 0 videos" in printed
+    assert "--overwrite plays those again" in printed
+    assert "and 1 videos" in run(f"{command} --output-dir films --video 1 --overwrite", work)
 
 
 def test_settings_are_json_where_they_are() -> None:

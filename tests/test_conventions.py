@@ -213,7 +213,7 @@ def test_data_fit_where_nothing_differs_or_nothing_is_known(data: str, folder: s
 
 
 def eval_config(tmp_path: Path, **settings: Any) -> EvalConfig:
-    fixed = {"env": "cube", "episodes": 1, "device": "cpu", "output_dir": tmp_path / "out"}
+    fixed = {"env": "cube", "planner": "cem", "episodes": 1, "device": "cpu", "output_dir": tmp_path / "out"}
     return EvalConfig(**{**fixed, **settings})
 
 

@@ -46,7 +46,7 @@ def test_a_machine_without_a_description_of_its_cpu_computes_in_float32(monkeypa
 def test_weights_are_arranged_in_a_copy_that_computes_the_same() -> None:
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(24, 40), torch.nn.GELU(), torch.nn.Linear(40, 3))
-    arranged = arrange_weights(network, bf16=False)
+    arranged = arrange_weights(network, torch.device("cpu"), bf16=False)
     for ours, theirs in ((network[0], arranged[0]), (network[2], arranged[2])):
         assert ours.weight.stride() == (ours.in_features, 1)  # files of weights want them so
         assert theirs.weight.stride() == (1, ours.out_features)
@@ -55,6 +55,7 @@ def test_weights_are_arranged_in_a_copy_that_computes_the_same() -> None:
     gradients = [torch.autograd.grad(part(rows).square().sum(), rows)[0] for part in (network, arranged)]
     torch.testing.assert_close(arranged(rows), network(rows))
     torch.testing.assert_close(*gradients)
-    elsewhere = network.to("meta")
-    assert arrange_weights(elsewhere, bf16=False) is elsewhere
-    assert arrange_weights(elsewhere, bf16=True)[0].weight.dtype == torch.bfloat16
+    elsewhere = arrange_weights(network, torch.device("meta"), bf16=True)
+    assert (elsewhere[0].weight.device.type, elsewhere[0].weight.dtype) == ("meta", torch.bfloat16)
+    assert arrange_weights(network, torch.device("meta"), bf16=False)[0].weight.stride() == (24, 1)
+    assert network[0].weight.device.type == "cpu"  # agents on several devices may share a checkpoint

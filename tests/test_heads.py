@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from lwm_agent.cli import app
 from lwm_agent.dataset import DatasetError
 from lwm_agent.imagination import Imagination
 from lwm_agent.models import Heads
-from lwm_agent.planners import COSTS, Budget, make_cost
+from lwm_agent.planners import COSTS, PLANNERS, Budget, make_cost
 from lwm_agent.proposal import make_proposal
 from lwm_agent.protocols import Belief, Problem
 from lwm_agent.train import TrainConfig, train
@@ -363,6 +364,21 @@ def test_proposals_are_rated_as_plans_are(headed: Path, cost: str) -> None:
         torch.testing.assert_close(costs, problem.objective(guesses), atol=0.05, rtol=0.05)
 
 
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("planner", [*(name for name in PLANNERS if name != "categorical-cem"), "cem+gradient"])
+def test_every_planner_lowers_every_cost(headed: Path, planner: str, cost: str) -> None:
+    """Where a planner follows gradients, through the model and the heads."""
+    (decision,) = agent(headed, planner, cost=cost, num_proposals=1).predict(observation())[1].decisions
+    assert decision is not None
+    assert math.isfinite(decision.cost)
+    (guess,) = agent(headed, "actor", cost=cost, num_proposals=1).predict(observation())[1].decisions
+    assert guess is not None
+    if planner == "actor" or cost in ("actor-deviation", "control-penalty"):  # of these, a guess is the best there is
+        assert decision.cost == guess.cost
+    else:
+        assert decision.cost < guess.cost
+
+
 def test_temporal_distance_as_a_cost(bare: Path, headed: Path) -> None:
     plain, timed = agent(headed, proposal="none"), agent(headed, proposal="none", cost="temporal-distance")
     (by_distance,), (by_time,) = (each.predict(observation())[1].decisions for each in (plain, timed))
@@ -392,3 +408,6 @@ def test_without_heads_the_command_that_trains_them_is_named(bare: Path, headed:
         agent(bare, proposal="luck")
     with pytest.raises(ValueError, match="num_proposals=0"):
         agent(headed, num_proposals=0)
+    for planner in ("actor", "guided", "cem+guided"):
+        with pytest.raises(ValueError, match="needs a learned proposal"):
+            agent(headed, planner, proposal="none")

@@ -435,6 +435,19 @@ def test_episode_without_a_finite_cost(name: str) -> None:
 
 
 @planners
+def test_a_search_survives_an_iteration_without_a_finite_cost(name: str) -> None:
+    calls = count()
+
+    def objective(actions: Tensor) -> Tensor:
+        return quadratic(torch.zeros(B, T, F * A))(actions) * (torch.nan if next(calls) == 0 else 1.0)
+
+    problem, recorder = record(make_problem(objective))
+    result = plan(make_small(name), problem)
+    assert result.cost.isfinite().all()
+    assert all(actions.isfinite().all() for actions in recorder.calls)
+
+
+@planners
 def test_objective_of_wrong_shape(name: str) -> None:
     with pytest.raises(ValueError, match=r"objective must return \(B, S\) = \(2, 11\), got \(2, 11, 5\)"):
         plan(make_small(name), make_problem(lambda actions: actions.sum(dim=3)))
@@ -556,6 +569,7 @@ def test_mppi_temperature() -> None:
     # The median is 1 above the best.
     torch.testing.assert_close(warm[0], torch.softmax(-2 * costs[0], dim=0))
     torch.testing.assert_close(path_weights(100 * costs - 3, 0.5), warm)  # whatever the unit
+    torch.testing.assert_close(path_weights(torch.full((1, 5), torch.inf), 0.5), alike[None])
 
 
 def test_mppi_weighs_all_candidates() -> None:

@@ -273,8 +273,7 @@ def test_the_plot_shows_every_planner_and_set_of_tasks(tmp_path: Path) -> None:
         _result(tmp_path / "c.json", "gradient", 4e9),
         _result(tmp_path / "d.json", "replay", 0),
     ]
-    more = _result(tmp_path / "more" / "cem.json", "cem", 1e9, rollouts=50)  # on the line of the first
-    compute_plot([*paths, more], tmp_path / "plot.svg")
+    compute_plot(paths, tmp_path / "plot.svg")
     words = (tmp_path / "plot.svg").read_text()
     assert re.findall(r"<!-- (cem, no proposal|gradient, no proposal|replay.*) -->", words) == [
         "cem, no proposal",
@@ -287,6 +286,18 @@ def test_the_plot_shows_every_planner_and_set_of_tasks(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text('{"run": {}}')
     with pytest.raises(ValueError, match=r"broken\.json is not a results\.json"):
         compute_plot([tmp_path / "broken.json"], tmp_path / "none.png")
+
+
+def test_lines_join_what_differs_in_the_budget_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr("lwm_agent.eval.plot.save_figure", lambda figure, out: figures.append(figure))
+    paths = [_result(tmp_path / f"{flops}.json", "cem", flops * 1e9, rollouts=flops) for flops in (3, 2, 7, 5)]
+    other = json.loads(paths[3].read_text())
+    other["run"]["planner"]["agent"]["cost"] = "running"
+    paths[3].write_text(json.dumps(other))
+    compute_plot(paths, tmp_path / "plot.svg")
+    gflop, _ = figures[0].axes
+    assert [list(container[0].get_xdata()) for container in gflop.containers] == [[2, 3, 7], [5]]
 
 
 def test_bars_tell_what_was_set(tmp_path: Path) -> None:
