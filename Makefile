@@ -33,14 +33,15 @@ ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $
 	ablation/cube-guided-25-default ablation/cube-guided-25-best-step
 EQUAL := $(foreach env,pusht cube,$(patsubst %,equal/$(env)-%-25, \
 	cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient))
-LADDER := $(foreach env,pusht cube,$(patsubst %,ladder/$(env)-%, \
-	guided-25-81 guided-25-145 guided-25-657 cem-25-145 cem-25-273 cem-25-1297 gradient-25-145 gradient-25-1297))
+LADDER := $(patsubst %,ladder/pusht-%, \
+	guided-25-81 guided-25-145 guided-25-657 cem-25-145 cem-25-273 cem-25-1297 gradient-25-145 gradient-25-1297)
 PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS))) $(LADDER)
 files = $(patsubst %,results/%.json,$(1))
 results: $(call files,$(RESULTS) $(ABLATION) $(EQUAL) $(LADDER)) docs/compute.png
 	$(BIN)/lwm-agent report $(call files,$(RESULTS)) --into README.md
 	$(BIN)/lwm-agent report $(call files,$(ABLATION)) --into docs/planners.md --mark ablation --bars docs/ablation.png
 	$(BIN)/lwm-agent report $(call files,$(EQUAL)) --into docs/planners.md --mark equal --bars docs/equal.png
+	$(BIN)/lwm-agent report $(call files,$(LADDER)) --into docs/planners.md --mark ladder
 docs/compute.png: $(call files,$(PLOTTED)) | $(VENV)/.dev
 	$(BIN)/lwm-agent report $^ --plot $@
 

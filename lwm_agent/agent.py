@@ -85,6 +85,8 @@ class Agent:
     ) -> None:
         if not 1 <= replan_every <= horizon:
             raise ValueError(f"replan_every={replan_every} must be between 1 and horizon={horizon}")
+        if proposal_std < 0:
+            raise ValueError(f"proposal_std={proposal_std} must be at least 0")
         if max_rollouts < 1:
             raise ValueError(f"max_rollouts={max_rollouts} must be at least 1")
         if deadline_env_steps is not None and deadline_env_steps < 1:

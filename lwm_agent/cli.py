@@ -38,7 +38,7 @@ PLANNERS_HELP = (
     "cem, icem, mppi, predictive-sampling, random-shooting, gradient, sgd, lbfgs, grasp, two in a row (cem+gradient); "
     "guided and actor, with a learned proposal; categorical-cem, for discrete actions"
 )
-PLANNER_DEFAULT = "(default: guided, or cem where no actor was trained)"
+PLANNER_DEFAULT = "(default: guided; without a trained actor, cem; for discrete actions, categorical-cem)"
 PlannerOption = Annotated[str | None, typer.Option(help=f"{PLANNERS_HELP}; or random, none, replay {PLANNER_DEFAULT}.")]
 ModelPlannerOption = Annotated[str | None, typer.Option(help=f"{PLANNERS_HELP} {PLANNER_DEFAULT}.")]
 EnvOption = Annotated[str, typer.Option(help=f"Environment: {', '.join(ENVS)}.")]

@@ -140,6 +140,7 @@ class WorldModel(Protocol):
     frameskip: int
     history: int
     action_size: int
+    image_size: int
 
     def encode(self, pixels: Tensor, action: Tensor | None = None, belief: Belief | None = None) -> Belief:
         """Belief after a frame ``(B, C, h, w)`` reached from `belief` by the block `action` ``(B, F*A)``."""

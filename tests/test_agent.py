@@ -370,6 +370,8 @@ def test_wrong_states_and_settings_are_named() -> None:
         agent.predict(batch, state[[0]])
     with pytest.raises(ValueError, match="replan_every=6"):
         make_agent(replan_every=6)
+    with pytest.raises(ValueError, match="proposal_std=-1"):
+        make_agent(proposal_std=-1.0)
     with pytest.raises(ValueError, match="deadline_env_steps=0"):
         make_agent(deadline_env_steps=0)
     with pytest.raises(ValueError, match=r"device='tpu'.*auto, cpu"):
