@@ -17,7 +17,7 @@ help:
 install: $(VENV)/.dev
 
 eval: $(VENV)/.run
-	$(BIN)/lwm-agent eval --env pusht --planner cem --episodes 50 --output-dir out/eval-pusht-cem --video 3
+	$(BIN)/lwm-agent eval --env pusht --planner cem --episodes 50 --output-dir out/eval-pusht-cem --video 3 --overwrite
 
 test: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -35,7 +35,8 @@ EQUAL := $(foreach env,pusht cube,$(patsubst %,equal/$(env)-%-25, \
 	cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient))
 LADDER := $(patsubst %,ladder/pusht-%, \
 	guided-25-81 guided-25-145 guided-25-657 cem-25-145 cem-25-273 cem-25-1297 gradient-25-145 gradient-25-1297)
-PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS))) $(LADDER)
+PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS))) $(LADDER) \
+	$(filter equal/pusht-gradient-25 equal/cube-gradient-25,$(EQUAL))
 files = $(patsubst %,results/%.json,$(1))
 results: $(call files,$(RESULTS) $(ABLATION) $(EQUAL) $(LADDER)) docs/compute.png
 	$(BIN)/lwm-agent report $(call files,$(RESULTS)) --into README.md

@@ -17,10 +17,13 @@ from .opengl import choose_backend
 
 with suppress(RuntimeError):  # who cannot draw can still simulate
     choose_backend()  # mujoco and dm_control take MUJOCO_GL as they find it when they are imported
-import mujoco
-from ogbench.manipspace.envs.cube_env import CubeEnv as OGBenchCube
-from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
-from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
+try:
+    import mujoco
+    from ogbench.manipspace.envs.cube_env import CubeEnv as OGBenchCube
+    from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
+    from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
+except ModuleNotFoundError as error:
+    raise RuntimeError(f"the cube needs ogbench, which has wheels for Python 3.10 to 3.12 ({error})") from error
 
 __all__ = ["CubeMarkovOracle", "CubePlanOracle", "CubeSimulator", "Readings", "mujoco", "simulator"]
 

@@ -61,10 +61,10 @@ class Checkpoint:
     def save(self, folder: Path | str, card: str) -> None:
         """Writes the folder atomically: what was there before is replaced only when the new one is complete.
 
-        Parameters are stored in half precision (relative error below 0.05 %), buffers as they are.
+        Parameters are stored in half precision (relative error below 0.05 % where above 6e-5), buffers as they are.
 
         Raises:
-            CheckpointError: the folder holds something other than a checkpoint.
+            CheckpointError: the folder holds something other than a checkpoint, or a weight exceeds half precision.
         """
         folder = Path(folder)
         check_replaceable(folder)
@@ -152,8 +152,28 @@ def checksum(path_or_name: Path | str) -> str:
 def check_replaceable(folder: Path | str) -> None:
     """Raises CheckpointError if saving a checkpoint as `folder` would throw away anything but a checkpoint."""
     folder = Path(folder)
-    if folder.exists() and not (folder / CONFIG).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise CheckpointError(f"{folder} is there and is no checkpoint: name a folder of its own for the new one")
+    if not folder.exists():
+        return
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    more = sorted(names - {CONFIG, WEIGHTS, HEADS, CARD})
+    if more or (names and CONFIG not in names):
+        held = more[0] if more else "no " + CONFIG
+        raise CheckpointError(f"{folder} is no checkpoint (it holds {held}): name a folder of its own for the new one")
+    if names:
+        _read_config(folder)
+
+
+def target(path_or_name: Path | str, out: Path | str | None) -> Path:
+    """Folder for what becomes of a checkpoint: `out`, or where it lies.
+
+    Raises:
+        CheckpointError: something else is there, or the checkpoint is the package's own.
+    """
+    folder = find(path_or_name) if out is None else Path(out)
+    if out is None and ZOO in folder.resolve().parents:
+        raise CheckpointError(f"{path_or_name} ships with the package and stays as it is: name a folder with --out")
+    check_replaceable(folder)
+    return folder
 
 
 def replace_folder(partial: Path, folder: Path) -> None:
@@ -190,6 +210,9 @@ def _save_weights(module: nn.Module, path: Path) -> None:
         name: (tensor.half() if name in parameters else tensor).detach().cpu().contiguous()
         for name, tensor in module.state_dict().items()
     }
+    for name, tensor in weights.items():
+        if name in parameters and not tensor.isfinite().all():
+            raise CheckpointError(f"{name} has weights beyond 65504, or no numbers: lower learning_rate")
     save_file(weights, path)
 
 

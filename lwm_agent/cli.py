@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -64,7 +63,7 @@ def main() -> None:
     """Runs the command line; mistakes in its use are told in a line, without a traceback."""
     try:
         app()
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, ArithmeticError) as error:
         message = Text.assemble(("error", "bold red"), f" {error}")  # no markup: [plot] is the name of an extra
         Console(stderr=True).print(message, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
@@ -155,7 +154,7 @@ def train(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     num_devices: Annotated[int, typer.Option(help="Processes that train together.")] = 1,
-    precision: Annotated[str, typer.Option(help="bf16-mixed, 16-mixed or 32-true.")] = "bf16-mixed",
+    precision: Annotated[str, typer.Option(help="bf16-mixed, 32-true, or auto: what is faster.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUT.")] = False,
     track: Annotated[bool, typer.Option("--track", help="Log to Weights & Biases too.")] = False,
     settings: SetOption = None,
@@ -248,10 +247,10 @@ def recommend(
     from dataclasses import replace
 
     from .agent import Agent
-    from .checkpoint import Checkpoint, find
+    from .checkpoint import Checkpoint, target
     from .model_card import model_card
 
-    folder, changed = out or find(checkpoint), replace(Checkpoint.load(checkpoint), cost=cost)
+    folder, changed = target(checkpoint, out), replace(Checkpoint.load(checkpoint), cost=cost)
     Agent(changed, device="cpu")  # refuses a cost that it cannot use
     changed.save(folder, model_card(changed))
     console.print(f"agents now minimise {cost} with {folder}")
@@ -453,8 +452,8 @@ def doctor() -> None:
     healthy = True
     with console.status("looking"):
         for check in checks():
-            mark = "[green]ok[/]" if check.remedy is None else "[red]problem[/]"
-            table.add_row(f"{mark} {check.name}", escape(check.found), escape(check.remedy or ""))
+            mark = ("ok", "green") if check.remedy is None else ("problem", "red")
+            table.add_row(Text.assemble(mark, f" {check.name}"), check.found, check.remedy or "")
             healthy = healthy and check.remedy is None
     console.print(table)
     raise typer.Exit(0 if healthy else 1)

@@ -12,7 +12,8 @@ from importlib import metadata
 
 from .envs.opengl import BACKENDS, REMEDY, try_backend
 
-PACKAGES = ("lwm-agent", "torch", "numpy", "gymnasium", "stable-baselines3", "pymunk", "mujoco", "ogbench")
+CUBE_PACKAGES = ("mujoco", "ogbench")
+PACKAGES = ("lwm-agent", "torch", "numpy", "gymnasium", "stable-baselines3", "pymunk", *CUBE_PACKAGES)
 SECONDS = 20.0  # for a program to say its version
 
 
@@ -53,7 +54,8 @@ def _package(name: str) -> Check:
     try:
         return Check(name, metadata.version(name))
     except metadata.PackageNotFoundError:
-        return Check(name, "not installed", f"pip install {name}")
+        lacking = name in CUBE_PACKAGES and sys.version_info >= (3, 13)  # of which the Python above tells
+        return Check(name, "not installed", None if lacking else f"pip install {name}")
 
 
 def _computing() -> Check:
@@ -63,7 +65,7 @@ def _computing() -> Check:
         from .device import fast_bf16, resolve_device
 
         device = resolve_device("auto")
-        bf16 = "bf16 is fast" if fast_bf16(device) else "bf16 is no faster than fp32: train with --precision 32-true"
+        bf16 = "bf16 is fast" if fast_bf16(device) else "bf16 is no faster than fp32"
         return Check("torch computes on", f"{device.type}, {torch.get_num_threads()} threads; {bf16}")
     except (ImportError, OSError) as error:
         return Check("torch computes on", str(error), "pip install --force-reinstall torch")

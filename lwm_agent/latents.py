@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import Checkpoint, check_replaceable, checksum, find
+from .checkpoint import Checkpoint, checksum, target
 from .conventions import mismatch, other_env
 from .dataset import DatasetError, Trajectories
 from .device import autocast, fast_bf16, keep_freed_memory, resolve_device
@@ -83,8 +83,7 @@ def open_all(config: LatentsConfig) -> tuple[Checkpoint, list[Trajectories], tor
         DatasetError: the data does not fit the checkpoint.
     """
     keep_freed_memory()
-    if config.out is not None:
-        check_replaceable(config.out)
+    target(config.checkpoint, config.out)  # before the work
     device = resolve_device(config.device)
     checkpoint = Checkpoint.load(config.checkpoint, device)
     files = [Trajectories.open(path) for path in config.data]
@@ -162,7 +161,7 @@ class PartTraining:
 
     @property
     def _target(self) -> Path:
-        return Path(self.config.out or find(self.config.checkpoint))
+        return target(self.config.checkpoint, self.config.out)
 
 
 def check_fit(checkpoint: Checkpoint, data: Trajectories) -> None:

@@ -33,7 +33,7 @@ class MetricLog:
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start]
         self._file = path.open("w")
         self._file.writelines(kept)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
         self._run = _wandb_run(folder, settings) if track else None
 
     def write(self, step: int, group: str, values: Mapping[str, float]) -> None:

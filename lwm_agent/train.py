@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from .checkpoint import Checkpoint
 from .conventions import conventions, mismatch, other_env
 from .dataset import Clips, DatasetError, Mixture, Trajectories, Windows, split, taken_actions
-from .device import keep_freed_memory, resolve_device
+from .device import fast_bf16, keep_freed_memory, resolve_device
 from .envs import spec_of
 from .metric_log import MetricLog
 from .model_card import hardware, model_card
 from .models import MODELS, PRESETS
 from .monitors import collapse_monitors, collapse_warning, probe
 from .normalizer import Normalizer
-from .protocols import Batch
+from .protocols import DEFAULT_COST, Batch
 from .training_state import TrainingState
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -34,6 +34,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "tiny": {"learning_rate": 8e-4, "batch_size": 80, "clip_length": 6, "steps": 8_500},
 }
 """Settings of `TrainConfig` by preset; those of `base` are the paper's (appendix D and the released configuration)."""
+
+PRECISIONS = ("auto", "bf16-mixed", "32-true")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ class TrainConfig:
         weight_decay: of AdamW.
         warmup: share of the steps that warm up.
         clip_norm: largest norm of the gradient.
-        precision: Fabric's name for it: "bf16-mixed", "32-true", ...
+        precision: "bf16-mixed", "32-true", or "auto": bfloat16 where it is faster.
         validation: share of the episodes held out.
         log_every: steps between two lines of the log.
         validate_every: steps between two looks at validation data.
@@ -77,7 +79,7 @@ class TrainConfig:
     weight_decay: float = 1e-3
     warmup: float = 0.03
     clip_norm: float = 1.0
-    precision: str = "bf16-mixed"
+    precision: str = "auto"
     validation: float = 0.05
     log_every: int = 10
     validate_every: int = 250
@@ -93,6 +95,8 @@ class TrainConfig:
         for name in ("steps", "batch_size", "validate_every", "save_every", "num_devices", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r} is unknown: choose one of {', '.join(PRECISIONS)}")
         if self.clip_length < 2:
             raise ValueError(f"clip_length={self.clip_length} must be at least 2: a frame and the one to predict")
         if self.batch_size % self.num_devices:
@@ -136,8 +140,12 @@ def train(
         FloatingPointError: the loss is not finite any more.
     """
     keep_freed_memory()
+    if resume:
+        _check_unchanged(Path(config.out) / "checkpoint")
+    device = resolve_device(config.device)
+    config = _with_precision(config, device)
     fabric = Fabric(
-        accelerator=resolve_device(config.device).type,
+        accelerator=device.type,
         devices=config.num_devices,
         precision=config.precision,  # type: ignore[arg-type]
     )
@@ -151,10 +159,12 @@ def train(
     )
     optimizer = torch.optim.AdamW(checkpoint.model.parameters(), lr=0.0, weight_decay=config.weight_decay, fused=True)
     # Other data may take the place of the first, but what they are like must stay.
-    settings = {**asdict(config), "env_kwargs": checkpoint.env_kwargs, "files": len(files)}
+    kept = {"env_kwargs": checkpoint.env_kwargs, "normalizer": asdict(checkpoint.normalizer)}
+    settings = {**asdict(config), **kept, "files": len(files)}
     state = TrainingState(Path(config.out), checkpoint.model, optimizer, settings)
     model, fabric_optimizer = fabric.setup(checkpoint.model, optimizer)
     start = state.load() if resume else state.begin()  # now that the weights are on their device
+    checkpoint = replace(checkpoint, normalizer=Normalizer(**state.settings["normalizer"]))
     model.mark_forward_method("loss")
 
     def draw(step: int) -> Clips:
@@ -284,6 +294,25 @@ def recalibrate_batch_norm(
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     checkpoint.model.eval()
+
+
+def _with_precision(config: TrainConfig, device: torch.device) -> TrainConfig:
+    """`config` with the precision that "auto" stands for on `device`."""
+    faster = "bf16-mixed" if fast_bf16(device) else "32-true"
+    return replace(config, precision=faster) if config.precision == "auto" else config
+
+
+def _check_unchanged(folder: Path) -> None:
+    """Refuses to replace a checkpoint that holds what other commands have added to it since it was trained."""
+    if not folder.exists():
+        return
+    found = Checkpoint.load(folder)
+    added: list[str] = [part for part in ("heads", "predictor") if part in found.training]
+    added += ["recommended cost"] if found.cost != DEFAULT_COST else []
+    if added:
+        raise ValueError(
+            f"{folder} has {' and '.join(added)} of its own, which training on would throw away: move it elsewhere"
+        )
 
 
 def _check_alike(config: TrainConfig, files: Sequence[Trajectories]) -> None:

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 STATE = "training.safetensors"
-FREE = ("out", "data", "device", "track", "save_every", "validate_every", "log_every")
-RECORDED = ("steps",)  # to train longer or to end sooner
+FREE = ("out", "device", "track", "save_every", "validate_every", "log_every")
+RECORDED = ("steps", "data")  # to train longer or to end sooner, or where a file has moved
+KEPT = ("normalizer",)  # the units that the weights have learned in
 
 
 class TrainingState:
@@ -31,6 +32,9 @@ class TrainingState:
         began: when the work on it began, as ``time.perf_counter`` told it; None is now.
         free: settings that a resumed training may change: they do not change what is computed.
         recorded: settings that it may change too, but not without a record.
+
+    Attributes:
+        settings: those of this training, but for those of the begun one that are kept whatever these are.
     """
 
     def __init__(
@@ -45,7 +49,7 @@ class TrainingState:
     ) -> None:
         self._path, self._model, self._optimizer = folder / STATE, model, optimizer
         self._free, self._recorded = free, recorded
-        self._settings = json.loads(json.dumps(settings))
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.changes: list[str] = []  # what resumed trainings changed, in words, for the model card
         self._began, self._spent_before = time.perf_counter() if began is None else began, 0.0
 
@@ -71,7 +75,7 @@ class TrainingState:
                 tensors[f"optimizer/{name}/{key}"] = value
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         partial = self._path.with_suffix(".partial")
-        facts = {"step": step, "settings": self._settings, "changes": self.changes, "seconds": self.seconds}
+        facts = {"step": step, "settings": self.settings, "changes": self.changes, "seconds": self.seconds}
         save_file(tensors, partial, {name: json.dumps(value) for name, value in facts.items()})
         os.replace(partial, self._path)
 
@@ -89,7 +93,9 @@ class TrainingState:
             facts = {name: json.loads(value) for name, value in file.metadata().items()}
             step: int = facts["step"]
             self._spent_before = facts.get("seconds", 0.0)
-            self.changes = facts.get("changes", []) + self._compare(facts["settings"], step)
+            saved = facts["settings"]
+            self.settings |= {name: saved[name] for name in KEPT if name in saved}
+            self.changes = facts.get("changes", []) + self._compare(saved, step)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         prefix = "model/"
         self._model.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
@@ -104,7 +110,7 @@ class TrainingState:
     def _compare(self, saved: dict[str, Any], step: int) -> list[str]:
         """What differs from the saved settings, in words; an error if it may not."""
         # What the version that began the training did not save is taken to be the same.
-        known = {name: value for name, value in self._settings.items() if name not in self._free and name in saved}
+        known = {name: value for name, value in self.settings.items() if name not in self._free and name in saved}
         changed = {
             name: f"{name} was {saved[name]!r} and is {value!r}"
             for name, value in known.items()

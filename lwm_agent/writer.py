@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from .schema import VERSION, DatasetError, Episode, check_pixels, partial_path
 
 CHUNK_FRAMES = 16  # a clip of 4 frames at frameskip 5 spans 16
+PER_EPISODE = ("ep_offset", "ep_len")  # columns; of all others, a row is a frame
 BUFFER_FRAMES = 2048  # what a killed run loses at most, and rarely more than 25 MB
 # 64-px Push-T takes about 200 bytes a frame. Of what is that small this is the fastest to read at random, as
 # benchmarks/data_loading.py shows.
@@ -30,8 +31,8 @@ class TrajectoryWriter:
     ...     for pixels, action, state in my_episodes:  # (n, h, h, 3) uint8, (n - 1, A), (n, k) or None
     ...         writer.add(pixels, action, state)
 
-    Until then it is ``path.partial``, which is closed after each write, so that a killed process leaves a sound file.
-    With `resume` a partial file goes on after its `num_episodes`, if its attributes are the same.
+    Until then it is ``path.partial``, which is closed after each write. With `resume` a partial file goes on after its
+    `num_episodes`, if its attributes are the same; what an interruption left of an unfinished write is overwritten.
 
     Args:
         path: where to write.
@@ -116,8 +117,9 @@ class TrajectoryWriter:
         try:
             with h5py.File(self._partial, "r") as file:
                 found = _plain(file.attrs)
-                self._written = len(file["ep_len"]) if "ep_len" in file else 0
-                self._row_shapes = {name: file[name].shape[1:] for name in Episode._fields if name in file}
+                self._written = _num_episodes(file)
+                told = Episode._fields if self._written else ()
+                self._row_shapes = {name: file[name].shape[1:] for name in told if name in file}
         except OSError as error:
             raise DatasetError(f"{self._partial} is damaged ({error}): remove it and start again") from error
         found.setdefault("discrete", False)
@@ -137,12 +139,18 @@ class TrajectoryWriter:
         if not episodes:
             return
         with h5py.File(self._partial, "r+") as file:
-            first = len(file["ep_len"]) if "ep_len" in file else 0
+            first = _num_episodes(file)
             if first != self._written:
                 raise DatasetError(f"{self._partial} has changed: another process is writing to it")
-            for name, values in _columns(episodes, first, len(file["pixels"]) if first else 0).items():
-                _append(file, name, values)
+            row = int(file["ep_offset"][first - 1] + file["ep_len"][first - 1]) if first else 0
+            for name, values in _columns(episodes, first, row).items():
+                _write(file, name, values, first if name in PER_EPISODE else row)
         self._written += len(episodes)
+
+
+def _num_episodes(file: h5py.File) -> int:
+    """Episodes that are complete: their lengths are written last, and are zeros until then."""
+    return int(np.count_nonzero(file["ep_len"])) if "ep_len" in file else 0
 
 
 def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,19 +177,18 @@ def _columns(episodes: list[Episode], first_episode: int, first_row: int) -> dic
         "action": np.concatenate([np.pad(e.action, ((0, 1), (0, 0)), constant_values=np.nan) for e in episodes]),
         "episode_idx": np.repeat(np.arange(first_episode, first_episode + len(episodes)), lengths),
         "step_idx": np.concatenate([np.arange(length) for length in lengths]),
-        "ep_len": lengths,
-        "ep_offset": first_row + np.cumsum(lengths) - lengths,
     }
     states = [episode.state for episode in episodes if episode.state is not None]
     if states:
         columns["state"] = np.concatenate(states)
-    return columns
+    return {**columns, "ep_offset": first_row + np.cumsum(lengths) - lengths, "ep_len": lengths}  # the last, last
 
 
-def _append(file: h5py.File, name: str, values: NDArray[Any]) -> None:
+def _write(file: h5py.File, name: str, values: NDArray[Any], first: int) -> None:
+    """Makes `values` the rows of a column from `first` to its end."""
     shape = values.shape[1:]
     if name not in file:
-        chunk = {"pixels": CHUNK_FRAMES, "ep_len": 256, "ep_offset": 256}.get(name, 1024)
+        chunk = CHUNK_FRAMES if name == "pixels" else 256 if name in PER_EPISODE else 1024
         file.create_dataset(
             name,
             shape=(0, *shape),
@@ -191,5 +198,5 @@ def _append(file: h5py.File, name: str, values: NDArray[Any]) -> None:
             **(COMPRESSION if name == "pixels" else {"compression": "gzip", "compression_opts": 1}),
         )
     column = file[name]
-    column.resize(len(column) + len(values), axis=0)
-    column[len(column) - len(values) :] = values
+    column.resize(first + len(values), axis=0)
+    column[first:] = values

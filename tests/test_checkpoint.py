@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lwm_agent.checkpoint import Checkpoint, CheckpointError, available, checksum
+from lwm_agent.checkpoint import Checkpoint, CheckpointError, available, checksum, target
 from lwm_agent.models import PRESETS, LeWorldModel
 from lwm_agent.normalizer import Normalizer
 
@@ -121,17 +121,32 @@ def test_only_a_checkpoint_is_replaced(checkpoint: Checkpoint, tmp_path: Path) -
     checkpoint.save(tmp_path / "run", "")  # into an empty folder
     checkpoint.save(tmp_path / "run", "card")
     assert (tmp_path / "run" / "README.md").read_text() == "card"
-    (tmp_path / "models" / "dear").mkdir(parents=True)
     (tmp_path / "file").touch()
-    for name in ("models", "file"):
-        with pytest.raises(CheckpointError, match=f"{name} is there and is no checkpoint"):
+    with pytest.raises(CheckpointError, match="file is no checkpoint"):
+        checkpoint.save(tmp_path / "file", "")
+    for name, inside in {"models": "dear", "run": "notes", "other": "README.md"}.items():
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / inside).touch()
+        with pytest.raises(CheckpointError, match=rf"{name} is no checkpoint \(it holds .*: name a folder of its own"):
             checkpoint.save(tmp_path / name, "")
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.parent.name != "run") == [
-        "dear",
-        "file",
-        "models",
-        "run",
-    ]
+        assert (tmp_path / name / inside).exists()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(CheckpointError, match="not an lwm-agent checkpoint"):
+        checkpoint.save(tmp_path / "theirs", "")
+
+
+def test_what_ships_with_the_package_is_never_changed(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"pusht-tiny ships with the package.*--out"):
+        target("pusht-tiny", None)
+    assert target("pusht-tiny", tmp_path / "new") == tmp_path / "new"
+
+
+def test_weights_beyond_half_precision_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    next(checkpoint.model.parameters()).data.view(-1)[0] = 1e5
+    with pytest.raises(CheckpointError, match="weights beyond 65504"):
+        checkpoint.save(tmp_path / "one", "")
+    assert not (tmp_path / "one").exists()
 
 
 @pytest.mark.parametrize("name", available())

@@ -164,7 +164,10 @@ def test_the_cube_is_evaluated_with_the_checkpoint_that_ships(tmp_path: Path) ->
         ("convert tasks.json --out other.h5", "tasks.json is damaged, cut short or not an npz file"),
         ("compare tasks.json tasks.json", "is not a results.json"),
         ("compare run run", "Is a directory"),
-        ("train-heads --checkpoint run/checkpoint --data data.h5 --out run", "run is there and is no checkpoint"),
+        (
+            "train-heads --checkpoint run/checkpoint --data data.h5 --out run",
+            "run is no checkpoint (it holds checkpoint)",
+        ),
         ("eval --checkpoint run/checkpoint --set agent.seed=3", "agent.seed is unknown: choose one of bf16, compile"),
         ("eval --checkpoint run/checkpoint --set agent.horizon=five", "agent: horizon must be int, got 'five'"),
         ("eval --tasks tasks.json --protocol lewm-paper", "tasks of strict, not of lewm-paper: pass --protocol strict"),

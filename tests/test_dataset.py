@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 
+from lwm_agent import writer
 from lwm_agent.dataset import DatasetError, Mixture, Trajectories, Windows, shares, split, taken_actions
 from lwm_agent.writer import TrajectoryWriter
 
@@ -263,6 +265,41 @@ def test_writer_is_atomic_and_resumes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Trajectories.open(path).episode(1).pixels, make_episode(13, 20)[0])
     with pytest.raises(DatasetError, match="exists already"):
         TrajectoryWriter(path)
+
+
+@pytest.mark.parametrize("place", range(14))
+def test_a_write_that_was_interrupted_is_done_again(
+    place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it was: each of two writes has seven columns."""
+    monkeypatch.setattr("lwm_agent.writer.BUFFER_FRAMES", 10)
+    episodes = [make_episode(10 * i, length) for i, length in enumerate((6, 5, 3, 9, 4))]
+    write, calls = writer._write, count()
+
+    def interrupted(*args: Any) -> None:
+        if next(calls) == place:
+            raise KeyboardInterrupt
+        write(*args)
+
+    monkeypatch.setattr(writer, "_write", interrupted)
+
+    def begin() -> None:
+        with TrajectoryWriter(tmp_path / "mine.h5") as first:
+            for episode in episodes:
+                first.add(*episode)
+
+    with pytest.raises(KeyboardInterrupt):
+        begin()
+    with TrajectoryWriter(tmp_path / "mine.h5", resume=True) as second:
+        assert second.num_episodes == (0 if place < 7 else 2)
+        for episode in episodes[second.num_episodes :]:
+            second.add(*episode)
+    data = Trajectories.open(tmp_path / "mine.h5")
+    assert data.lengths.tolist() == [6, 5, 3, 9, 4]
+    for found, (pixels, action, state) in zip(map(data.episode, range(5)), episodes, strict=True):
+        np.testing.assert_array_equal(found.pixels, pixels)
+        np.testing.assert_array_equal(found.action, action)
+        np.testing.assert_array_equal(found.state, state)
 
 
 def test_writer_refuses_a_damaged_partial_file_and_a_second_writer(tmp_path: Path) -> None:

@@ -137,8 +137,7 @@ def test_a_rollout_depends_on_earlier_actions_only(model: LeWorldModel) -> None:
     changed[:, :, 3] += 1
     before, after = model.rollout(belief, actions), model.rollout(belief, changed)
     assert torch.allclose(before[:, :, :3], after[:, :, :3], atol=1e-6)
-    assert (before[:, :, 3:] - after[:, :, 3:]).abs().amin(dim=(2, 3)).min() >= 0
-    assert (before[:, :, 3] - after[:, :, 3]).abs().max() > 1e-3
+    assert (before[:, :, 3:] - after[:, :, 3:]).abs().amax(dim=(0, 1, 3)).min() > 1e-3  # each of the later ones
 
 
 def test_a_rollout_is_differentiable_in_its_actions(model: LeWorldModel) -> None:

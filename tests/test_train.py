@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,28 @@ def test_a_resumed_training_may_go_on_for_longer_and_says_so(data: str, tmp_path
     assert "resumed: from step 2, steps was 2 and is 5" in card
 
 
+@pytest.mark.filterwarnings("ignore:the latents are collapsing")
+def test_weights_keep_their_units_when_other_data_take_over(data: str, tmp_path: Path) -> None:
+    before = train(config(data, tmp_path / "run", steps=2))
+    other = still(tmp_path / "still.h5")
+    after = train(config(other, tmp_path / "run", steps=4), resume=True)
+    assert after.normalizer == before.normalizer
+    assert Checkpoint.load(tmp_path / "run" / "checkpoint").normalizer == before.normalizer
+    assert any(f"data was ['{data}'] and is ['{other}']" in change for change in after.training["changes"])
+
+
+@pytest.mark.filterwarnings("ignore:the latents are collapsing")
+def test_training_on_does_not_throw_away_what_was_added(data: str, tmp_path: Path) -> None:
+    trained = train(config(data, tmp_path / "run", steps=2))
+    folder = tmp_path / "run" / "checkpoint"
+    replace(trained, cost="running", training={**trained.training, "predictor": {}}).save(folder, "card")
+    with pytest.raises(
+        ValueError, match=r"checkpoint has predictor and recommended cost of its own.*move it elsewhere"
+    ):
+        train(config(data, tmp_path / "run", steps=4), resume=True)
+    assert Checkpoint.load(folder).cost == "running"
+
+
 def test_collapse_is_said_loudly(data: str, tmp_path: Path) -> None:
     with pytest.warns(RuntimeWarning, match="the latents are collapsing"):
         train(config(data, tmp_path / "run", model={"sigreg_weight": 0.0}, learning_rate=0.02, steps=30))
@@ -185,6 +208,7 @@ def test_a_diverging_training_stops(data: str, tmp_path: Path) -> None:
         ({"clip_length": 1}, "clip_length=1"),
         ({"batch_size": 9, "num_devices": 2}, "multiple of num_devices"),
         ({"data": "x"}, "data='x' must be a tuple of files"),
+        ({"precision": "16-mixed"}, "precision='16-mixed' is unknown: choose one of auto, bf16-mixed, 32-true"),
         ({"data": ()}, "from one to the 80 clips"),
         ({"data": ("x",) * 5, "batch_size": 8, "num_devices": 2}, "from one to the 4 clips of a process"),
     ],
