@@ -80,7 +80,7 @@ def model_card(checkpoint: Checkpoint) -> str:
         minutes=training["seconds"] / 60,
         hardware=training.get("hardware", "not recorded"),
         command=f"lwm-agent train --env {checkpoint.env} --preset {training['preset']} {_data(training)} "
-        f"--steps {training['steps']} --seed {training['seed']}{overrides}",
+        f"--steps {training['steps']} --seed {training['seed']}{overrides}{_train_options(training)}",
         data=", ".join(f"`{path}`" for path in _files(training)),
         changes=_changes(training),
         validation=_table(training["validation"]),
@@ -95,9 +95,10 @@ def model_card(checkpoint: Checkpoint) -> str:
     return card
 
 
-def hardware() -> str:
-    """What this process computes on, for the record of a training."""
-    return f"{os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}"
+def hardware(device: torch.device) -> str:
+    """What this process and `device` compute on, for the record of a training."""
+    gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
+    return f"{gpu}{os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}"
 
 
 def _stage(template: str, part: str, training: Mapping[str, Any]) -> str:
@@ -120,6 +121,13 @@ def _data(training: Mapping[str, Any]) -> str:
 def _files(training: Mapping[str, Any]) -> list[str]:
     """What was trained on; earlier versions knew one file."""
     return [training["data"]] if isinstance(training["data"], str) else training["data"]
+
+
+def _train_options(training: Mapping[str, Any]) -> str:
+    """Options for what was set of the training; earlier versions did not say, and computed in bf16-mixed."""
+    if "set" not in training:
+        return ""
+    return f" --precision {training['precision']}{_options('train', training['set'])}"
 
 
 def _settings(part: str, training: Mapping[str, Any]) -> str:

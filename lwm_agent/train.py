@@ -117,6 +117,26 @@ class TrainConfig:
             raise ValueError(f"unknown training settings {unknown}: choose from {', '.join(sorted(known))}")
         return cls(preset=preset, **{**RECIPES.get(preset, {}), **settings})
 
+    @property
+    def changed(self) -> dict[str, Any]:
+        """What differs from the preset's recipe, but for what has an option of its own on the command line."""
+        named = (
+            "data",
+            "out",
+            "env",
+            "preset",
+            "model",
+            "steps",
+            "seed",
+            "device",
+            "num_devices",
+            "precision",
+            "track",
+        )
+        usual = TrainConfig.from_preset(self.preset, data=self.data, out=self.out)
+        names = [item.name for item in fields(self) if item.name not in named]
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -195,7 +215,8 @@ def train(
     recalibrate_batch_norm(checkpoint, windows, config)
     facts = {"validation": validate(checkpoint, held_out, config.env), "seconds": state.seconds}
     frames = sum(file.num_frames for file in files)
-    checkpoint.training.update(asdict(config), frames=frames, changes=state.changes, hardware=hardware(), **facts)
+    known = {"set": config.changed, "frames": frames, "changes": state.changes, "hardware": hardware(device)}
+    checkpoint.training.update(asdict(config), **known, **facts)
     if fabric.is_global_zero:
         checkpoint.save(Path(config.out) / "checkpoint", model_card(checkpoint))
     return checkpoint
@@ -389,6 +410,9 @@ def fit_normalizer(
     if discrete and not high.all():
         names, never = ", ".join(str(file.path) for file in files), ", ".join(map(str, np.flatnonzero(high == 0)))
         raise DatasetError(f"{names}: actions {never} are never taken, so that nothing can be learned of them")
+    for file in files:  # recorded actions may exceed what the environment takes, where it clips them itself
+        low = low if file.action_low is None else np.maximum(low, file.action_low)
+        high = high if file.action_high is None else np.minimum(high, file.action_high)
     frames = np.concatenate([_some_frames(file, num_frames) for file in files]).reshape(-1, 3) / 255.0
     return Normalizer(
         pixel_mean=tuple(frames.mean(0)),

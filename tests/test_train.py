@@ -15,7 +15,15 @@ from safetensors.torch import load_file
 from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.dataset import DatasetError, Mixture, Trajectories, Windows, split
 from lwm_agent.model_card import hardware
-from lwm_agent.train import Progress, TrainConfig, learning_rate_factor, recalibrate_batch_norm, to_batch, train
+from lwm_agent.train import (
+    Progress,
+    TrainConfig,
+    fit_normalizer,
+    learning_rate_factor,
+    recalibrate_batch_norm,
+    to_batch,
+    train,
+)
 from lwm_agent.writer import TrajectoryWriter
 
 MODEL: dict[str, Any] = {
@@ -95,18 +103,27 @@ def test_training_leaves_a_checkpoint_that_says_where_it_comes_from(data: str, t
     card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()
     assert "lwm-agent train --env pusht --preset tiny" in card
     assert "effective_rank" in card
-    assert f"| hardware | {hardware()} |" in card
+    assert f"| hardware | {hardware(torch.device('cpu'))} |" in card
+    precision = checkpoint.training["precision"]
+    assert precision in ("bf16-mixed", "32-true")
+    assert f"--precision {precision} --set train.batch_size=8 --set train.clip_length=4 --set train.log_every=1" in card
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
-def still(path: Path, image_size: int = 32, action_size: int = 2) -> str:
+def still(path: Path, image_size: int = 32, action_size: int = 2, **bounds: Any) -> str:
     """A file of 6 episodes of bright pictures in which nothing moves, actions of 5 or -5."""
     rng = np.random.default_rng(0)
-    with TrajectoryWriter(path, env_id="lwm/PushT-v0", env_kwargs={"image_size": image_size}) as writer:
+    with TrajectoryWriter(path, env_id="lwm/PushT-v0", env_kwargs={"image_size": image_size}, **bounds) as writer:
         for _ in range(6):
             pixels = np.full((31, image_size, image_size, 3), 250, np.uint8)
             writer.add(pixels, rng.choice(np.float32([5, -5]), (30, action_size)), np.ones((31, 7)))
     return str(path)
+
+
+def test_bounds_are_those_of_the_data_within_those_of_the_environment(tmp_path: Path) -> None:
+    clipped = still(tmp_path / "clipped.h5", action_low=[-1, -9], action_high=[2, 3])
+    normalizer = fit_normalizer([Trajectories.open(clipped)], [np.arange(6)])
+    assert (normalizer.action_low, normalizer.action_high) == ((-1, -5), (2, 3))
 
 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")
