@@ -26,7 +26,7 @@ test: $(VENV)/.dev
 RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/pusht-cem-25 pusht-replay-25 \
 	paper/pusht-cem-25 $(patsubst %,pusht-%,guided-50 actor-50 guided-75 actor-75 guided-100 actor-100) \
 	cube-cem-25 cube-guided-25 cube-actor-25 cube-gradient-25 cube-replay-25 paper/cube-cem-25 \
-	$(patsubst %,cube-%,guided-50 actor-50 guided-75 actor-75 guided-100 actor-100)
+	cube-guided-50 cube-guided-75 cube-guided-100
 ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%, \
 	one-proposal white-noise whole-plans two-blocks ten-blocks fixed-horizon terminal fixed-horizon-terminal running \
 	temporal-distance both-distances actor-deviation) \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from ..figures import new_figure, save_figure
 from .report import beginning, limits, settings
 from .results import reading
 
+LABEL_WIDTH, TITLE_WIDTH = 60, 80  # letters
 _MARKERS = "osD^vP*Xp<>h"
 
 
@@ -21,7 +23,7 @@ class _Point:
 
     tasks: str
     planner: str
-    settings: str
+    settings: tuple[str, ...]
     line: str
     success: float
     ci95: tuple[float, float]
@@ -58,8 +60,8 @@ def compute_plot(paths: Iterable[str | Path], out: str | Path) -> None:
 def bar_plot(paths: Iterable[str | Path], out: str | Path) -> None:
     """Draws success rates of planners as bars into `out`, with 95 % intervals and with what was set beside each.
 
-    One axes for each set of tasks, whose first planner, the dashed line, is what the others are compared with. Results
-    that plan nothing are left out.
+    One axes for each set of tasks, whose first planner, the dashed line, is what the others are compared with; what all
+    of them have in common is in its title. Results that plan nothing are left out.
 
     Raises:
         ValueError: as `compute_plot`.
@@ -72,8 +74,16 @@ def bar_plot(paths: Iterable[str | Path], out: str | Path) -> None:
         values = [point.success for point in group]
         ax.barh(range(len(group)), values, xerr=_errors(group), color="C0", alpha=0.6, capsize=2)
         ax.axvline(values[0], color="grey", linestyle="--", linewidth=1)
-        ax.set_yticks(range(len(group)), [point.planner + point.settings for point in group])
-        ax.set(title=name, xlim=(0, 100))
+        common = [setting for setting in group[0].settings if all(setting in point.settings for point in group)]
+        labels = [
+            ", ".join([point.planner, *(setting for setting in point.settings if setting not in common)])
+            for point in group
+        ]
+        ax.set_yticks(
+            range(len(group)), [textwrap.fill(label, LABEL_WIDTH, break_on_hyphens=False) for label in labels]
+        )
+        ax.set_title(textwrap.fill(", ".join([name, *common]), TITLE_WIDTH, break_on_hyphens=False))
+        ax.set_xlim(0, 100)
         ax.invert_yaxis()  # first on top
     axes[-1, 0].set_xlabel("success, %")
     save_figure(figure, out)
@@ -102,7 +112,7 @@ def _point(path: Path) -> _Point | None:
         return _Point(
             tasks=f"{tasks['env_id']}, {tasks['protocol']} {tasks['split']}, offset {tasks['offset_env_steps']}",
             planner=run["planner"]["name"] + beginning(run["planner"]),
-            settings=limits(run["planner"]) + settings(run).replace("`", ""),
+            settings=(*limits(run["planner"]), *settings(run)),
             line=_line(run),
             success=100 * summary["success"],
             ci95=(100 * summary["ci95"][0], 100 * summary["ci95"][1]),

@@ -56,8 +56,8 @@ def _row(path: Path, folder: Path) -> str:
             run["tasks"]["offset_env_steps"],
             f"[`{run['planner']['name']}`]({Path(os.path.relpath(path, folder)).as_posix()})"
             + beginning(run["planner"])
-            + limits(run["planner"])
-            + settings(run),
+            + "".join(f", {limit}" for limit in limits(run["planner"]))
+            + "".join(f", `{setting}`" for setting in settings(run)),
             f"**{100 * summary['success']:.1f}**",
             f"{100 * summary['ci95'][0]:.1f}-{100 * summary['ci95'][1]:.1f}",
             summary["n"],
@@ -76,7 +76,7 @@ def beginning(planner: dict[str, Any]) -> str:
     return "" if "agent" not in planner or planner["agent"]["proposal"] else ", no proposal"
 
 
-def limits(planner: dict[str, Any]) -> str:
+def limits(planner: dict[str, Any]) -> list[str]:
     """The most that it was allowed to spend."""
     budget = planner.get("budget", {})
     units = {
@@ -85,19 +85,17 @@ def limits(planner: dict[str, Any]) -> str:
         "flops": (1e9, "GFLOP"),
         "seconds": (1e-3, "ms"),
     }
-    return "".join(
-        f", within {budget[name] / size:g} {unit}" for name, (size, unit) in units.items() if budget.get(name)
-    )
+    return [f"within {budget[name] / size:g} {unit}" for name, (size, unit) in units.items() if budget.get(name)]
 
 
-def settings(run: dict[str, Any]) -> str:
+def settings(run: dict[str, Any]) -> list[str]:
     """What was set on the command line, but for the proposal, of which `beginning` tells, and any unusual cost."""
     words = shlex.split(run["command"].replace("--set=", "--set "))
     given = dict(value.split("=", 1) for option, value in pairwise(words) if option == "--set" and "=" in value)
     cost = run["planner"].get("agent", {}).get("cost", DEFAULT_COST)
     if cost != DEFAULT_COST:
         given["agent.cost"] = cost  # maybe set by no one: the checkpoint's recommendation, or the protocol's
-    return "".join(f", `{name}={value}`" for name, value in given.items() if name != "agent.proposal")
+    return [f"{name}={value}" for name, value in given.items() if name != "agent.proposal"]
 
 
 def _percent(floor: dict[str, Any] | None) -> str:

@@ -19,6 +19,7 @@ TABLES = [
     ("README.md", "results", ["*.json", "plain/*.json", "paper/*.json"]),
     ("docs/planners.md", "ablation", ["ablation/*.json"]),
     ("docs/planners.md", "equal", ["equal/*.json"]),
+    ("docs/planners.md", "ladder", ["ladder/*.json"]),
 ]  # the document, what its table is called there, and its files in results/
 COMMANDS = re.findall(r"^lwm-agent (.*?)(?:\s+#.*)?$", README, flags=re.MULTILINE)
 

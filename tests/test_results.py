@@ -226,7 +226,7 @@ def _result(path: Path, planner: str, flops: float, offset: int = 25, rollouts: 
     ],
 )
 def test_rows_tell_under_which_conditions_a_planner_worked(planner: dict[str, Any], words: str) -> None:
-    assert beginning(planner) + limits(planner) == words
+    assert beginning(planner) + "".join(f", {limit}" for limit in limits(planner)) == words
 
 
 @pytest.mark.parametrize(
@@ -309,9 +309,10 @@ def test_bars_tell_what_was_set(tmp_path: Path) -> None:
     ]
     bar_plot(paths, tmp_path / "bars.svg")
     words = (tmp_path / "bars.svg").read_text()
-    shown = re.findall(r"<!-- (\w+), no proposal(.*), agent\.cost=terminal -->", words)
+    shown = re.findall(r"<!-- (\w+), no proposal(.*) -->", words)
     assert shown == [("cem", ""), ("mppi", ", within 50 rollouts"), ("gradient", "")]
-    assert [f"strict test, offset {offset}" in words for offset in (25, 50)] == [True, True]
+    for offset in (25, 50):  # what all bars have in common is in the title
+        assert f"strict test, offset {offset}, agent.cost=terminal" in words
     with pytest.raises(ValueError, match="none of the results is of a planner"):
         bar_plot(paths[3:], tmp_path / "none.png")
 
