@@ -167,7 +167,7 @@ def test_each_file_fills_the_same_share_of_a_batch(trained: Path, data: str, sti
     alone, together = (
         train_predictor(config(trained, files, tmp_path / str(len(files)))) for files in ((data,), (data, still))
     )
-    checkpoint, (moving, standing), device = open_all(config(trained, (data, still), tmp_path))
+    checkpoint, (moving, standing), device = open_all(config(trained, (data, still), tmp_path / "other"))
     latents = encode(checkpoint, [moving, standing], device, lambda *_: None)
     assert [len(part) for part in latents] == [moving.num_frames, standing.num_frames]
     sources = [
