@@ -30,7 +30,7 @@ from lwm_agent.checkpoint import checksum
 from lwm_agent.conventions import conventions
 from lwm_agent.eval import Task, make_env, run_info, shipped
 from lwm_agent.eval.tasks import write_atomic
-from lwm_agent.evaluation import AgentConfig, load_agent
+from lwm_agent.evaluation import AgentConfig, checkpoint_of, load_agent
 from lwm_agent.imagination import Imagination
 from lwm_agent.planners import make_planner, plan
 from lwm_agent.planners.sampling import sample_actions
@@ -142,7 +142,7 @@ def main(
         "run": run_info(
             task_set,
             seed=seed,
-            checkpoint=checksum(checkpoint or f"{env}-tiny"),
+            checkpoint=checksum(checkpoint_of(env, checkpoint)),
             planner={"name": ", ".join(PLANNERS), "agent": agent.settings()},
             env_kwargs=seen_as,
         ),

@@ -29,6 +29,7 @@ from lwm_agent.conventions import conventions
 from lwm_agent.envs.base import GoalImageEnv
 from lwm_agent.eval import Task, evaluate, make_env, run_info, shipped, wilson
 from lwm_agent.eval.tasks import write_atomic
+from lwm_agent.evaluation import checkpoint_of
 from lwm_agent.protocols import Belief, Problem
 
 
@@ -99,7 +100,7 @@ def main(
     """Evaluate an agent with its world model, and with the simulator in place of its predictor."""
     console, task_set = Console(), shipped(env, "strict", "val", offset)
     torch.set_num_threads(1)  # one core simulates; another thread would only wait for it
-    name = checkpoint or f"{env}-tiny"
+    name = checkpoint_of(env, checkpoint)
     trained = Checkpoint.load(name)
     seen_as = conventions(env, trained.env_kwargs)
     settings: dict[str, Any] = {"cost": cost, "deadline_env_steps": task_set.budget_env_steps, "seed": seed}

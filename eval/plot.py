@@ -75,14 +75,10 @@ def bar_plot(paths: Iterable[str | Path], out: str | Path) -> None:
         ax.barh(range(len(group)), values, xerr=_errors(group), color="C0", alpha=0.6, capsize=2)
         ax.axvline(values[0], color="grey", linestyle="--", linewidth=1)
         common = [setting for setting in group[0].settings if all(setting in point.settings for point in group)]
-        labels = [
-            ", ".join([point.planner, *(setting for setting in point.settings if setting not in common)])
-            for point in group
-        ]
-        ax.set_yticks(
-            range(len(group)), [textwrap.fill(label, LABEL_WIDTH, break_on_hyphens=False) for label in labels]
-        )
-        ax.set_title(textwrap.fill(", ".join([name, *common]), TITLE_WIDTH, break_on_hyphens=False))
+        own = [[setting for setting in point.settings if setting not in common] for point in group]
+        labels = [_in_lines([point.planner, *rest], LABEL_WIDTH) for point, rest in zip(group, own, strict=True)]
+        ax.set_yticks(range(len(group)), labels)
+        ax.set_title(_in_lines([name, *common], TITLE_WIDTH))
         ax.set_xlim(0, 100)
         ax.invert_yaxis()  # first on top
     axes[-1, 0].set_xlabel("success, %")
@@ -95,6 +91,10 @@ def _read(paths: Iterable[str | Path]) -> tuple[list[_Point], list[str]]:
     if not points:
         raise ValueError("none of the results is of a planner: there is nothing to plot")
     return points, list(dict.fromkeys(point.tasks for point in points))
+
+
+def _in_lines(words: Sequence[str], width: int) -> str:
+    return textwrap.fill(", ".join(words), width, break_on_hyphens=False)
 
 
 def _errors(points: Sequence[_Point]) -> list[list[float]]:

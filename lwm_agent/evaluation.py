@@ -139,7 +139,7 @@ class EvalConfig(AgentConfig):
 
 @dataclass(frozen=True)
 class Report:
-    """Summaries of an evaluation by policy: the one asked for first, then the floors; and of what there is to see."""
+    """Summaries by policy, the one asked for first and then the floors, and what else there is to tell."""
 
     summaries: dict[str, Summary]
     task_set: TaskSet

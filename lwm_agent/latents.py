@@ -16,7 +16,7 @@ from .conventions import mismatch, other_env
 from .dataset import DatasetError, Trajectories
 from .device import autocast, fast_bf16, keep_freed_memory, resolve_device
 from .model_card import model_card
-from .train import learning_rate_factor, seed_of
+from .train import differing, learning_rate_factor, seed_of
 from .training_state import TrainingState
 
 OnProgress = Callable[[str, int, int, str], None]
@@ -66,7 +66,7 @@ class LatentsConfig:
         """What differs from the defaults, but for what has an option of its own on the command line."""
         named = ("out", "steps", "seed", "device", "save_every")
         optional = [item for item in fields(self) if item.default is not MISSING and item.name not in named]
-        return {item.name: getattr(self, item.name) for item in optional if getattr(self, item.name) != item.default}
+        return differing(self, {item.name: item.default for item in optional})
 
     def check_positive(self, *names: str) -> None:
         """Refuses settings that are not above 0."""

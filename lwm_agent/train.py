@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -34,6 +34,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "tiny": {"learning_rate": 8e-4, "batch_size": 80, "clip_length": 6, "steps": 8_500},
 }
 """Settings of `TrainConfig` by preset; those of `base` are the paper's (appendix D and the released configuration)."""
+
+OWN_OPTIONS = ("data", "out", "env", "preset", "model", "steps", "seed", "device", "num_devices", "precision", "track")
+"""Settings that have an option of their own on the command line, beside ``--set train.NAME``."""
 
 PRECISIONS = ("auto", "bf16-mixed", "32-true")
 
@@ -120,22 +123,8 @@ class TrainConfig:
     @property
     def changed(self) -> dict[str, Any]:
         """What differs from the preset's recipe, but for what has an option of its own on the command line."""
-        named = (
-            "data",
-            "out",
-            "env",
-            "preset",
-            "model",
-            "steps",
-            "seed",
-            "device",
-            "num_devices",
-            "precision",
-            "track",
-        )
-        usual = TrainConfig.from_preset(self.preset, data=self.data, out=self.out)
-        names = [item.name for item in fields(self) if item.name not in named]
-        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}
+        usual = asdict(TrainConfig.from_preset(self.preset, data=self.data, out=self.out))
+        return differing(self, {name: value for name, value in usual.items() if name not in OWN_OPTIONS})
 
 
 @dataclass(frozen=True)
@@ -238,6 +227,11 @@ def _step(fabric: Fabric, model: Any, optimizer: Any, batch: Batch, config: Trai
     if not math.isfinite(values["loss"]):
         raise FloatingPointError(f"the loss is {values['loss']} at step {step + 1}: lower learning_rate")
     return values
+
+
+def differing(config: Any, usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the `usual` settings, what `config` has otherwise."""
+    return {name: getattr(config, name) for name, value in usual.items() if getattr(config, name) != value}
 
 
 def seed_of(*parts: int) -> int:
