@@ -56,7 +56,7 @@ env = $(firstword $(words))
 offset = $(firstword $(filter 25 50 75 100,$(words)))
 planner = $(patsubst $(env)-%,%,$(firstword $(subst -$(offset), ,$(notdir $*))))
 variant = $(patsubst $(env)-$(planner)-$(offset)-%,%,$(notdir $*))
-plain := --set agent.proposal=none --set agent.replan_every=2 --set planner.iterations=10
+plain := --set agent.proposal=none --set agent.replan_every_env_steps=10 --set planner.iterations=10
 paper := --protocol lewm-paper
 equal = --budget-rollouts 657 --set planner.$(if $(findstring +,$(planner)),first.iterations=2 --set planner.second.)iterations=1000
 ladder = --budget-rollouts $(variant) --set planner.iterations=1000
@@ -65,7 +65,7 @@ default :=
 no-proposal := --set agent.proposal=none --set planner.num_samples=64 --set planner.num_elites=8 --set planner.iterations=3
 one-proposal := --set agent.num_proposals=1
 white-noise := --set planner.noise_correlation=0
-whole-plans := --set agent.replan_every=5
+whole-plans := --set agent.replan_every_env_steps=25
 two-blocks := --set agent.horizon=2
 ten-blocks := --set agent.horizon=10
 fixed-horizon := --set agent.deadline_env_steps=null

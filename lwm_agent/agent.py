@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .agent_state import AgentState, Decision, Row, concatenate, episode_starts, groups, select
+from .agent_state import AgentState, Decision, Row, concatenate, episode_starts, groups
 from .checkpoint import Checkpoint
 from .device import arrange_weights, autocast, compile_rollout, fast_bf16, keep_freed_memory, resolve_device
 from .imagination import Imagination
@@ -52,7 +52,7 @@ class Agent:
         num_proposals: P, futures that the actor imagines, the first from its mean actions, the others from random ones.
         proposal_std: standard deviation of the first candidates around the best proposal, normalised.
         horizon: T, blocks that a plan looks ahead.
-        replan_every: blocks taken before planning again.
+        replan_every_env_steps: environment steps taken before planning again; None is a block, the model's own step.
         deadline_env_steps: length of an episode, if it is known: plans then never look beyond it.
         budget: the most that one plan may spend; None leaves it to the planner's own number of iterations.
         seed: source of every random choice.
@@ -74,7 +74,7 @@ class Agent:
         num_proposals: int = 16,
         proposal_std: float = 0.5,
         horizon: int = 5,
-        replan_every: int = 1,
+        replan_every_env_steps: int | None = None,
         deadline_env_steps: int | None = None,
         budget: Budget | None = None,
         seed: int = 0,
@@ -83,8 +83,8 @@ class Agent:
         compile: bool = False,  # noqa: A002  (what torch calls it)
         max_rollouts: int = 2048,
     ) -> None:
-        if not 1 <= replan_every <= horizon:
-            raise ValueError(f"replan_every={replan_every} must be between 1 and horizon={horizon}")
+        if horizon < 1:
+            raise ValueError(f"horizon={horizon} must be at least 1")
         if proposal_std < 0:
             raise ValueError(f"proposal_std={proposal_std} must be at least 0")
         if max_rollouts < 1:
@@ -107,7 +107,7 @@ class Agent:
         self.cost = make_cost(self.cost_name)
         if heads is None and (self.cost.asks_for_steps or self.cost.asks_for_actor):
             raise ValueError(f"cost={self.cost_name!r} needs learned heads: train them with `lwm-agent train-heads`")
-        self.horizon, self.replan_every, self.deadline_env_steps = horizon, replan_every, deadline_env_steps
+        self.horizon, self.deadline_env_steps = horizon, deadline_env_steps
         self.budget = budget or Budget()
         self.seed = seed
         self.max_rollouts = max_rollouts
@@ -120,6 +120,7 @@ class Agent:
                 "leave agent.proposal at 'auto'"
             )
         self.frameskip: int = self.model.frameskip
+        self._set_rhythm(replan_every_env_steps)
         self._low, self._high = self.normalizer.bounds(self.frameskip, self.device)
         self._calls = 0
 
@@ -139,7 +140,7 @@ class Agent:
             "num_proposals": 0 if self.proposal is None else self.proposal.num_proposals,
             "proposal_std": None if self.proposal is None else self.proposal_std,
             "horizon": self.horizon,
-            "replan_every": self.replan_every,
+            "replan_every_env_steps": self.replan_every_env_steps,
             "deadline_env_steps": self.deadline_env_steps,
             "bf16": self.bf16,
             "compile": self.compile,
@@ -170,17 +171,22 @@ class Agent:
         rows: list[Any] = list(state.rows) if state is not None else [None] * len(pixels)
         self._begin(rows, np.flatnonzero(starts), pixels, goal, deterministic)
         decisions: list[Decision | None] = [None] * len(rows)
-        due = [i for i, row in enumerate(rows) if not row.queue]
-        for group in groups(due, lambda i: rows[i].frames):
-            self._see(rows, group, pixels)
-        to_plan = [i for i in due if rows[i].committed == 0]
-        for group in groups(to_plan, lambda i: (rows[i].frames, self._horizon(rows[i]))):
-            self._plan(rows, group, decisions)
-        for i in due:
-            rows[i] = self._next_block(rows[i])
-        actions = np.stack([row.queue[0] for row in rows])
-        rows = [replace(row, queue=row.queue[1:], elapsed_env_steps=row.elapsed_env_steps + 1) for row in rows]
+        self._look(rows, [i for i, row in enumerate(rows) if row.elapsed_env_steps % self._look_every == 0], pixels)
+        beliefs = {i: row.belief(self.frameskip, self._look_every) for i, row in enumerate(rows) if row.committed == 0}
+        for group in groups(beliefs, lambda i: (beliefs[i].latents.shape[1], self._horizon(rows[i]))):
+            self._plan(rows, group, concatenate([beliefs[i] for i in group]), decisions)
+        actions = self.normalizer.env_actions(torch.cat([row.plan[:, 0] for row in rows]))[:, 0]
+        rows = [self._take(row) for row in rows]
         return actions[0] if single else actions, AgentState(tuple(rows), tuple(decisions))
+
+    def _set_rhythm(self, replan_every_env_steps: int | None) -> None:
+        """How often to plan, and how often to look: between two blocks only if all plans begin there."""
+        longest, chosen = self.horizon * self.frameskip, replan_every_env_steps
+        if chosen is not None and not 1 <= chosen <= longest:
+            raise ValueError(f"replan_every_env_steps={chosen} must be from 1 to {longest}, the length of a plan")
+        self.replan_every_env_steps = self.frameskip if chosen is None else chosen
+        self._look_every = 1 if self.replan_every_env_steps % self.frameskip else self.frameskip
+        self._remembered_env_steps: int = (self.model.history - 1) * self.frameskip
 
     def _check_actions(self) -> None:
         """Refuses a planner of continuous actions where they are discrete, and the other way round."""
@@ -225,22 +231,21 @@ class Agent:
             if not deterministic:
                 self._calls += 1
                 seed = zlib.crc32(self._calls.to_bytes(8, "little"), seed)
-            rows[i] = Row(seed=seed, goal=latent)
+            none = latent.new_zeros(1, 0, self.normalizer.action_size)
+            rows[i] = Row(seed=seed, goal=latent, latents=latent[:, None][:, :0], taken=none, plan=none)
 
-    def _see(self, rows: list[Row], group: list[int], pixels: NDArray[np.uint8]) -> None:
-        """Adds the newest frame to the beliefs of `group`, which remember equally many frames."""
-        blocks, beliefs = [rows[i].block for i in group], [rows[i].belief for i in group]
-        if beliefs[0] is None:
-            belief = self.encode(pixels[group])
-        else:
-            belief = self.encode(pixels[group], torch.cat(blocks), concatenate(beliefs))  # type: ignore[arg-type]
-        for place, i in enumerate(group):
-            rows[i] = replace(rows[i], belief=select(belief, slice(place, place + 1)))
+    def _look(self, rows: list[Row], looking: list[int], pixels: NDArray[np.uint8]) -> None:
+        """Adds the newest frame to the memory of the rows that are `looking`."""
+        if not looking:
+            return
+        most = self._remembered_env_steps // self._look_every + 1
+        for i, latent in zip(looking, self.encode(pixels[looking]).latents.split(1), strict=True):
+            rows[i] = replace(rows[i], latents=torch.cat([rows[i].latents, latent], dim=1)[:, -most:])
 
-    def encode(self, pixels: NDArray[np.uint8], block: Tensor | None = None, belief: Belief | None = None) -> Belief:
-        """Belief after uint8 frames ``(B, h, w, C)``, alone or after `belief` and `block` ``(B, F*A)``."""
+    def encode(self, pixels: NDArray[np.uint8]) -> Belief:
+        """Beliefs of episodes that begin with the uint8 frames ``(B, h, w, C)``."""
         with torch.no_grad(), autocast(self.device, self.bf16):
-            encoded: Belief = self.model.encode(self.normalizer.pixels(pixels, self.device), block, belief)
+            encoded: Belief = self.model.encode(self.normalizer.pixels(pixels, self.device))
         return encoded
 
     def _blocks_left(self, row: Row) -> float:
@@ -253,9 +258,8 @@ class Agent:
         """Blocks to look ahead: never beyond the deadline, where nothing that happens counts any more."""
         return int(min(self.horizon, self._blocks_left(row)))
 
-    def _plan(self, rows: list[Row], group: list[int], decisions: list[Decision | None]) -> None:
-        """Plans for the episodes of `group` in one call; they share horizon and length of history."""
-        belief = concatenate([rows[i].belief for i in group])  # type: ignore[misc]
+    def _plan(self, rows: list[Row], group: list[int], belief: Belief, decisions: list[Decision | None]) -> None:
+        """Plans for the episodes of `group`, who share a horizon and have this `belief`, in one call."""
         goal = torch.cat([rows[i].goal for i in group])
         horizon = self._horizon(rows[group[0]])
         init = torch.cat([self._warm_start(rows[i], horizon) for i in group])
@@ -279,8 +283,8 @@ class Agent:
             )
             rows[i] = replace(
                 rows[i],
-                plan=result.actions[place : place + 1],
-                committed=min(self.replan_every, horizon),
+                plan=result.actions[place : place + 1].unflatten(2, (self.frameskip, -1)).flatten(1, 2),
+                committed=self._commit(rows[i]),
                 num_plans=rows[i].num_plans + 1,
             )
 
@@ -316,19 +320,28 @@ class Agent:
 
     def _warm_start(self, row: Row, horizon: int) -> Tensor:
         """What is left of the last plan, then the mean action, ``(1, T, F*A)``."""
-        init = torch.zeros(1, horizon, len(self._low), device=self.device)
-        if row.plan is not None:
-            left = row.plan[:, :horizon]
-            init[:, : left.shape[1]] = left
-        return init
+        init = torch.zeros(1, horizon * self.frameskip, self.normalizer.action_size, device=self.device)
+        left = row.plan[:, : init.shape[1]]
+        init[:, : left.shape[1]] = left
+        return init.unflatten(1, (horizon, self.frameskip)).flatten(2)
+
+    def _commit(self, row: Row) -> int:
+        """Environment steps to take before planning again: the last block is taken whole, none fits in after it."""
+        if self._blocks_left(row) == 1:
+            return self.frameskip
+        return min(self.replan_every_env_steps, self._horizon(row) * self.frameskip)
 
     def _generator(self, row: Row) -> torch.Generator:
         seed = zlib.crc32(row.num_plans.to_bytes(8, "little"), row.seed)
         return torch.Generator(self.device).manual_seed(seed)
 
-    def _next_block(self, row: Row) -> Row:
-        """Moves the first planned block into the queue of environment actions."""
-        assert row.plan is not None
-        block = row.plan[:, 0]
-        env_actions = self.normalizer.env_actions(block)[0]  # (F, A)
-        return replace(row, block=block, queue=tuple(env_actions), plan=row.plan[:, 1:], committed=row.committed - 1)
+    def _take(self, row: Row) -> Row:
+        """`row` after the next environment action of its plan."""
+        taken = torch.cat([row.taken, row.plan[:, :1]], dim=1)
+        return replace(
+            row,
+            taken=taken[:, max(0, taken.shape[1] - self._remembered_env_steps) :],
+            plan=row.plan[:, 1:],
+            committed=row.committed - 1,
+            elapsed_env_steps=row.elapsed_env_steps + 1,
+        )

@@ -44,18 +44,20 @@ class Row:
 
     seed: int
     goal: Tensor  # (1, *Z)
-    belief: Belief | None = None
-    block: Tensor | None = None  # (1, F*A): the action block under way
-    queue: tuple[NDArray[np.float32], ...] = ()  # env_actions of that block still to be taken
-    plan: Tensor | None = None  # (1, T, F*A): blocks planned after it
+    latents: Tensor  # (1, n, *Z): of the newest frames looked at, oldest first
+    taken: Tensor  # (1, m, A): the newest env_actions, normalised, oldest first
+    plan: Tensor  # (1, k, A): env_actions still planned, normalised, the next one first
     committed: int = 0  # of these, how many are taken before planning again
     elapsed_env_steps: int = 0
     num_plans: int = 0
 
-    @property
-    def frames(self) -> int:
-        """H, frames remembered so far."""
-        return 0 if self.belief is None else self.belief.latents.shape[1]
+    def belief(self, frameskip: int, look_every: int) -> Belief:
+        """The frames that a model step lies between, if one was looked at every `look_every` environment steps."""
+        every = frameskip // look_every
+        latents = self.latents[:, (self.latents.shape[1] - 1) % every :: every]
+        steps = latents.shape[1] - 1
+        taken = self.taken[:, self.taken.shape[1] - steps * frameskip :]
+        return Belief(latents, taken.unflatten(1, (steps, frameskip)).flatten(2))
 
 
 @dataclass(frozen=True)

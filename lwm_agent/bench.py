@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -151,7 +152,8 @@ def product_peak(device: torch.device, dtype: torch.dtype) -> float:
 def time_batch(agent: Agent, batch: int, config: BenchConfig) -> Timing:
     """Times decisions for `batch` episodes."""
     calls = _decisions(agent, batch, config.seed)
-    for _ in range(agent.model.history):  # until histories are full, memory is warm, and what is compiled is
+    remembered = (agent.model.history - 1) * agent.frameskip
+    for _ in range(1 + math.ceil(remembered / agent.replan_every_env_steps)):  # until all is warm, and memories full
         next(calls)
     seconds: list[float] = []
     while len(seconds) < MIN_DECISIONS or (len(seconds) < config.decisions and sum(seconds) < config.seconds):

@@ -43,7 +43,13 @@ BASELINES: dict[str, Callable[[gym.spaces.Box, int], Policy]] = {
 """Policies without a model: two floors and the ceiling."""
 
 PAPER_SETTINGS: dict[str, dict[str, Any]] = {
-    "agent": {"cost": "terminal", "proposal": "none", "replan_every": 5, "horizon": 5, "deadline_env_steps": None},
+    "agent": {
+        "cost": "terminal",
+        "proposal": "none",
+        "replan_every_env_steps": 25,
+        "horizon": 5,
+        "deadline_env_steps": None,
+    },
     "cem": {"num_samples": 300, "num_elites": 30, "iterations": 30, "noise_correlation": 0.0, "keep_best": False},
 }
 """How the LeWorldModel paper (arXiv 2603.19312, appendix D) plans: whole plans, CEM with independent noise."""

@@ -73,7 +73,7 @@ def checkpoint(predictor: str = "transformer") -> Checkpoint:
 def make_agent(planner: str = "cem", predictor: str = "transformer", **settings: Any) -> Agent:
     # The plain planners are tested without a proposal, which has tests of its own.
     plain = {} if planner in ("actor", "guided") else {"proposal": "none"}
-    settings = {"device": "cpu", "bf16": False, "replan_every": 1, **plain, **settings}
+    settings = {"device": "cpu", "bf16": False, **plain, **settings}
     return Agent(checkpoint(predictor), make_planner(planner, **SMALL[planner]), **settings)
 
 
@@ -232,10 +232,10 @@ def test_an_episode_start_clears_its_own_rows_only() -> None:
     for _ in range(7):
         _, state = agent.predict(batch, state, episode_start=[False, False])
     assert [row.elapsed_env_steps for row in state.rows] == [8, 8]
-    assert [row.frames for row in state.rows] == [2, 2]
+    assert [row.latents.shape[1] for row in state.rows] == [2, 2]
     _, state = agent.predict(batch, state, episode_start=[False, True])
     assert [row.elapsed_env_steps for row in state.rows] == [9, 1]
-    assert [row.frames for row in state.rows] == [2, 1]
+    assert [row.latents.shape[1] for row in state.rows] == [2, 1]
 
 
 def test_a_mixed_batch_acts_as_its_episodes_do_alone() -> None:
@@ -260,17 +260,36 @@ def test_states_can_be_selected() -> None:
     assert kept.rows == (state.rows[2], state.rows[0])
 
 
-def test_history_is_that_of_the_checkpoint_with_the_actions_really_taken() -> None:
-    agent, batch = make_agent(), observations(1)
+@pytest.mark.parametrize("replan_every_env_steps", [1, 2, 5, 10])
+def test_it_imagines_from_frames_a_block_apart_and_the_actions_really_taken(replan_every_env_steps: int) -> None:
+    agent, stream = make_agent(replan_every_env_steps=replan_every_env_steps), observations(16)
     state, taken = None, []
-    for _ in range(16):
-        action, state = agent.predict(batch, state)
+    for step in range(16):
+        seen: list[Any] = []
+        agent.problem = lambda belief, *rest, seen=seen: seen.append(belief) or Agent.problem(agent, belief, *rest)  # type: ignore[method-assign,func-returns-value]
+        action, state = agent.predict({key: value[step : step + 1] for key, value in stream.items()}, state)
         taken.append(action[0])
-    belief = state.rows[0].belief  # type: ignore[union-attr]
-    assert belief is not None
-    assert belief.latents.shape == (1, 3, 8)
-    blocks = agent.normalizer.blocks(np.stack(taken[5:15]).reshape(2, 5, 2))
-    assert torch.allclose(belief.actions[0], blocks, atol=1e-5)
+        assert len(seen) == (step % replan_every_env_steps == 0)
+        for belief in seen:
+            frames = [*range(step % 5, step + 1, 5)][-3:]
+            latents = agent.encode(stream["pixels"][frames]).latent
+            assert torch.allclose(belief.latents[0], latents, atol=1e-5)
+            blocks = [agent.normalizer.blocks(np.stack(taken[first : first + 5])) for first in frames[:-1]]
+            assert belief.actions.shape == (1, len(blocks), 10)
+            assert not blocks or torch.allclose(belief.actions[0], torch.stack(blocks), atol=1e-5)
+
+
+def test_a_new_plan_starts_from_what_is_left_of_the_last() -> None:
+    agent, batch = make_agent(horizon=2, replan_every_env_steps=3), observations(1)
+    _, state = agent.predict(batch)
+    for _ in range(2):
+        _, state = agent.predict(batch, state)
+    left = state.rows[0].plan
+    assert left.shape == (1, 7, 2)
+    seen: list[Any] = []
+    agent.problem = lambda *given: seen.append(given[2]) or Agent.problem(agent, *given)  # type: ignore[method-assign,func-returns-value]
+    agent.predict(batch, state)
+    assert torch.equal(seen[0].unflatten(2, (5, 2)).flatten(1, 2), torch.cat([left, torch.zeros(1, 3, 2)], dim=1))
 
 
 def test_the_horizon_shrinks_towards_the_deadline() -> None:
@@ -279,20 +298,29 @@ def test_the_horizon_shrinks_towards_the_deadline() -> None:
     for _ in range(20):
         _, state = agent.predict(batch, state)
         if state.decisions[0] is not None:
-            row = state.rows[0]
-            horizons.append(row.plan.shape[1] + 1)  # type: ignore[union-attr]
+            horizons.append((state.rows[0].plan.shape[1] + 1) / 5)
     assert horizons == [3, 3, 2, 1]
 
 
-@pytest.mark.parametrize("replan_every", [1, 2, 3])
-def test_it_replans_when_told(replan_every: int) -> None:
-    agent, batch = make_agent(horizon=3, replan_every=replan_every), observations(1)
+def test_the_last_block_before_the_deadline_is_taken_whole() -> None:
+    agent, batch = make_agent(deadline_env_steps=12, horizon=3, replan_every_env_steps=1), observations(1)
+    state, planned = None, []
+    for step in range(12):
+        _, state = agent.predict(batch, state)
+        if state.decisions[0] is not None:
+            planned.append(step)
+    assert planned == [*range(8)]
+
+
+@pytest.mark.parametrize("replan_every_env_steps", [None, 1, 4, 5, 10, 15])
+def test_it_replans_when_told(replan_every_env_steps: int | None) -> None:
+    agent, batch = make_agent(horizon=3, replan_every_env_steps=replan_every_env_steps), observations(1)
     state, planned = None, []
     for step in range(31):
         _, state = agent.predict(batch, state)
         if state.decisions[0] is not None:
             planned.append(step)
-    assert planned == list(range(0, 31, 5 * replan_every))
+    assert planned == list(range(0, 31, replan_every_env_steps or 5))
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS)
@@ -368,8 +396,11 @@ def test_wrong_states_and_settings_are_named() -> None:
     _, state = agent.predict(batch)
     with pytest.raises(ValueError, match="2 observations do not fit"):
         agent.predict(batch, state[[0]])
-    with pytest.raises(ValueError, match="replan_every=6"):
-        make_agent(replan_every=6)
+    for steps in (0, 26):
+        with pytest.raises(ValueError, match=f"replan_every_env_steps={steps} must be from 1 to 25"):
+            make_agent(replan_every_env_steps=steps)
+    with pytest.raises(ValueError, match="horizon=0"):
+        make_agent(horizon=0)
     with pytest.raises(ValueError, match="proposal_std=-1"):
         make_agent(proposal_std=-1.0)
     with pytest.raises(ValueError, match="deadline_env_steps=0"):

@@ -96,8 +96,8 @@ def test_a_budget_is_kept(checkpoint: str, tmp_path: Path) -> None:
 
 def test_steps_between_decisions_are_not_timed(checkpoint: str, tmp_path: Path) -> None:
     one = config(checkpoint, tmp_path, max_batch=1, plot=False)
-    every = run_bench(replace(one, agent_settings={"replan_every": 1}))
-    seldom = run_bench(replace(one, agent_settings={"replan_every": 3}))
+    every = run_bench(replace(one, agent_settings={"replan_every_env_steps": 5}))
+    seldom = run_bench(replace(one, agent_settings={"replan_every_env_steps": 15}))
     assert seldom.timings[0].decisions == every.timings[0].decisions == 4
     assert seldom.timings[0].rollouts == every.timings[0].rollouts
 

@@ -192,7 +192,13 @@ def test_the_protocol_of_the_paper_plans_as_it_did(work: Path) -> None:
     run(f"eval --protocol lewm-paper --episodes 1 {few} --output-dir paper", work)
     planner = results(work, "paper")["run"]["planner"]
     assert (planner["name"], planner["noise_correlation"], planner["keep_best"]) == ("cem", 0.0, False)
-    agent = {"cost": "terminal", "proposal": None, "replan_every": 5, "horizon": 5, "deadline_env_steps": None}
+    agent = {
+        "cost": "terminal",
+        "proposal": None,
+        "replan_every_env_steps": 25,
+        "horizon": 5,
+        "deadline_env_steps": None,
+    }
     assert agent.items() <= planner["agent"].items()
     run(f"eval --episodes 1 {few.replace('9', '6')} --output-dir strict", work)
     assert results(work, "strict")["run"]["planner"]["name"] == "guided"

@@ -142,14 +142,10 @@ class LeWorldModel(nn.Module):
         latents: Tensor = self.projector(self.encoder(pixels))
         return latents
 
-    def encode(self, pixels: Tensor, action: Tensor | None = None, belief: Belief | None = None) -> Belief:
-        """Belief after `pixels` ``(B, C, h, w)``, alone or after `belief` and the block `action` ``(B, F*A)``."""
-        latent = self.embed(pixels).float()
-        if belief is None:
-            return Belief(latent.unsqueeze(1), latent.new_zeros(len(latent), 0, self.frameskip * self.action_size))
-        if action is None:
-            raise ValueError("encode() with a belief needs the action block that led from it to this frame")
-        return self._remember(belief, action, latent)
+    def encode(self, pixels: Tensor) -> Belief:
+        """Belief of episodes that begin with `pixels` ``(B, C, h, w)``."""
+        latents = self.embed(pixels).float().unsqueeze(1)
+        return Belief(latents, latents.new_zeros(len(latents), 0, self.frameskip * self.action_size))
 
     def advance(self, belief: Belief, action: Tensor) -> Belief:
         """Belief after imagining the block `action` ``(B, F*A)``."""
