@@ -30,32 +30,33 @@ RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/p
 EVERY := $(foreach planner,guided actor,$(patsubst %,every-step/pusht-$(planner)-%,25 50 75 100))
 ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%, \
 	one-proposal white-noise whole-plans two-blocks ten-blocks fixed-horizon terminal fixed-horizon-terminal running \
-	temporal-distance both-distances actor-deviation) \
+	temporal-distance both-distances actor-deviation every-step) \
 	ablation/cube-guided-25-default ablation/cube-guided-25-best-step
-EQUAL := $(foreach env,pusht cube,$(patsubst %,equal/$(env)-%-25, \
-	cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient))
-OFFSETS := $(foreach offset,25 50 100,$(patsubst %,offsets/pusht-%-$(offset), \
-	guided cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient))
+ALL := guided cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient
+EQUAL := $(foreach env,pusht cube,$(patsubst %,equal/$(env)-%-25,$(filter-out guided,$(ALL))))
+OFFSETS := $(foreach offset,25 50 100,$(patsubst %,offsets/pusht-%-$(offset),$(ALL)))
+REALTIME := $(patsubst %,realtime/pusht-%-25,$(ALL) actor)
 LADDER := $(patsubst %,ladder/pusht-%, \
 	guided-25-81 guided-25-145 guided-25-657 cem-25-145 cem-25-273 cem-25-1297 gradient-25-145 gradient-25-1297)
 PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS))) $(LADDER) \
 	$(filter equal/pusht-gradient-25 equal/cube-gradient-25,$(EQUAL))
 files = $(patsubst %,results/%.json,$(1))
-results: $(call files,$(RESULTS) $(EVERY) $(ABLATION) $(EQUAL) $(OFFSETS) $(LADDER)) docs/compute.png
+results: $(call files,$(RESULTS) $(EVERY) $(ABLATION) $(EQUAL) $(OFFSETS) $(LADDER) $(REALTIME)) docs/compute.png
 	$(BIN)/lwm-agent report $(call files,$(RESULTS)) --into README.md
 	$(BIN)/lwm-agent report $(call files,$(EVERY)) --into README.md --mark every-step
 	$(BIN)/lwm-agent report $(call files,$(ABLATION)) --into docs/planners.md --mark ablation --bars docs/ablation.png
 	$(BIN)/lwm-agent report $(call files,$(EQUAL)) --into docs/planners.md --mark equal --bars docs/equal.png
 	$(BIN)/lwm-agent report $(call files,$(OFFSETS)) --into docs/planners.md --mark offsets --bars docs/offsets.png
 	$(BIN)/lwm-agent report $(call files,$(LADDER)) --into docs/planners.md --mark ladder
+	$(BIN)/lwm-agent report $(call files,$(REALTIME)) --into docs/planners.md --mark realtime
 docs/compute.png: $(call files,$(PLOTTED)) | $(VENV)/.dev
 	$(BIN)/lwm-agent report $^ --plot $@
 
 # A row is called [KIND/]ENV-PLANNER-OFFSET[-VARIANT]. The kinds: "plain" is without the learned proposal, with what suits it
 # then (chosen on Push-T's validation tasks); "paper" is the protocol of the paper; in "every-step", plans are made anew at
-# every environment step; in "equal", any planner goes on for as many rollouts as cem spends by itself, in "offsets" for
-# less than half as many, and in "ladder" for as many as its variant says; in "ablation", a variant of the agent or its
-# planner solves validation tasks.
+# every environment step; in "realtime", each episode is alone, and a plan takes 50 ms; in "equal", any planner goes on for as
+# many rollouts as cem spends by itself, in "offsets" for less than half as many, and in "ladder" for as many as its variant
+# says; in "ablation", a variant of the agent or its planner solves validation tasks.
 kind = $(patsubst %/,%,$(dir $*))
 words = $(subst -, ,$(notdir $*))
 env = $(firstword $(words))
@@ -65,6 +66,7 @@ variant = $(patsubst $(env)-$(planner)-$(offset)-%,%,$(notdir $*))
 plain := --set agent.proposal=none --set agent.replan_every_env_steps=10 --set planner.iterations=10
 paper := --protocol lewm-paper
 every-step := --set agent.replan_every_env_steps=1
+realtime = --batch-size 1 --budget-ms 50 $(if $(filter actor,$(planner)),,$(call endless,1))
 endless = --set planner.$(if $(findstring +,$(planner)),first.iterations=$(1) --set planner.second.)iterations=1000
 equal = --budget-rollouts 657 $(call endless,2)
 offsets = --budget-rollouts 273 $(call endless,1)
