@@ -19,6 +19,7 @@ from .agent_state import AgentState, Decision, Row, concatenate, episode_starts,
 from .checkpoint import Checkpoint
 from .device import arrange_weights, autocast, compile_rollout, fast_bf16, keep_freed_memory, resolve_device
 from .imagination import Imagination
+from .int8 import to_int8
 from .planners import Budget, make_cost, make_planner, plan
 from .proposal import make_proposal
 from .protocols import Belief, Planner, Problem
@@ -58,6 +59,8 @@ class Agent:
         seed: source of every random choice.
         device: "auto", "cpu", "cuda" or "mps".
         bf16: imagine rollouts in bfloat16; None does so where it is faster.
+        int8: imagine rollouts in 8-bit integers, for CPUs on which bfloat16 is no faster than float32; where planners
+            follow gradients, those are float32.
         compile: candidate rollouts by torch.compile, on CUDA as CUDA graphs: faster, once the first plan of each
             horizon has waited for the compiler.
         max_rollouts: candidate rollouts that are imagined at once, which bounds memory where no gradient is asked for;
@@ -80,6 +83,7 @@ class Agent:
         seed: int = 0,
         device: str = "auto",
         bf16: bool | None = None,
+        int8: bool = False,
         compile: bool = False,  # noqa: A002  (what torch calls it)
         max_rollouts: int = 2048,
     ) -> None:
@@ -95,9 +99,12 @@ class Agent:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.checkpoint = checkpoint
-        self.bf16, self.compile = fast_bf16(self.device) if bf16 is None else bf16, compile
+        self._set_precision(bf16, int8)
         model: Any = arrange_weights(checkpoint.model, self.device, self.bf16)
         heads = None if checkpoint.heads is None else arrange_weights(checkpoint.heads, self.device, self.bf16)
+        if int8:
+            to_int8(model.predictor, heads)
+        self.compile = compile
         self.model = compile_rollout(model, self.device) if compile else model
         self.normalizer = checkpoint.normalizer
         planner = planner or default_planner(checkpoint, proposal)
@@ -143,6 +150,7 @@ class Agent:
             "replan_every_env_steps": self.replan_every_env_steps,
             "deadline_env_steps": self.deadline_env_steps,
             "bf16": self.bf16,
+            "int8": self.int8,
             "compile": self.compile,
             "device": self.device.type,
         }
@@ -178,6 +186,12 @@ class Agent:
         actions = self.normalizer.env_actions(torch.cat([row.plan[:, 0] for row in rows]))[:, 0]
         rows = [self._take(row) for row in rows]
         return actions[0] if single else actions, AgentState(tuple(rows), tuple(decisions))
+
+    def _set_precision(self, bf16: bool | None, int8: bool) -> None:
+        self.int8 = int8
+        self.bf16 = fast_bf16(self.device) and not int8 if bf16 is None else bf16
+        if int8 and (self.bf16 or self.device.type != "cpu"):
+            raise ValueError(f"int8=True is for CPUs, without bf16: device={self.device.type!r}, bf16={self.bf16}")
 
     def _set_rhythm(self, replan_every_env_steps: int | None) -> None:
         """How often to plan, and how often to look: between two blocks only if all plans begin there."""

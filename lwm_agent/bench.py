@@ -116,7 +116,7 @@ def run_bench(config: BenchConfig, progress: Callable[[int, int, str], object] =
         timings.append(time_batch(agent, batch, config))
     progress(len(timings), len(config.batch_sizes), "matrix products")
     # Last, because its matrices count as memory.
-    report = Report(timings, product_peak(agent.device, torch.bfloat16 if agent.bf16 else torch.float32))
+    report = Report(timings, product_peak(agent.device, _precision(agent)))
     contents = {
         "command": command_line(),
         "checkpoint": checksum(config.checkpoint_name),
@@ -134,16 +134,21 @@ def run_bench(config: BenchConfig, progress: Callable[[int, int, str], object] =
     return report
 
 
+def _precision(agent: Agent) -> torch.dtype:
+    """That of most of the agent's products."""
+    return torch.int8 if agent.int8 else torch.bfloat16 if agent.bf16 else torch.float32
+
+
 def product_peak(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations a second of the fastest square matrix product on `device`."""
-    fastest = 0.0
+    fastest, multiply = 0.0, torch._int_mm if dtype == torch.int8 else torch.mm
     # The largest would take a CPU minutes, and a GPU is not busy with less.
     for side in PRODUCT_SIDES[:-1] if device.type == "cpu" else PRODUCT_SIDES:
-        factor = torch.randn(side, side, device=device).to(dtype)
+        factor = (10 * torch.randn(side, side, device=device)).to(dtype)
         for _ in range(PRODUCT_REPEATS):
             synchronize(device)
             started = perf_counter()
-            factor @ factor
+            multiply(factor, factor)
             synchronize(device)
             fastest = max(fastest, 2 * side**3 / (perf_counter() - started))
     return fastest

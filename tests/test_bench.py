@@ -142,5 +142,5 @@ def test_without_matplotlib_its_extra_is_named_before_anything_is_timed(
 
 
 def test_products_are_timed_in_the_type_asked_for() -> None:
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16, torch.int8):
         assert product_peak(torch.device("cpu"), dtype) > 0
