@@ -54,13 +54,14 @@ class Agent:
         proposal_std: standard deviation of the first candidates around the best proposal, normalised.
         horizon: T, blocks that a plan looks ahead.
         replan_every_env_steps: environment steps taken before planning again; None is a block, the model's own step.
-        deadline_env_steps: length of an episode, if it is known: plans then never look beyond it.
+            The last block before the deadline is taken whole.
+        deadline_env_steps: length of an episode, if it is known: plans then end with the block that reaches it.
         budget: the most that one plan may spend; None leaves it to the planner's own number of iterations.
         seed: source of every random choice.
         device: "auto", "cpu", "cuda" or "mps".
         bf16: imagine rollouts in bfloat16; None does so where it is faster.
-        int8: imagine rollouts in 8-bit integers, for CPUs on which bfloat16 is no faster than float32; where planners
-            follow gradients, those are float32.
+        int8: imagine rollouts in 8-bit integers, for CPUs with VNNI on which bfloat16 is no faster than float32; what
+            planners follow gradients through stays float32. It pays together with `compile`.
         compile: candidate rollouts by torch.compile, on CUDA as CUDA graphs: faster, once the first plan of each
             horizon has waited for the compiler.
         max_rollouts: candidate rollouts that are imagined at once, which bounds memory where no gradient is asked for;
@@ -269,7 +270,7 @@ class Agent:
         return max(1, math.ceil((self.deadline_env_steps - row.elapsed_env_steps) / self.frameskip))
 
     def _horizon(self, row: Row) -> int:
-        """Blocks to look ahead: never beyond the deadline, where nothing that happens counts any more."""
+        """Blocks to look ahead: none that begins after the deadline, where nothing that happens counts any more."""
         return int(min(self.horizon, self._blocks_left(row)))
 
     def _plan(self, rows: list[Row], group: list[int], belief: Belief, decisions: list[Decision | None]) -> None:

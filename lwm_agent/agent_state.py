@@ -45,8 +45,8 @@ class Row:
     seed: int
     goal: Tensor  # (1, *Z)
     latents: Tensor  # (1, n, *Z): of the newest frames looked at, oldest first
-    taken: Tensor  # (1, m, A): the newest env_actions, normalised, oldest first
-    plan: Tensor  # (1, k, A): env_actions still planned, normalised, the next one first
+    taken: Tensor  # (1, m, A): normalised actions of the newest environment steps, oldest first
+    plan: Tensor  # (1, k, A): those still planned, the next one first
     committed: int = 0  # of these, how many are taken before planning again
     elapsed_env_steps: int = 0
     num_plans: int = 0

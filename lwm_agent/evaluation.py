@@ -43,13 +43,7 @@ BASELINES: dict[str, Callable[[gym.spaces.Box, int], Policy]] = {
 """Policies without a model: two floors and the ceiling."""
 
 PAPER_SETTINGS: dict[str, dict[str, Any]] = {
-    "agent": {
-        "cost": "terminal",
-        "proposal": "none",
-        "replan_every_env_steps": 25,
-        "horizon": 5,
-        "deadline_env_steps": None,
-    },
+    "agent": {"cost": "terminal", "proposal": "none", "horizon": 5, "deadline_env_steps": None},
     "cem": {"num_samples": 300, "num_elites": 30, "iterations": 30, "noise_correlation": 0.0, "keep_best": False},
 }
 """How the LeWorldModel paper (arXiv 2603.19312, appendix D) plans: whole plans, CEM with independent noise."""
@@ -216,8 +210,11 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> tuple[Policy, dict[str
             space = cast(gym.spaces.Box, env.action_space)
         facts: dict[str, Any] = {"name": config.planner, "checkpoint": None}
         return BASELINES[config.planner](space, config.seed), facts, dict(config.env_settings)
-    deadline = {"deadline_env_steps": task_set.budget_env_steps}
-    agent_settings = {**deadline, **protocol_settings(config.protocol, "agent"), **config.agent_settings}
+    usual = {"deadline_env_steps": task_set.budget_env_steps, **protocol_settings(config.protocol, "agent")}
+    if config.protocol == "lewm-paper":  # takes plans whole
+        model: Any = Checkpoint.load(config.checkpoint_name).model
+        usual["replan_every_env_steps"] = usual["horizon"] * model.frameskip
+    agent_settings = {**usual, **config.agent_settings}
     planner_settings = {**protocol_settings(config.protocol, config.planner), **config.planner_settings}
     agent = load_agent(replace(config, agent_settings=agent_settings, planner_settings=planner_settings))
     env_kwargs = agreed_env_kwargs(config, task_set, agent.checkpoint)

@@ -1,12 +1,14 @@
-"""Linear maps in 8-bit integers, which a CPU without fast bfloat16 multiplies several times as fast as floats."""
+"""Linear maps in 8-bit integers, which a CPU with VNNI multiplies several times as fast as floats."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 LEAST_INPUTS = 64
-"""A map of fewer inputs takes less time than rounding them."""
+"""Rounding the inputs of a smaller map takes about as long as multiplying them."""
 
 _LARGEST = 127
 
@@ -15,7 +17,7 @@ class Int8Linear(nn.Linear):
     """A frozen `linear` map, in 8-bit integers unless gradients are asked for.
 
     Every output has a scale of its own, and so has every row that comes in: what becomes of it does not depend on the
-    rest of its batch.
+    rest of its batch. The integers are made once, from the weights that `linear` has then.
     """
 
     scale: Tensor  # (out_features,)
@@ -24,7 +26,7 @@ class Int8Linear(nn.Linear):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
-        scale, integers = _round(linear.weight)
+        scale, integers = _round(linear.weight.detach())
         self.register_buffer("scale", scale[:, 0], persistent=False)
         self.register_buffer("integers", integers.t().contiguous(), persistent=False)
 
@@ -37,15 +39,30 @@ class Int8Linear(nn.Linear):
         result = torch._int_mm(integers, self.integers).float().mul_(scale).mul_(self.scale)
         if self.bias is not None:
             result += self.bias
-        return result.unflatten(0, rows.shape[:-1])
+        return result.reshape(*rows.shape[:-1], self.out_features)
 
 
 def to_int8(*networks: nn.Module | None) -> None:
-    """Puts an `Int8Linear` in the place of each linear map that is large enough in the `networks` that there are."""
+    """Puts an `Int8Linear` in the place of each linear map that is large enough in the `networks` that there are.
+
+    Not in that of "qkv": attentions multiply by parts of its weights.
+
+    Raises:
+        ValueError: this CPU does not multiply 8-bit integers exactly.
+    """
+    if not exact_products():
+        raise ValueError("int8=True needs a CPU with VNNI: this one rounds sums of 8-bit products; leave it out")
     for parent in [part for network in networks if network is not None for part in network.modules()]:
         for name, part in parent.named_children():
-            if type(part) is nn.Linear and part.in_features >= LEAST_INPUTS:
+            if type(part) is nn.Linear and name != "qkv" and part.in_features >= LEAST_INPUTS:
                 setattr(parent, name, Int8Linear(part))
+
+
+@cache
+def exact_products() -> bool:
+    """Whether sums of 8-bit products are exact; on x86 without VNNI, they saturate at 16 bits."""
+    largest = torch.full((LEAST_INPUTS, LEAST_INPUTS), _LARGEST, dtype=torch.int8)
+    return bool((torch._int_mm(largest, largest) == LEAST_INPUTS * _LARGEST**2).all())
 
 
 def _round(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -142,8 +142,8 @@ class WorldModel(Protocol):
     action_size: int
     image_size: int
 
-    def encode(self, pixels: Tensor, action: Tensor | None = None, belief: Belief | None = None) -> Belief:
-        """Belief after a frame ``(B, C, h, w)`` reached from `belief` by the block `action` ``(B, F*A)``."""
+    def encode(self, pixels: Tensor) -> Belief:
+        """Belief of episodes that begin with `pixels` ``(B, C, h, w)``."""
         ...
 
     def advance(self, belief: Belief, action: Tensor) -> Belief:

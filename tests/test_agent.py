@@ -238,12 +238,13 @@ def test_an_episode_start_clears_its_own_rows_only() -> None:
     assert [row.latents.shape[1] for row in state.rows] == [2, 1]
 
 
-def test_a_mixed_batch_acts_as_its_episodes_do_alone() -> None:
+@pytest.mark.parametrize("replan_every_env_steps", [None, 1, 3])
+def test_a_mixed_batch_acts_as_its_episodes_do_alone(replan_every_env_steps: int | None) -> None:
     """Rows of different age plan in groups: no row may see another's history, horizon or random numbers."""
-    agent, batch = make_agent(deadline_env_steps=20), observations(2)
+    agent, batch = make_agent(deadline_env_steps=20, replan_every_env_steps=replan_every_env_steps), observations(2)
     first = {key: value[:1] for key, value in batch.items()}
     _, old = agent.predict(first)
-    for _ in range(4):
+    for _ in range(5 if replan_every_env_steps == 3 else 4):
         _, old = agent.predict(first, old)
     expected_old, _ = agent.predict(first, old)
     expected_new, _ = agent.predict({key: value[1:] for key, value in batch.items()})
@@ -304,12 +305,12 @@ def test_the_horizon_shrinks_towards_the_deadline() -> None:
 
 def test_the_last_block_before_the_deadline_is_taken_whole() -> None:
     agent, batch = make_agent(deadline_env_steps=12, horizon=3, replan_every_env_steps=1), observations(1)
-    state, planned = None, []
-    for step in range(12):
+    state, horizons = None, []
+    for _ in range(12):
         _, state = agent.predict(batch, state)
         if state.decisions[0] is not None:
-            planned.append(step)
-    assert planned == [*range(8)]
+            horizons.append((state.rows[0].plan.shape[1] + 1) / 5)
+    assert horizons == [3, 3, 2, 2, 2, 2, 2, 1]  # from 12 steps left to 5
 
 
 @pytest.mark.parametrize("replan_every_env_steps", [None, 1, 4, 5, 10, 15])

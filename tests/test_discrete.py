@@ -128,8 +128,10 @@ def test_actions_are_recorded_one_hot(data: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")
-def test_a_trained_agent_acts_by_indices(checkpoint: Checkpoint) -> None:
-    agent = Agent(checkpoint, make_planner("categorical-cem", num_samples=8, num_elites=2, iterations=2), horizon=2)
+@pytest.mark.parametrize("replan_every_env_steps", [None, 2])
+def test_a_trained_agent_acts_by_indices(checkpoint: Checkpoint, replan_every_env_steps: int | None) -> None:
+    planner = make_planner("categorical-cem", num_samples=8, num_elites=2, iterations=2)
+    agent = Agent(checkpoint, planner, horizon=2, replan_every_env_steps=replan_every_env_steps)
     seen = []
     with GoalPictures(gym.make(ENV, render_mode="rgb_array")) as env:
         observation, _ = env.reset(seed=0)
