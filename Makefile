@@ -30,11 +30,11 @@ RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/p
 EVERY := $(foreach planner,guided actor,$(patsubst %,every-step/pusht-$(planner)-%,25 50 75 100))
 ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%, \
 	one-proposal white-noise whole-plans two-blocks ten-blocks fixed-horizon terminal fixed-horizon-terminal running \
-	temporal-distance both-distances actor-deviation every-step) \
+	temporal-distance both-distances actor-deviation every-step int8) \
 	ablation/cube-guided-25-default ablation/cube-guided-25-best-step
 ALL := guided cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient
 EQUAL := $(foreach env,pusht cube,$(patsubst %,equal/$(env)-%-25,$(filter-out guided,$(ALL))))
-OFFSETS := $(foreach offset,25 50 100,$(patsubst %,offsets/pusht-%-$(offset),$(ALL)))
+OFFSETS := $(patsubst %,offsets/pusht-%-50,$(ALL))
 REALTIME := $(patsubst %,realtime/pusht-%-25,$(ALL) actor)
 LADDER := $(patsubst %,ladder/pusht-%, \
 	guided-25-81 guided-25-145 guided-25-657 cem-25-145 cem-25-273 cem-25-1297 gradient-25-145 gradient-25-1297)
@@ -85,6 +85,7 @@ terminal := --set agent.cost=terminal
 running := --set agent.cost=running
 temporal-distance := --set agent.cost=temporal-distance
 best-step := --set agent.cost=best-step
+int8 := --set agent.int8=true
 actor-deviation := --set 'agent.cost=best-step+0.1*actor-deviation'
 both-distances := --set 'agent.cost=best-step+0.1*temporal-distance'
 known = $(if $(filter file,$(origin $(1))),$($(1)),$(error $*: there is no "$(1)"))

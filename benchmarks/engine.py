@@ -35,6 +35,7 @@ from lwm_agent.device import (
 )
 from lwm_agent.eval.provenance import machine
 from lwm_agent.imagination import Imagination
+from lwm_agent.int8 import exact_products, to_int8
 from lwm_agent.models import PRESETS, LeWorldModel
 from lwm_agent.planners import CEM, make_cost, plan
 from lwm_agent.protocols import Belief, Problem
@@ -66,11 +67,24 @@ class Naive(LeWorldModel):
 
 
 class Contestant(NamedTuple):
-    """A world model, whether to compute in bfloat16, and whether to compile its rollouts."""
+    """A world model, whether to compute in bfloat16 or 8-bit integers, and whether to compile its rollouts."""
 
     model: LeWorldModel
     bf16: bool = False
+    int8: bool = False
     compile: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether it computes in float32."""
+        return not (self.bf16 or self.int8)
+
+    def ready(self) -> LeWorldModel:
+        """The model as an agent would use it."""
+        model = arrange_weights(self.model, DEVICE, self.bf16)
+        if self.int8:
+            to_int8(model.predictor)
+        return compile_rollout(model, DEVICE) if self.compile else model
 
 
 def contestants(ours: LeWorldModel, settings: dict[str, Any]) -> dict[str, Contestant]:
@@ -83,8 +97,11 @@ def contestants(ours: LeWorldModel, settings: dict[str, Any]) -> dict[str, Conte
         "ours fp32": Contestant(ours),
         "ours bf16": Contestant(ours, bf16=True),
     }
+    if DEVICE.type == "cpu" and exact_products():
+        found["ours int8"] = Contestant(ours, int8=True)
     if can_compile(DEVICE):
-        found["ours bf16 compiled"] = Contestant(ours, bf16=True, compile=True)
+        lossy = {name: contestant for name, contestant in found.items() if not contestant.exact}
+        found |= {f"{name} compiled": contestant._replace(compile=True) for name, contestant in lossy.items()}
     return found
 
 
@@ -115,10 +132,9 @@ def base(episodes: int, rounds: int) -> dict[str, Any]:
     candidates = torch.randn(episodes, SAMPLES, HORIZON, BLOCK, device=DEVICE)
     costs: dict[str, Tensor] = {}
     runs: dict[str, Callable[[], object]] = {}
-    for name, (model, bf16, compiled) in models.items():
-        ready = arrange_weights(model, DEVICE, bf16)
-        ready = compile_rollout(ready, DEVICE) if compiled else ready
-        imagination = Imagination(ready, belief, goal, make_cost("terminal"), bf16, max_rollouts=2048)
+    for name, contestant in models.items():
+        rest = make_cost("terminal"), contestant.bf16
+        imagination = Imagination(contestant.ready(), belief, goal, *rest, max_rollouts=2048)
         runs[name] = partial(iterate, imagination, episodes)
         with torch.no_grad():
             costs[name] = imagination.objective(candidates)
@@ -128,7 +144,7 @@ def base(episodes: int, rounds: int) -> dict[str, Any]:
         peer = Peer(ours.predictor, start, goal, SAMPLES, ELITES, HORIZON, FRAMESKIP, ACTION_SIZE)
         runs[f"{PEER} fp32"], costs[f"{PEER} fp32"] = peer.iterate, peer.costs(candidates)
     reference = costs["naive fp32"]
-    for name in [name for name in costs if "bf16" not in name]:
+    for name in [name for name in costs if name not in models or models[name].exact]:
         torch.testing.assert_close(costs[name], reference, atol=TOLERANCE, rtol=TOLERANCE)
     taken = {name: float(np.median(seconds)) for name, seconds in take_turns(runs, rounds).items()}
     return {
@@ -165,8 +181,9 @@ def decide(checkpoint_name: str) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     observation = {view: rng.integers(0, 256, (image_size, image_size, 3), np.uint8) for view in ("pixels", "goal")}
     runs, costs = {}, {}
-    for name, (model, bf16, compiled) in models.items():
-        agent = Agent(replace(checkpoint, model=model), "guided", device=DEVICE.type, bf16=bf16, compile=compiled)
+    for name, contestant in models.items():
+        precision = {"bf16": contestant.bf16, "int8": contestant.int8, "compile": contestant.compile}
+        agent = Agent(replace(checkpoint, model=contestant.model), "guided", device=DEVICE.type, **precision)
         state = None
         for _ in range(FRAMESKIP):  # the first block; the next call sees a second frame, and plans again
             _, state = agent.predict(observation, state)
