@@ -200,6 +200,9 @@ def test_the_protocol_of_the_paper_plans_as_it_did(work: Path) -> None:
         "deadline_env_steps": None,
     }
     assert agent.items() <= planner["agent"].items()
+    run(f"train --data data.h5 --out slow {TRAIN} --set model.frameskip=7", work)
+    run(f"eval --protocol lewm-paper --checkpoint slow/checkpoint --episodes 1 {few} --output-dir slow/paper", work)
+    assert results(work, "slow/paper")["run"]["planner"]["agent"]["replan_every_env_steps"] == 35  # whole plans, still
     run(f"eval --episodes 1 {few.replace('9', '6')} --output-dir strict", work)
     assert results(work, "strict")["run"]["planner"]["name"] == "guided"
 

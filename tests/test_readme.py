@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from typer.main import get_command
 
+from lwm_agent import Agent
 from lwm_agent.checkpoint import checksum
 from lwm_agent.cli import app
 from lwm_agent.eval import markdown_table
+from lwm_agent.settings import parse_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,6 +25,8 @@ TABLES = [
     ("docs/planners.md", "ablation", ["ablation/*.json"]),
     ("docs/planners.md", "equal", ["equal/*.json"]),
     ("docs/planners.md", "ladder", ["ladder/*.json"]),
+    ("docs/planners.md", "realtime", ["realtime/*.json"]),
+    ("README.md", "every-step", ["every-step/*.json"]),
 ]  # the document, what its table is called there, and its files in results/
 COMMANDS = re.findall(r"^lwm-agent (.*?)(?:\s+#.*)?$", README, flags=re.MULTILINE)
 
@@ -38,6 +45,14 @@ def test_tables_are_those_of_the_results_files(document: str, mark: str, pattern
 def test_results_are_those_of_the_shipped_checkpoint(path: Path) -> None:
     env, *_ = path.stem.split("-")
     assert f'"checkpoint": "{checksum(f"{env}-tiny")}"' in path.read_text() or "replay" in path.name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("*.json")), ids=lambda path: path.stem)
+def test_results_are_of_settings_that_there_are(path: Path) -> None:
+    words = shlex.split(json.loads(path.read_text(encoding="utf-8"))["run"]["command"])
+    given = [value for option, value in pairwise(words) if option == "--set"]
+    settings = parse_settings(given, ("planner", "agent", "env"))["agent"]
+    assert settings.keys() <= get_type_hints(Agent.__init__).keys()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
