@@ -25,6 +25,7 @@ TABLES = [
     ("docs/planners.md", "ablation", ["ablation/*.json"]),
     ("docs/planners.md", "equal", ["equal/*.json"]),
     ("docs/planners.md", "ladder", ["ladder/*.json"]),
+    ("docs/planners.md", "offsets", ["offsets/*.json"]),
     ("docs/planners.md", "realtime", ["realtime/*.json"]),
     ("README.md", "every-step", ["every-step/*.json"]),
 ]  # the document, what its table is called there, and its files in results/
