@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
 
 from lwm_agent import Agent
@@ -206,14 +208,14 @@ def main() -> None:
     """Measures and prints."""
     if DEVICE.type == "cpu":
         keep_freed_memory()
-    result = {
-        **{f"base, {n} at once": base(n, rounds) for n, rounds in ROUNDS_BY_EPISODES.items()},
-        **{f"{name}, guided": decide(name) for name in available()},
-        PEER: version(PEER) if find_spec("stable_worldmodel") else "not installed",
-        "device": DEVICE.type,
-        **machine(),
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        **{f"base, {n} at once": partial(base, n, rounds) for n, rounds in ROUNDS_BY_EPISODES.items()},
+        **{f"{name}, guided": partial(decide, name) for name in available()},
     }
-    print(json.dumps(result, indent=2))
+    console = Console(stderr=True)
+    measured = {name: measure() for name, measure in track(parts.items(), "measuring", console=console)}
+    peer = version(PEER) if find_spec("stable_worldmodel") else "not installed"
+    print(json.dumps({**measured, PEER: peer, "device": DEVICE.type, **machine()}, indent=2))
 
 
 if __name__ == "__main__":
