@@ -70,7 +70,7 @@ realtime = --batch-size 1 --budget-ms 50 $(if $(filter actor,$(planner)),,$(call
 endless = --set planner.$(if $(findstring +,$(planner)),first.iterations=$(1) --set planner.second.)iterations=1000
 equal = --budget-rollouts 657 $(call endless,2)
 offsets = --budget-rollouts 273 $(call endless,1)
-ladder = --budget-rollouts $(variant) --set planner.iterations=1000
+ladder = --budget-rollouts $(variant) $(call endless,1)
 ablation = --split val $(call known,$(variant))
 default :=
 no-proposal := --set agent.proposal=none --set planner.num_samples=64 --set planner.num_elites=8 --set planner.iterations=3

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +124,7 @@ def test_budgets_in_each_unit_are_kept(work: Path, unit: str, limit: float, most
     assert contents["run"]["planner"]["budget"][name] == pytest.approx(limit * size)
 
 
-@pytest.mark.skipif(find_spec("ogbench") is None, reason="ogbench has no wheels for this Python")
+@pytest.mark.ogbench
 def test_the_cube_is_evaluated_with_the_checkpoint_that_ships(tmp_path: Path) -> None:
     printed = run("eval --env cube --planner guided --episodes 2 --video 1 --device cpu --output-dir cube", tmp_path)
     contents = results(tmp_path, "cube")

@@ -6,7 +6,6 @@ import inspect
 import json
 import shutil
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -30,10 +29,9 @@ from lwm_agent.train import TrainConfig, train
 from lwm_agent.train_heads import HeadsConfig, train_heads
 
 SMALL = {"latent_size": 8, "width": 16, "head_size": 4, "mlp_size": 16, "depth": 1, "sigreg_directions": 16}
-needs_ogbench = pytest.mark.skipif(find_spec("ogbench") is None, reason="ogbench has no wheels for this Python")
 
 
-@pytest.mark.parametrize("env", ["pusht", pytest.param("cube", marks=needs_ogbench)])
+@pytest.mark.parametrize("env", ["pusht", pytest.param("cube", marks=pytest.mark.ogbench)])
 def test_every_argument_is_a_convention_or_only_judges_limits_or_films(env: str) -> None:
     """A new argument of an environment must be filed under one of them."""
     parameters = inspect.signature(resolve_name(ENVS[env].entry_point)).parameters
@@ -82,7 +80,7 @@ def test_data_of_another_environment_are_found_out(env: str, env_id: str | None,
     assert other_env(env, env_id) == other
 
 
-@needs_ogbench
+@pytest.mark.ogbench
 def test_a_collection_is_not_resumed_with_another_fidelity(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"env": "cube", "policy": "random", "episodes": 2, "episode_env_steps": 2, "workers": 1}
 

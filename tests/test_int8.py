@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from importlib.util import find_spec
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +16,6 @@ from lwm_agent.envs import ENVS
 from lwm_agent.int8 import Int8Linear, exact_products, to_int8
 from lwm_agent.models.layers import linear_weights
 
-needs_ogbench = pytest.mark.skipif(find_spec("ogbench") is None, reason="ogbench has no wheels for this Python")
 pytestmark = pytest.mark.skipif(not exact_products(), reason="a CPU without VNNI")
 
 
@@ -79,7 +77,7 @@ def test_only_large_maps_are_replaced() -> None:
     assert linear_weights(network) == flops
 
 
-@pytest.mark.parametrize("env", ["pusht", pytest.param("cube", marks=needs_ogbench)])
+@pytest.mark.parametrize("env", ["pusht", pytest.param("cube", marks=pytest.mark.ogbench)])
 def test_the_shipped_agents_rank_plans_as_with_floats(env: str) -> None:
     """By the costs that their checkpoints recommend; the cube's asks the heads too."""
     agents = [Agent.load(f"{env}-tiny", "cem", device="cpu", bf16=False, int8=int8) for int8 in (False, True)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +173,7 @@ def test_bad_files_are_refused_and_make_no_data_set(source: Path, tmp_path: Path
     assert not (tmp_path / "cube.h5").exists()
 
 
-@pytest.mark.skipif(find_spec("ogbench") is None, reason="ogbench is not installed: it has no wheels for this Python")
+@pytest.mark.ogbench
 def test_ogbenchs_own_rows_are_states_and_pictures_of_the_cube(tmp_path: Path) -> None:
     """Recorded as OGBench's script does, with its environment: our own restores each row and goes on as it did."""
     try:
