@@ -34,7 +34,7 @@ ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $
 	ablation/cube-guided-25-default ablation/cube-guided-25-best-step
 ALL := guided cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient
 EQUAL := $(foreach env,pusht cube,$(patsubst %,equal/$(env)-%-25,$(filter-out guided,$(ALL))))
-OFFSETS := $(patsubst %,offsets/pusht-%-50,$(ALL))
+OFFSETS := $(foreach env,pusht cube,$(foreach planner,$(ALL),$(patsubst %,offsets/$(env)-$(planner)-%,50 75 100)))
 REALTIME := $(patsubst %,realtime/pusht-%-25,$(ALL) actor)
 LADDER := $(patsubst %,ladder/pusht-%, \
 	guided-25-81 guided-25-145 guided-25-657 cem-25-145 cem-25-273 cem-25-1297 gradient-25-145 gradient-25-1297)
@@ -46,7 +46,7 @@ results: $(call files,$(RESULTS) $(EVERY) $(ABLATION) $(EQUAL) $(OFFSETS) $(LADD
 	$(BIN)/lwm-agent report $(call files,$(EVERY)) --into README.md --mark every-step
 	$(BIN)/lwm-agent report $(call files,$(ABLATION)) --into docs/planners.md --mark ablation --bars docs/ablation.png
 	$(BIN)/lwm-agent report $(call files,$(EQUAL)) --into docs/planners.md --mark equal --bars docs/equal.png
-	$(BIN)/lwm-agent report $(call files,$(OFFSETS)) --into docs/planners.md --mark offsets --bars docs/offsets.png
+	$(BIN)/lwm-agent report $(call files,$(OFFSETS)) --into docs/planners.md --mark offsets --compact
 	$(BIN)/lwm-agent report $(call files,$(LADDER)) --into docs/planners.md --mark ladder
 	$(BIN)/lwm-agent report $(call files,$(REALTIME)) --into docs/planners.md --mark realtime
 docs/compute.png: $(call files,$(PLOTTED)) | $(VENV)/.dev
@@ -55,7 +55,7 @@ docs/compute.png: $(call files,$(PLOTTED)) | $(VENV)/.dev
 # A row is called [KIND/]ENV-PLANNER-OFFSET[-VARIANT]. The kinds: "plain" is without the learned proposal, with what suits it
 # then (chosen on Push-T's validation tasks); "paper" is the protocol of the paper; in "every-step", plans are made anew at
 # every environment step; in "realtime", each episode is alone, and a plan takes 50 ms; in "equal", any planner goes on for as
-# many rollouts as cem spends by itself, in "offsets" for less than half as many, and in "ladder" for as many as its variant
+# many rollouts as cem spends by itself, in "offsets" for about 5 GFLOP's worth, and in "ladder" for as many as its variant
 # says; in "ablation", a variant of the agent or its planner solves validation tasks.
 kind = $(patsubst %/,%,$(dir $*))
 words = $(subst -, ,$(notdir $*))
@@ -69,7 +69,8 @@ every-step := --set agent.replan_every_env_steps=1
 realtime = --batch-size 1 --budget-ms 50 $(if $(filter actor,$(planner)),,$(call endless,1))
 endless = --set planner.$(if $(findstring +,$(planner)),first.iterations=$(1) --set planner.second.)iterations=1000
 equal = --budget-rollouts 657 $(call endless,2)
-offsets = --budget-rollouts 273 $(call endless,1)
+offsets = --budget-rollouts $(if $(filter cube,$(env)),145,273) $(call endless,1) \
+	$(if $(and $(filter cube,$(env)),$(findstring +,$(planner))),--set planner.first.num_samples=64)
 ladder = --budget-rollouts $(variant) $(call endless,1)
 ablation = --split val $(call known,$(variant))
 default :=

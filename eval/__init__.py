@@ -8,7 +8,7 @@ from .episode import Decision, Episode, EpisodeRecorder
 from .episode_log import EpisodeLog
 from .evaluate import evaluate, floors, make_env
 from .provenance import fingerprint, run_info
-from .report import markdown_table, write_table
+from .report import compact_table, markdown_table, write_table
 from .results import Summary, save_results, summarize, table, wilson
 from .tasks import PROTOCOLS, Task, TaskSet, make_tasks, shipped
 from .video import Recorder, write_episode
@@ -27,6 +27,7 @@ __all__ = [
     "Summary",
     "Task",
     "TaskSet",
+    "compact_table",
     "compare",
     "evaluate",
     "fingerprint",

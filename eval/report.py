@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,41 @@ def markdown_table(paths: Iterable[str | Path], folder: str | Path = ".") -> str
     return "\n".join([_HEADER, rule, *(_row(Path(path), Path(folder)) for path in paths)])
 
 
-def write_table(paths: Iterable[str | Path], document: str | Path, mark: str = "results") -> None:
-    """Replaces what a Markdown `document` has between ``<!-- mark -->`` and ``<!-- /mark -->`` by the table.
+def compact_table(paths: Iterable[str | Path], folder: str | Path = ".") -> str:
+    """One row for each planner, one column for each set of tasks: success rates in percent with their 95 % intervals.
+
+    The floors on the same tasks come last. Links lead from `folder` to the files.
 
     Raises:
-        ValueError: a file is not a results.json, or the document has no such lines.
+        ValueError: a file is not a results.json, or two are of the same planner on the same tasks.
+    """
+    cells: dict[tuple[str, str], str] = {}
+    for path in map(Path, paths):
+        with reading(path) as contents:
+            run, summary, floors = contents["run"], contents["summary"], contents["floors"]
+            tasks, planner = " ".join(map(str, _tasks(run))), f"`{run['planner']['name']}`"
+            if (planner, tasks) in cells:
+                raise ValueError(f"{path} is another result of {planner} on {tasks}: a compact table has room for one")
+            cells[planner, tasks] = f"[{_percent(summary)}]({_link(path, Path(folder))}) ({_interval(summary)})"
+            cells["random", tasks], cells["do nothing", tasks] = map(_percent, map(floors.get, ("random", "none")))
+    columns = list(dict.fromkeys(tasks for _, tasks in cells))
+    names = sorted(dict.fromkeys(name for name, _ in cells), key=["random", "do nothing"].__contains__)  # floors last
+    rows = [[name, *(cells.get((name, tasks), "-") for tasks in columns)] for name in names]
+    return "\n".join(map(_line, [["", *columns], ["---"] * (len(columns) + 1), *rows]))
+
+
+def write_table(
+    paths: Iterable[str | Path],
+    document: str | Path,
+    mark: str = "results",
+    make: Callable[[Iterable[str | Path], Path], str] = markdown_table,
+) -> None:
+    """Replaces what a Markdown `document` has between ``<!-- mark -->`` and ``<!-- /mark -->`` by the table.
+
+    `make` is one of this module's tables.
+
+    Raises:
+        ValueError: as the table, or the document has no such lines.
     """
     document = Path(document)
     text = document.read_text(encoding="utf-8")
@@ -44,22 +74,20 @@ def write_table(paths: Iterable[str | Path], document: str | Path, mark: str = "
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise ValueError(f"{document} has no lines {begin.strip()} and {end.strip()} for the table to stand between")
-    write_atomic(document, before + begin + markdown_table(paths, document.parent) + "\n" + end + after)
+    write_atomic(document, before + begin + make(paths, document.parent) + "\n" + end + after)
 
 
 def _row(path: Path, folder: Path) -> str:
     with reading(path) as contents:
         run, summary, floors = contents["run"], contents["summary"], contents["floors"]
         cells = [
-            run["tasks"]["env_id"],
-            f"{run['tasks']['protocol']} {run['tasks']['split']}",
-            run["tasks"]["offset_env_steps"],
-            f"[`{run['planner']['name']}`]({Path(os.path.relpath(path, folder)).as_posix()})"
+            *_tasks(run),
+            f"[`{run['planner']['name']}`]({_link(path, folder)})"
             + beginning(run["planner"])
             + "".join(f", {limit}" for limit in limits(run["planner"]))
             + "".join(f", `{setting}`" for setting in settings(run)),
-            f"**{100 * summary['success']:.1f}**",
-            f"{100 * summary['ci95'][0]:.1f}-{100 * summary['ci95'][1]:.1f}",
+            f"**{_percent(summary)}**",
+            _interval(summary),
             summary["n"],
             _percent(floors.get("random")),
             _percent(floors.get("none")),
@@ -68,7 +96,22 @@ def _row(path: Path, folder: Path) -> str:
             _number(summary["rollouts"] or None, ".0f"),
             _number(summary["flops"] / 1e9 or None, ".0f" if summary["flops"] >= 1e10 else ".1f"),
         ]
+    return _line(cells)
+
+
+def _line(cells: Iterable[Any]) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _tasks(run: dict[str, Any]) -> tuple[str, str, int]:
+    """Environment, protocol and split, and offset."""
+    tasks = run["tasks"]
+    return tasks["env_id"], f"{tasks['protocol']} {tasks['split']}", tasks["offset_env_steps"]
+
+
+def _link(path: Path, folder: Path) -> str:
+    """The way from `folder` to the file."""
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def beginning(planner: dict[str, Any]) -> str:
@@ -98,8 +141,12 @@ def settings(run: dict[str, Any]) -> list[str]:
     return [f"{name}={value}" for name, value in given.items() if name != "agent.proposal"]
 
 
-def _percent(floor: dict[str, Any] | None) -> str:
-    return "-" if floor is None else f"{100 * floor['success']:.1f}"
+def _percent(summary: dict[str, Any] | None) -> str:
+    return "-" if summary is None else f"{100 * summary['success']:.1f}"
+
+
+def _interval(summary: dict[str, Any]) -> str:
+    return f"{100 * summary['ci95'][0]:.1f}-{100 * summary['ci95'][1]:.1f}"
 
 
 def _number(value: float | None, form: str) -> str:

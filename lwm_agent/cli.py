@@ -427,15 +427,19 @@ def report(
         Path | None, typer.Option(help="Markdown file to put the table in, instead of printing it.")
     ] = None,
     mark: Annotated[str, typer.Option(help="It goes between <!-- MARK --> and <!-- /MARK -->.")] = "results",
+    compact: Annotated[
+        bool, typer.Option("--compact", help="A row for each planner, a column for each set of tasks: success only.")
+    ] = False,
 ) -> None:
     """Several evaluations as one Markdown table, and as pictures."""
-    from .eval import markdown_table, write_table
+    from .eval import compact_table, markdown_table, write_table
     from .eval.plot import bar_plot, compute_plot
 
+    make = compact_table if compact else markdown_table
     if into is None:
-        typer.echo(markdown_table(results))
+        typer.echo(make(results))
     else:
-        write_table(results, into, mark)
+        write_table(results, into, mark, make)
         console.print(f"wrote {into}")
     if plot is not None:
         compute_plot(results, plot)

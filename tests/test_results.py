@@ -20,6 +20,7 @@ from lwm_agent.eval import (
     RandomPolicy,
     ReplayPolicy,
     TaskSet,
+    compact_table,
     compare,
     evaluate,
     fingerprint,
@@ -264,6 +265,24 @@ def test_a_table_goes_into_a_document(tmp_path: Path) -> None:
     assert "mppi" not in document.read_text()
     with pytest.raises(ValueError, match=r"table\.md has no lines <!-- yours --> and <!-- /yours -->"):
         write_table(files, document, "yours")
+
+
+def test_a_compact_table_has_planners_by_tasks_and_the_floors_below(tmp_path: Path) -> None:
+    files = [
+        _result(tmp_path / "a.json", "cem", 2e9),
+        _result(tmp_path / "b.json", "mppi", 3e9, offset=50),
+        _result(tmp_path / "c.json", "cem", 3e9, offset=50),
+    ]
+    assert compact_table(files, tmp_path).splitlines() == [
+        "|  | lwm/PushT-v0 strict test 25 | lwm/PushT-v0 strict test 50 |",
+        "| --- | --- | --- |",
+        "| `cem` | [50.0](a.json) (40.0-60.0) | [50.0](c.json) (40.0-60.0) |",
+        "| `mppi` | - | [50.0](b.json) (40.0-60.0) |",
+        "| random | 10.0 | 10.0 |",
+        "| do nothing | - | - |",
+    ]
+    with pytest.raises(ValueError, match=r"b\.json is another result of `mppi` on lwm/PushT-v0 strict test 50"):
+        compact_table([*files, files[1]], tmp_path)
 
 
 def test_the_plot_shows_every_planner_and_set_of_tasks(tmp_path: Path) -> None:
