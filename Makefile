@@ -55,8 +55,8 @@ docs/compute.png: $(call files,$(PLOTTED)) | $(VENV)/.dev
 # A row is called [KIND/]ENV-PLANNER-OFFSET[-VARIANT]. The kinds: "plain" is without the learned proposal, with what suits it
 # then (chosen on Push-T's validation tasks); "paper" is the protocol of the paper; in "every-step", plans are made anew at
 # every environment step; in "realtime", each episode is alone, and a plan takes 50 ms; in "equal", any planner goes on for as
-# many rollouts as cem spends by itself, in "offsets" for about 5 GFLOP's worth, and in "ladder" for as many as its variant
-# says; in "ablation", a variant of the agent or its planner solves validation tasks.
+# many rollouts as cem spends by itself, in "offsets" for about 5 GFLOP's worth (the floors are in guided's rows), and in
+# "ladder" for as many as its variant says; in "ablation", a variant of the agent or its planner solves validation tasks.
 kind = $(patsubst %/,%,$(dir $*))
 words = $(subst -, ,$(notdir $*))
 env = $(firstword $(words))
@@ -70,7 +70,8 @@ realtime = --batch-size 1 --budget-ms 50 $(if $(filter actor,$(planner)),,$(call
 endless = --set planner.$(if $(findstring +,$(planner)),first.iterations=$(1) --set planner.second.)iterations=1000
 equal = --budget-rollouts 657 $(call endless,2)
 offsets = --budget-rollouts $(if $(filter cube,$(env)),145,273) $(call endless,1) \
-	$(if $(and $(filter cube,$(env)),$(findstring +,$(planner))),--set planner.first.num_samples=64)
+	$(if $(and $(filter cube,$(env)),$(findstring +,$(planner))),--set planner.first.num_samples=64) \
+	$(if $(filter-out guided,$(planner)),--no-floors)
 ladder = --budget-rollouts $(variant) $(call endless,1)
 ablation = --split val $(call known,$(variant))
 default :=

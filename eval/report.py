@@ -18,6 +18,9 @@ _HEADER = (
     "plan ms p50 / p95 | rollouts | GFLOP |"
 )
 
+FLOORS = {"random": "random", "none": "do nothing"}
+"""What tables call them."""
+
 
 def markdown_table(paths: Iterable[str | Path], folder: str | Path = ".") -> str:
     """One row for each ``results.json``, in the order of `paths`; the floors are those on the same tasks.
@@ -32,25 +35,28 @@ def markdown_table(paths: Iterable[str | Path], folder: str | Path = ".") -> str
 
 
 def compact_table(paths: Iterable[str | Path], folder: str | Path = ".") -> str:
-    """One row for each planner, one column for each set of tasks: success rates in percent with their 95 % intervals.
+    """One row for each planner, one column for each set of tasks.
 
-    The floors on the same tasks come last. Links lead from `folder` to the files.
+    A cell has the success rate in percent, its 95 % interval, and GFLOP a decision. The floors come last, from any of
+    the results on the same tasks. Links lead from `folder` to the files.
 
     Raises:
         ValueError: a file is not a results.json, or two are of the same planner on the same tasks.
     """
     cells: dict[tuple[str, str], str] = {}
+    below: dict[tuple[str, str], str] = {}
     for path in map(Path, paths):
         with reading(path) as contents:
             run, summary, floors = contents["run"], contents["summary"], contents["floors"]
-            tasks, planner = " ".join(map(str, _tasks(run))), f"`{run['planner']['name']}`"
+            planner, tasks = f"`{run['planner']['name']}`", " ".join(map(str, _tasks(run)))
             if (planner, tasks) in cells:
                 raise ValueError(f"{path} is another result of {planner} on {tasks}: a compact table has room for one")
-            cells[planner, tasks] = f"[{_percent(summary)}]({_link(path, Path(folder))}) ({_interval(summary)})"
-            cells["random", tasks], cells["do nothing", tasks] = map(_percent, map(floors.get, ("random", "none")))
+            success = f"[{_percent(summary)}]({_link(path, Path(folder))})"
+            cells[planner, tasks] = f"{success} ({_interval(summary)}), {_gflop(summary)}"
+            below |= {(FLOORS[name], tasks): _percent(floor) for name, floor in floors.items()}
     columns = list(dict.fromkeys(tasks for _, tasks in cells))
-    names = sorted(dict.fromkeys(name for name, _ in cells), key=["random", "do nothing"].__contains__)  # floors last
-    rows = [[name, *(cells.get((name, tasks), "-") for tasks in columns)] for name in names]
+    names = [*dict.fromkeys(name for name, _ in cells), *FLOORS.values()]
+    rows = [[name, *((cells | below).get((name, tasks), "-") for tasks in columns)] for name in names]
     return "\n".join(map(_line, [["", *columns], ["---"] * (len(columns) + 1), *rows]))
 
 
@@ -94,7 +100,7 @@ def _row(path: Path, folder: Path) -> str:
             _number(summary["steps_to_success"], "g"),
             f"{_number(summary['plan_ms_p50'], '.0f')} / {_number(summary['plan_ms_p95'], '.0f')}",
             _number(summary["rollouts"] or None, ".0f"),
-            _number(summary["flops"] / 1e9 or None, ".0f" if summary["flops"] >= 1e10 else ".1f"),
+            _gflop(summary),
         ]
     return _line(cells)
 
@@ -139,6 +145,10 @@ def settings(run: dict[str, Any]) -> list[str]:
     if cost != DEFAULT_COST:
         given["agent.cost"] = cost  # maybe set by no one: the checkpoint's recommendation, or the protocol's
     return [f"{name}={value}" for name, value in given.items() if name != "agent.proposal"]
+
+
+def _gflop(summary: dict[str, Any]) -> str:
+    return _number(summary["flops"] / 1e9 or None, ".0f" if summary["flops"] >= 1e10 else ".1f")
 
 
 def _percent(summary: dict[str, Any] | None) -> str:

@@ -217,7 +217,7 @@ def _step(fabric: Fabric, model: Any, optimizer: Any, batch: Batch, config: Trai
     # Directions must agree between processes, dropout must not; both depend on nothing but seed and step.
     directions = torch.Generator().manual_seed(seed_of(config.seed, step))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(config.seed, step, fabric.global_rank))
+        torch.manual_seed(seed_of(config.seed, step, 1 + fabric.global_rank))  # 0 would be the seed above
         losses: dict[str, Tensor] = model.loss(batch, directions)
     fabric.backward(losses["loss"])
     fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)

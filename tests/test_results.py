@@ -267,17 +267,19 @@ def test_a_table_goes_into_a_document(tmp_path: Path) -> None:
         write_table(files, document, "yours")
 
 
-def test_a_compact_table_has_planners_by_tasks_and_the_floors_below(tmp_path: Path) -> None:
+def test_a_compact_table_has_planners_by_tasks_and_their_floors_below(tmp_path: Path) -> None:
     files = [
         _result(tmp_path / "a.json", "cem", 2e9),
         _result(tmp_path / "b.json", "mppi", 3e9, offset=50),
-        _result(tmp_path / "c.json", "cem", 3e9, offset=50),
+        _result(tmp_path / "c.json", "cem", 12e9, offset=50),
     ]
+    without = json.loads(files[2].read_text())
+    files[2].write_text(json.dumps({**without, "floors": {}}))
     assert compact_table(files, tmp_path).splitlines() == [
         "|  | lwm/PushT-v0 strict test 25 | lwm/PushT-v0 strict test 50 |",
         "| --- | --- | --- |",
-        "| `cem` | [50.0](a.json) (40.0-60.0) | [50.0](c.json) (40.0-60.0) |",
-        "| `mppi` | - | [50.0](b.json) (40.0-60.0) |",
+        "| `cem` | [50.0](a.json) (40.0-60.0), 2.0 | [50.0](c.json) (40.0-60.0), 12 |",
+        "| `mppi` | - | [50.0](b.json) (40.0-60.0), 3.0 |",
         "| random | 10.0 | 10.0 |",
         "| do nothing | - | - |",
     ]
