@@ -30,7 +30,7 @@ from lwm_agent.checkpoint import Checkpoint, available
 from lwm_agent.device import (
     arrange_weights,
     can_compile,
-    compile_rollout,
+    compile_methods,
     keep_freed_memory,
     resolve_device,
     synchronize,
@@ -86,7 +86,9 @@ class Contestant(NamedTuple):
         model = arrange_weights(self.model, DEVICE, self.bf16)
         if self.int8:
             to_int8(model.predictor)
-        return compile_rollout(model, DEVICE) if self.compile else model
+        if self.compile:
+            compile_methods(DEVICE, (model, "rollout"))
+        return model
 
 
 def contestants(ours: LeWorldModel, settings: dict[str, Any]) -> dict[str, Contestant]:

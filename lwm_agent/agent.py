@@ -17,9 +17,10 @@ from torch import Tensor
 
 from .agent_state import AgentState, Decision, Row, concatenate, episode_starts, groups
 from .checkpoint import Checkpoint
-from .device import arrange_weights, autocast, compile_rollout, fast_bf16, keep_freed_memory, resolve_device
+from .device import arrange_weights, autocast, compile_methods, fast_bf16, keep_freed_memory, resolve_device
 from .imagination import Imagination
 from .int8 import to_int8
+from .models import Heads
 from .planners import Budget, make_cost, make_planner, plan
 from .proposal import make_proposal
 from .protocols import Belief, Planner, Problem
@@ -56,14 +57,14 @@ class Agent:
         replan_every_env_steps: environment steps taken before planning again; None is a block, the model's own step.
             The last block before the deadline is taken whole.
         deadline_env_steps: length of an episode, if it is known: plans then end with the block that reaches it.
-        budget: the most that one plan may spend; None leaves it to the planner's own number of iterations.
+        budget: what one plan may spend, and does; None leaves it to the planner's own number of iterations.
         seed: source of every random choice.
         device: "auto", "cpu", "cuda" or "mps".
         bf16: imagine rollouts in bfloat16; None does so where it is faster.
         int8: imagine rollouts in 8-bit integers, for CPUs with VNNI on which bfloat16 is no faster than float32; what
             planners follow gradients through stays float32. It pays together with `compile`.
-        compile: candidate rollouts by torch.compile, on CUDA as CUDA graphs: faster, once the first plan of each
-            horizon has waited for the compiler.
+        compile: rollouts, proposals and what the actor would do by torch.compile, on CUDA as CUDA graphs: faster, once
+            the first plan of each horizon has waited for the compiler.
         max_rollouts: candidate rollouts that are imagined at once, which bounds memory where no gradient is asked for;
             the actor's futures, P + 1 an episode, are imagined together.
     """
@@ -101,25 +102,21 @@ class Agent:
             keep_freed_memory()
         self.checkpoint = checkpoint
         self._set_precision(bf16, int8)
-        model: Any = arrange_weights(checkpoint.model, self.device, self.bf16)
-        heads = None if checkpoint.heads is None else arrange_weights(checkpoint.heads, self.device, self.bf16)
-        if int8:
-            to_int8(model.predictor, heads)
         self.compile = compile
-        self.model = compile_rollout(model, self.device) if compile else model
+        self.model, self.heads = self._networks()
         self.normalizer = checkpoint.normalizer
         planner = planner or default_planner(checkpoint, proposal)
         self.planner = make_planner(planner) if isinstance(planner, str) else planner
         self._check_actions()
-        self.cost_name, self.heads = cost or checkpoint.cost, heads
+        self.cost_name = cost or checkpoint.cost
         self.cost = make_cost(self.cost_name)
-        if heads is None and (self.cost.asks_for_steps or self.cost.asks_for_actor):
+        if self.heads is None and (self.cost.asks_for_steps or self.cost.asks_for_actor):
             raise ValueError(f"cost={self.cost_name!r} needs learned heads: train them with `lwm-agent train-heads`")
         self.horizon, self.deadline_env_steps = horizon, deadline_env_steps
         self.budget = budget or Budget()
         self.seed = seed
         self.max_rollouts = max_rollouts
-        ready = replace(checkpoint, model=model, heads=heads)
+        ready = replace(checkpoint, model=self.model, heads=self.heads)
         self.proposal = make_proposal(proposal, ready, num_proposals, self.bf16)
         self.proposal_std = proposal_std
         if self.proposal is None and getattr(self.planner, "needs_proposal", False):
@@ -193,6 +190,20 @@ class Agent:
         self.bf16 = fast_bf16(self.device) and not int8 if bf16 is None else bf16
         if int8 and (self.bf16 or self.device.type != "cpu"):
             raise ValueError(f"int8=True is for CPUs, without bf16: device={self.device.type!r}, bf16={self.bf16}")
+
+    def _networks(self) -> tuple[Any, Heads | None]:
+        """Copies of the checkpoint's networks, the world model and the heads that there may be, for planning."""
+        model: Any = arrange_weights(self.checkpoint.model, self.device, self.bf16)
+        heads = None
+        if self.checkpoint.heads is not None:
+            heads = arrange_weights(self.checkpoint.heads, self.device, self.bf16)
+        if self.int8:
+            to_int8(model.predictor, heads)
+        if self.compile:
+            compile_methods(self.device, (model, "rollout"), (model, "advance"))
+        if self.compile and heads is not None:
+            compile_methods(self.device, (heads, "deviations"), (heads.actor, "forward"))
+        return model, heads
 
     def _set_rhythm(self, replan_every_env_steps: int | None) -> None:
         """How often to plan, and how often to look: between two blocks only if all plans begin there."""
@@ -326,6 +337,7 @@ class Agent:
             generators=generators,
             action_size=self.normalizer.action_size,
             dynamics=imagination,
+            step_flops=init.shape[1] * self.model.rollout_flops(1, 1),
         )
         if self.proposal is None:
             return problem

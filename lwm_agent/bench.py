@@ -66,25 +66,27 @@ class Timing:
         batch: episodes decided for at once.
         decisions: decisions timed.
         p50_ms: median wall time of a decision for the whole batch.
-        p95_ms: its 95th percentile.
-        p99_ms: its 99th percentile.
+        p95_ms: its 95th percentile; None where fewer than 20 decisions were timed.
+        p99_ms: its 99th percentile; None where fewer than 100 were.
         plans_per_second: plans, one an episode, in a second.
         rollouts: candidate rollouts for one episode.
         flops: floating-point operations of a decision for an episode, encoder excluded.
         flops_per_second: `flops` of all episodes in a second.
         peak_memory_mib: most memory so far: allocated on a GPU, else resident in this process; None if unknown.
+        overshoot_ms: most milliseconds by which a plan exceeded its budget.
     """
 
     batch: int
     decisions: int
     p50_ms: float
-    p95_ms: float
-    p99_ms: float
+    p95_ms: float | None
+    p99_ms: float | None
     plans_per_second: float
     rollouts: int
     flops: float
     flops_per_second: float
     peak_memory_mib: float | None
+    overshoot_ms: float
 
 
 @dataclass(frozen=True)
@@ -161,23 +163,30 @@ def time_batch(agent: Agent, batch: int, config: BenchConfig) -> Timing:
     for _ in range(1 + math.ceil(remembered / agent.replan_every_env_steps)):  # until all is warm, and memories full
         next(calls)
     seconds: list[float] = []
+    overshoot = 0.0
     while len(seconds) < MIN_DECISIONS or (len(seconds) < config.decisions and sum(seconds) < config.seconds):
         taken, decision = next(calls)
         seconds.append(taken)
+        overshoot = max(overshoot, decision.overshoot)
     rate = batch * len(seconds) / sum(seconds)
-    p50, p95, p99 = (float(1000 * np.percentile(seconds, share)) for share in (50, 95, 99))
     return Timing(
         batch=batch,
         decisions=len(seconds),
-        p50_ms=p50,
-        p95_ms=p95,
-        p99_ms=p99,
+        p50_ms=float(1000 * np.median(seconds)),
+        p95_ms=percentile_ms(seconds, 95),
+        p99_ms=percentile_ms(seconds, 99),
         plans_per_second=rate,
         rollouts=decision.rollouts,
         flops=decision.flops,
         flops_per_second=rate * decision.flops,
         peak_memory_mib=peak_memory(agent.device),
+        overshoot_ms=1000 * overshoot,
     )
+
+
+def percentile_ms(seconds: Sequence[float], share: int) -> float | None:
+    """The percentile `share` in ms; None where so few `seconds` are no more than their maximum tells."""
+    return float(1000 * np.percentile(seconds, share)) if len(seconds) * (100 - share) >= 100 else None
 
 
 def _decisions(agent: Agent, batch: int, seed: int) -> Iterator[tuple[float, Decision]]:
@@ -199,7 +208,8 @@ def table(report: Report, title: str) -> Table:
     for name in ("batch", "n", "p50 ms", "p95 ms", "p99 ms", "plans/s", "rollouts", "GFLOP", "% of peak", "MiB"):
         columns.add_column(name, justify="right", no_wrap=True)
     for row in report.timings:
-        latencies = (f"{value:.3g}" for value in (row.p50_ms, row.p95_ms, row.p99_ms, row.plans_per_second))
+        figures = (row.p50_ms, row.p95_ms, row.p99_ms, row.plans_per_second)
+        latencies = ("-" if value is None else f"{value:.3g}" for value in figures)
         memory = "-" if row.peak_memory_mib is None else f"{row.peak_memory_mib:.0f}"
         spent = (str(row.rollouts), f"{row.flops / 1e9:.3g}", f"{100 * report.share(row):.0f}", memory)
         columns.add_row(str(row.batch), str(row.decisions), *latencies, *spent)
@@ -211,7 +221,9 @@ def _draw(figure: Any, timings: Sequence[Timing]) -> None:
     batches = [row.batch for row in timings]
     latency, throughput = figure.subplots(1, 2)
     for name in ("p50_ms", "p95_ms", "p99_ms"):
-        latency.plot(batches, [getattr(row, name) for row in timings], "o-", label=name.removesuffix("_ms"))
+        known = [(row.batch, getattr(row, name)) for row in timings if getattr(row, name) is not None]
+        if known:
+            latency.plot(*zip(*known, strict=True), "o-", label=name.removesuffix("_ms"))
     latency.set(ylabel="milliseconds a decision")
     latency.legend(frameon=False)
     throughput.plot(batches, [row.plans_per_second for row in timings], "o-")

@@ -45,11 +45,11 @@ SeedOption = Annotated[int, typer.Option(help="Source of every random choice.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="GROUP.NAME=VALUE", help="Any other setting; may be repeated.")
 ]
-RolloutsOption = Annotated[int | None, typer.Option("--budget-rollouts", help="Most candidate rollouts of a plan.")]
-IterationsOption = Annotated[int | None, typer.Option("--budget-iterations", help="Most iterations of a plan.")]
-FlopsOption = Annotated[float | None, typer.Option("--budget-flops", help="Most floating-point operations of a plan.")]
+RolloutsOption = Annotated[int | None, typer.Option("--budget-rollouts", help="Candidate rollouts of a plan.")]
+IterationsOption = Annotated[int | None, typer.Option("--budget-iterations", help="Iterations of a plan.")]
+FlopsOption = Annotated[float | None, typer.Option("--budget-flops", help="Floating-point operations of a plan.")]
 MillisecondsOption = Annotated[
-    float | None, typer.Option("--budget-ms", help="Most milliseconds of a planning call (a batch).")
+    float | None, typer.Option("--budget-ms", help="Milliseconds of a planning call (a batch).")
 ]
 CheckpointOption = Annotated[str | None, typer.Option(help="Folder or name (default: the package's own).")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]

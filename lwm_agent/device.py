@@ -6,6 +6,7 @@ import copy
 import ctypes
 import sys
 import sysconfig
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,8 @@ from shutil import which
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -103,11 +105,10 @@ def can_compile(device: torch.device) -> bool:
     return any(map(which, ("c++", "g++", "clang++"))) and headers.exists()
 
 
-def compile_rollout(model: Network, device: torch.device) -> Network:
-    """Copy of the world `model` whose `rollout` torch.compile translates, once for each horizon and history.
+def compile_methods(device: torch.device, *methods: tuple[nn.Module, str]) -> None:
+    """Has torch.compile translate `methods`, each of a network, once for each kind of shape that they are called with.
 
-    On CUDA the compiled rollout is recorded as CUDA graphs, so that an iteration of a planner takes a few launches
-    instead of hundreds.
+    On CUDA they are recorded as CUDA graphs, so that a call takes a few launches instead of hundreds.
 
     Raises:
         ValueError: this machine lacks what torch.compile needs.
@@ -116,13 +117,19 @@ def compile_rollout(model: Network, device: torch.device) -> Network:
         raise ValueError("compile=True needs a C++ compiler and Python's headers (Debian: apt install g++ python3-dev)")
     import torch._dynamo  # slow
 
-    model = copy.deepcopy(model)
     # For the whole process: horizons that shrink towards a deadline, and histories that fill up, are more than 8.
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    rollout: Any = torch.compile(model.rollout, mode="reduce-overhead" if device.type == "cuda" else None)  # type: ignore[arg-type]
-    # What a CUDA graph returns is overwritten by its next run: planners get a copy.
-    model.rollout = lambda belief, actions: rollout(belief, actions).clone()  # type: ignore[assignment]
-    return model
+    for network, name in methods:
+        method = getattr(network, name)
+        if device.type == "cuda":
+            setattr(network, name, _copying(torch.compile(method, mode="reduce-overhead")))
+        else:
+            setattr(network, name, torch.compile(method))
+
+
+def _copying(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`method`, with a copy of what it returns: that of a CUDA graph is overwritten by its next run."""
+    return lambda *args: tree_map_only(Tensor, Tensor.clone, method(*args))
 
 
 def fast_bf16(device: torch.device) -> bool:

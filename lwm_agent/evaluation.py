@@ -62,7 +62,7 @@ class AgentConfig:
         checkpoint: folder or name; None takes the one of the environment that ships with the package.
         seed: of the planner.
         device: "auto", "cpu", "cuda" or "mps".
-        budget: the most that one plan may spend.
+        budget: what one plan may spend; none leaves it to the planner's own number of iterations.
         planner_settings: arguments of the planner.
         agent_settings: arguments of `Agent`.
     """
@@ -129,8 +129,8 @@ class EvalConfig(AgentConfig):
             )
         if self.episodes is not None and self.episodes < 1:
             raise ValueError(f"--episodes {self.episodes} must be at least 1")
-        if self.planner in BASELINES and (self.planner_settings or self.agent_settings):
-            raise ValueError(f"--planner {self.planner} has no settings")
+        if self.planner in BASELINES and (self.planner_settings or self.agent_settings or self.budget != Budget()):
+            raise ValueError(f"--planner {self.planner} plans nothing: it has no settings and no budget")
         known = ENVS[self.env].conventions.keys()
         if self.env_settings.keys() - known:
             unknown = ", ".join(sorted(self.env_settings.keys() - known))

@@ -13,7 +13,7 @@ from torch import Tensor
 from .agent_state import select
 from .device import autocast
 from .models import Heads
-from .planners.costs import Cost, Futures
+from .planners.costs import Futures, WeightedSum
 from .protocols import Belief
 
 
@@ -35,7 +35,7 @@ class Imagination:
     model: Any
     belief: Belief
     goal: Tensor
-    cost: Cost
+    cost: WeightedSum
     bf16: bool
     max_rollouts: int
     heads: Heads | None = None
@@ -57,6 +57,8 @@ class Imagination:
     def rate(self, latents: Tensor, actions: Tensor, part: slice = slice(None)) -> Tensor:
         """Planning costs ``(B, S)`` of `latents` ``(B, S, T, *Z)`` after `actions`, for `part` of the episodes."""
         goal = self.goal[part]
+        if self.cost.terminal_only:
+            latents = latents[:, :, -1:]
         told: dict[str, Callable[[], Tensor]] = {}
         if self.heads is not None:
             told["log_steps"] = partial(self.heads.log_steps, latents, goal)

@@ -94,6 +94,8 @@ class Problem:
         generators: one random generator an episode, so that its plan does not depend on its batch.
         action_size: A, from which planners know the order of environment steps inside a block.
         dynamics: the model behind the objective, for the planners that need it; None where there is none.
+        step_flops: floating-point operations of T steps of a candidate that do not follow each other; None if they are
+            those of a rollout.
         propose: imagines P first guesses ``(B, P, T, F*A)`` inside the bounds, learned ones and `init`, and tells
             their costs ``(B, P)``; the best replaces `init`.
         propose_flops: floating-point operations of `propose` for each episode, beyond those of P rollouts.
@@ -107,6 +109,7 @@ class Problem:
     generators: Sequence[torch.Generator]
     action_size: int
     dynamics: Dynamics | None = None
+    step_flops: float | None = None
     propose: Callable[[], tuple[Tensor, Tensor]] | None = None
     propose_flops: float = 0.0
 
@@ -176,11 +179,11 @@ class Planner(Protocol):
 
     @property
     def iterations(self) -> int:
-        """The most iterations of one plan."""
+        """Of one plan, where no budget limits it."""
         ...
 
     def improve(self, problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields, for as long as it is asked, a plan ``(B, T, F*A)`` and its cost ``(B,)``."""
+        """Yields, for as long as it is asked or can be of use, a plan ``(B, T, F*A)`` and its cost ``(B,)``."""
         ...
 
 

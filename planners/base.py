@@ -20,10 +20,12 @@ from .sampling import select_best
 class Budget:
     """The most that one call of `plan` may spend, in any of four units; None does not limit.
 
+    With a limit, a planner goes on until it is reached: its own `iterations` are for plans without one.
+
     Attributes:
         rollouts: candidate rollouts for each episode; one with a gradient counts twice.
-        iterations: iterations of the planner, which stops at its own `iterations` in any case.
-        flops: floating-point operations for each episode.
+        iterations: iterations of the planner.
+        flops: floating-point operations for each episode, of its candidates and its proposals.
         seconds: wall time for the whole batch; the call of the model under way is completed, and the first ones, until
             there is a plan.
     """
@@ -37,7 +39,8 @@ class Budget:
         check_types(self)
         for item in fields(self):
             value = getattr(self, item.name)
-            check_value(self, item.name, value is None or value > 0, "positive, or None for no limit")
+            valid = value is None or 0 < value < float("inf")
+            check_value(self, item.name, valid, "positive and finite, or None for no limit")
 
 
 UNLIMITED = Budget()
@@ -55,7 +58,7 @@ class Meter:
     budget: Budget = UNLIMITED
     flops_per_rollout: float = 0.0
     rollouts: int = field(default=0, init=False)
-    other_flops: float = field(default=0.0, init=False)  # spent for each episode, but not in rollouts
+    flops: float = field(default=0.0, init=False)  # spent for each episode
     start: float = field(init=False)
     has_plan: bool = field(default=False, init=False)  # until then, the clock stops nothing
 
@@ -63,14 +66,6 @@ class Meter:
         self.start = perf_counter()
         if self.budget.flops is not None:
             check_value(self, "flops_per_rollout", self.flops_per_rollout > 0, "positive under a budget in flops")
-
-    @property
-    def flops(self) -> float:
-        """Floating-point operations spent for each episode."""
-        return self._flops(self.rollouts)
-
-    def _flops(self, rollouts: int) -> float:
-        return rollouts * self.flops_per_rollout + self.other_flops
 
     def __call__(self, actions: Tensor) -> Tensor:
         """Costs ``(B, S)`` of `actions` ``(B, S, T, F*A)``; a cost that is not a number counts as infinite."""
@@ -82,12 +77,16 @@ class Meter:
             raise ValueError("objective has no gradient: evaluate it without no_grad or detach, or use another planner")
         return finite(costs)
 
-    def spend(self, actions: Tensor) -> None:
-        """Charges one rollout for each of the candidates `actions` ``(B, S, T, F*A)``, two where a gradient is due."""
+    def spend(self, actions: Tensor, flops: float | None = None) -> None:
+        """Charges one rollout for each of the candidates `actions` ``(B, S, T, F*A)``, two where a gradient is due.
+
+        `flops` are those of a candidate, where they are not those of a rollout.
+        """
         # Weights are frozen, so the backward pass goes through activations only: about one more forward pass.
-        total = self.rollouts + actions.shape[1] * (2 if actions.requires_grad else 1)
-        needs = {"rollouts": total, "flops": self._flops(total)}
-        for unit, needed in needs.items():
+        rollouts = actions.shape[1] * (2 if actions.requires_grad else 1)
+        flops = self.flops + rollouts * (self.flops_per_rollout if flops is None else flops)
+        rollouts += self.rollouts
+        for unit, needed in {"rollouts": rollouts, "flops": flops}.items():
             limit = getattr(self.budget, unit)
             if limit is not None and needed > limit:
                 raise OutOfBudget(f"Budget({unit}={limit}) is too small, {needed} {unit} an episode are needed")
@@ -95,15 +94,19 @@ class Meter:
             synchronize(actions.device)
             if perf_counter() - self.start >= self.budget.seconds:
                 raise OutOfBudget(f"Budget(seconds={self.budget.seconds}) is spent")
-        self.rollouts = total
+        self.rollouts, self.flops = rollouts, flops
 
 
 @dataclass(frozen=True)
 class MeteredDynamics:
-    """Dynamics that charge a meter: T steps of a candidate, whether or not they follow each other, are a rollout."""
+    """Dynamics that charge a meter: T steps of a candidate, whether or not they follow each other, are a rollout.
+
+    Those that do not follow each other are `step_flops`.
+    """
 
     dynamics: Dynamics
     meter: Meter
+    step_flops: float | None
 
     @property
     def start(self) -> Tensor:
@@ -122,7 +125,7 @@ class MeteredDynamics:
 
     def step(self, latents: Tensor, actions: Tensor) -> Tensor:
         """Latents ``(B, S, T, *Z)`` one block after `latents` ``(B, S, T, *Z)``."""
-        self.meter.spend(actions)
+        self.meter.spend(actions, self.step_flops)
         return self.dynamics.step(latents, actions)
 
 
@@ -130,23 +133,23 @@ class MeteredDynamics:
 def plan(planner: Planner, problem: Problem, budget: Budget = UNLIMITED, flops_per_rollout: float = 0.0) -> Plan:
     """Best plan that `planner` finds for `problem` within `budget`: the one loop around all planners.
 
-    The planner stops after its own `iterations` at the latest. A budget that covers the proposals of the problem and no
-    iteration leaves the best of them. `flops_per_rollout`, the floating-point operations of one candidate, is needed by
-    a budget in flops only.
+    It stops when the `budget` is spent or, without one, after the planner's own `iterations`. A budget that covers the
+    proposals of the problem and no iteration leaves the best of them. `flops_per_rollout`, the floating-point
+    operations of one candidate, is needed by a budget in flops only.
 
     Raises:
         ValueError: wrong shapes, a budget too small for any plan, or an episode without a candidate of finite cost.
     """
     check_problem(problem)
     meter = Meter(problem.objective, budget, flops_per_rollout)
-    dynamics = None if problem.dynamics is None else MeteredDynamics(problem.dynamics, meter)
+    dynamics = None if problem.dynamics is None else MeteredDynamics(problem.dynamics, meter, problem.step_flops)
     metered = replace(problem, objective=meter, dynamics=dynamics)
     best = nothing_yet(problem)
     trace: list[Tensor] = []
-    iterations = min(planner.iterations, budget.iterations or planner.iterations)
+    iterations = planner.iterations if budget == UNLIMITED else budget.iterations
     try:
         if problem.propose is not None:
-            meter.other_flops = problem.propose_flops
+            meter.flops = problem.propose_flops
             best = best_guess(*problem.propose(), meter)
             metered = replace(metered, init=best[0])
             meter.has_plan = not best[1].isposinf().any()

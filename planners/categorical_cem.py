@@ -24,7 +24,7 @@ class CategoricalCEM:
     Attributes:
         num_samples: S, candidates an iteration; the first takes the likeliest actions.
         num_elites: K, cheapest candidates to which the distributions are refitted.
-        iterations: the most iterations of a plan.
+        iterations: of a plan without a budget.
         exploration: share of the uniform distribution in the first one, whose rest is the problem's first guess.
         smoothing: share of it in all others: no action is ever given up.
     """

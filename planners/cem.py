@@ -22,7 +22,7 @@ class CEM:
     Attributes:
         num_samples: S, candidates an iteration; the first is the mean itself, so that it can win.
         num_elites: K, cheapest candidates to which mean and standard deviation are refitted.
-        iterations: the most iterations of a plan.
+        iterations: of a plan without a budget.
         noise_correlation: correlation of the noise of successive environment steps.
         momentum: share of the old mean and standard deviation that is kept.
         min_std: lower bound of the refitted standard deviation, in normalised action units.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from lwm_agent.protocols import Planner, Problem
 
-from .base import better, nothing_yet
+from .base import OutOfBudget, better, nothing_yet
 from .checks import check_value
 
 
@@ -18,8 +19,8 @@ from .checks import check_value
 class Chain:
     """A first planner, and a second that refines the best plan of the first; `make_planner` writes it ``cem+gradient``.
 
-    Both draw on one budget: the first takes its own `iterations`, the second what is left. The best plan of the first
-    is the first candidate of the second, so that it is never lost.
+    Both draw on one budget: the first takes its own `iterations`, or as many as are covered, the second what is left.
+    The best plan of the first is the first candidate of the second, so that it is never lost.
 
     Attributes:
         first: the planner that searches.
@@ -40,7 +41,7 @@ class Chain:
 
     @property
     def iterations(self) -> int:
-        """The most iterations of a plan: those of both."""
+        """Of a plan without a budget: those of both."""
         return self.first.iterations + self.second.iterations
 
     @property
@@ -56,7 +57,8 @@ class Chain:
     def improve(self, problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields what the first planner yields, then what the second does."""
         best = nothing_yet(problem)
-        for found in islice(self.first.improve(problem), self.first.iterations):
-            best = better(best, found)
-            yield found
+        with suppress(OutOfBudget):  # what the first cannot use may be enough for the second
+            for found in islice(self.first.improve(problem), self.first.iterations):
+                best = better(best, found)
+                yield found
         yield from self.second.improve(replace(problem, init=best[0], scale=self.spread * problem.scale))

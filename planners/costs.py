@@ -14,7 +14,8 @@ class Futures:
     """What costs are made of: S imagined futures for each of B episodes.
 
     Attributes:
-        distances: distance to the goal after each action block, ``(B, S, T)``.
+        distances: distance to the goal after each action block, ``(B, S, T)``; ``(B, S, 1)``, after the last one only,
+            will do for a cost that is `terminal_only`.
         actions: the blocks, ``(B, S, T, F*A)``.
         log_steps: looks up the logarithm of the model steps that are left after each block, ``(B, S, T)``; only a world
             model with a learned temporal distance can tell.
@@ -89,6 +90,11 @@ class WeightedSum:
     def __call__(self, futures: Futures) -> Tensor:
         """Costs ``(B, S)`` of `futures`."""
         return torch.stack([weight * cost(futures) for weight, cost in self.terms]).sum(dim=0)
+
+    @property
+    def terminal_only(self) -> bool:
+        """Whether it looks at the end of a rollout and at nothing else."""
+        return all(cost is terminal for _, cost in self.terms)
 
     @property
     def asks_for_steps(self) -> bool:

@@ -25,7 +25,7 @@ class Gradient:
 
     Attributes:
         num_samples: S, starts: the first guess itself, and others around it.
-        iterations: the most iterations of a plan, each one forward and one backward pass.
+        iterations: of a plan without a budget, each one forward and one backward pass.
         lr: learning rate, in normalised action units.
         noise_correlation: correlation of the noise of successive environment steps, in the starts.
     """

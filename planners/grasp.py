@@ -27,7 +27,7 @@ class GRASP:
 
     Attributes:
         num_samples: S, starts: the first guess itself, and others around it.
-        iterations: the most iterations of a plan, each one evaluation of the objective and a gradient step on it.
+        iterations: of a plan without a budget, each one evaluation of the objective and a gradient step on it.
         sync_steps: iterations between two phases of lifted steps; the plan begins with them.
         sync_lr: learning rate of the steps on the objective, in normalised action units.
         lifted_steps: lifted steps of a phase, each one forward and one backward pass.

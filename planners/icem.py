@@ -27,7 +27,7 @@ class ICEM:
     Attributes:
         num_samples: S, candidates of the first iteration; the first is the mean itself.
         num_elites: K, cheapest candidates to which mean and standard deviation are refitted.
-        iterations: the most iterations of a plan.
+        iterations: of a plan without a budget.
         noise_beta: exponent of the noise's power spectrum over environment steps: 0 is white, 2 red.
         decay: factor by which the population shrinks from one iteration to the next, down to 2 K.
         keep_elites: share of the elites that competes again in the next iteration.

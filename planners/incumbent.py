@@ -1,4 +1,4 @@
-"""No search at all."""
+"""No search beyond the proposals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from .sampling import clamp
 
 @dataclass(frozen=True, kw_only=True)
 class Incumbent:
-    """Takes the first guess as it is. With a learned proposal, that is acting by the actor alone.
+    """Takes the first guess as it is: with a learned proposal, the best of the actor's imagined futures.
+
+    With ``agent.num_proposals=1``, that is what the actor's mean actions lead to, and acting by the actor alone.
 
     Attributes:
         iterations: of a plan: one, which looks up the cost.
@@ -29,7 +31,6 @@ class Incumbent:
         check_settings(self)
 
     def improve(self, problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields the first guess ``(B, T, F*A)`` and its cost ``(B,)``."""
+        """Yields the first guess ``(B, T, F*A)`` and its cost ``(B,)``, once, whatever is left of a budget."""
         guess = clamp(problem.init, problem)
-        while True:
-            yield guess, problem.objective(guess[:, None])[:, 0]
+        yield guess, problem.objective(guess[:, None])[:, 0]

@@ -28,7 +28,7 @@ class LBFGS:
 
     Attributes:
         num_samples: S, starts: the first guess itself, and others around it.
-        iterations: the most iterations of a plan, each one forward and one backward pass.
+        iterations: of a plan without a budget, each one forward and one backward pass.
         history: steps from which curvature is estimated.
         first_step: largest change of an action while no curvature is known, in normalised action units.
         noise_correlation: correlation of the noise of successive environment steps, in the starts.

@@ -23,7 +23,7 @@ class MPPI:
 
     Attributes:
         num_samples: S, candidates an iteration; the first is the mean itself.
-        iterations: the most iterations of a plan.
+        iterations: of a plan without a budget.
         temperature: of the weights, in units of the distance from the best to the median cost, whatever the cost's own
             unit: towards 0 the best candidate takes all, towards infinity all count alike.
         noise_correlation: correlation of the noise of successive environment steps.

@@ -21,7 +21,7 @@ class PredictiveSampling:
 
     Attributes:
         num_samples: S, candidates an iteration; the first is the best so far.
-        iterations: the most iterations of a plan.
+        iterations: of a plan without a budget.
         noise_scale: standard deviation of the noise, as a share of the problem's own.
         noise_correlation: correlation of the noise of successive environment steps.
     """

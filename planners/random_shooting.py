@@ -19,7 +19,7 @@ class RandomShooting:
 
     Attributes:
         num_samples: S, candidates an iteration; the first is the first guess itself.
-        iterations: the most iterations of a plan.
+        iterations: of a plan without a budget.
         noise_correlation: correlation of the noise of successive environment steps.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +65,9 @@ def test_every_batch_size_is_timed_and_written(checkpoint: str, tmp_path: Path) 
     assert [row.batch for row in report.timings] == [1, 2, 4]
     for row in report.timings:
         assert row.decisions == 4
-        assert 0 < row.p50_ms <= row.p95_ms <= row.p99_ms
+        assert row.p50_ms > 0
+        assert row.p95_ms is row.p99_ms is None
+        assert row.overshoot_ms == 0
         assert row.plans_per_second > 0
         assert row.rollouts == 16 + 1 + 2 * 6  # the actor's and the rest of the last plan, then the search
         model = Checkpoint.load(checkpoint).model
@@ -87,6 +90,20 @@ def test_time_limits_the_number_of_decisions(checkpoint: str, tmp_path: Path) ->
     report = run_bench(config(checkpoint, tmp_path, max_batch=1, decisions=10**6, seconds=0.0, plot=False))
     assert report.timings[0].decisions == bench.MIN_DECISIONS
     assert not (tmp_path / "bench.png").exists()
+
+
+@pytest.mark.parametrize(("decisions", "known"), [(19, (False, False)), (20, (True, False)), (100, (True, True))])
+def test_percentiles_are_told_of_enough_decisions(
+    checkpoint: str, tmp_path: Path, decisions: int, known: tuple[bool, bool]
+) -> None:
+    (row,) = run_bench(config(checkpoint, tmp_path, max_batch=1, decisions=decisions)).timings
+    assert (row.p95_ms is not None, row.p99_ms is not None) == known
+    assert 0 < row.p50_ms <= (row.p95_ms or row.p50_ms) <= (row.p99_ms or math.inf)
+
+
+def test_what_exceeds_a_budget_is_told(checkpoint: str, tmp_path: Path) -> None:
+    (row,) = run_bench(config(checkpoint, tmp_path, max_batch=1, plot=False, budget=Budget(seconds=1e-6))).timings
+    assert 0 < row.overshoot_ms < 1000 * 10
 
 
 def test_a_budget_is_kept(checkpoint: str, tmp_path: Path) -> None:

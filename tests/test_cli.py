@@ -106,7 +106,7 @@ def test_replay_is_the_ceiling_and_compare_pairs_it_with_a_floor(work: Path) -> 
 
 @pytest.mark.parametrize(
     ("unit", "limit", "most"),
-    [("rollouts", 7, 6), ("iterations", 1, 6), ("flops", 4e5, None), ("ms", 0.01, 6)],
+    [("rollouts", 7, 6), ("iterations", 3, 18), ("flops", 4e5, None), ("ms", 0.01, 6)],
 )
 def test_budgets_in_each_unit_are_kept(work: Path, unit: str, limit: float, most: int | None) -> None:
     folder = f"budget-{unit}"
@@ -116,7 +116,7 @@ def test_budgets_in_each_unit_are_kept(work: Path, unit: str, limit: float, most
     spent = contents["summary"]
     if unit == "flops":
         assert 0 < spent["flops"] <= limit
-        assert 6 < spent["rollouts"] < 12  # both iterations fit in where plans are short, before the deadline
+        assert spent["rollouts"] > 12  # more than its own iterations fit in where plans are short, before the deadline
     else:
         assert spent["rollouts"] == most
     assert (spent["overshoot_ms"] > 0) == (unit == "ms")

@@ -76,6 +76,13 @@ def test_the_actor_is_asked_only_where_it_has_a_say() -> None:
         make_cost("terminal+0.1*actor-deviation")(Futures(DISTANCES, ACTIONS, lambda: LOG_STEPS))
 
 
+def test_a_terminal_cost_can_do_without_the_way() -> None:
+    cost = make_cost("0.5*terminal+terminal")
+    assert cost.terminal_only
+    assert not make_cost("terminal+0.1*control-penalty").terminal_only
+    assert torch.equal(cost(Futures(DISTANCES[..., -1:], ACTIONS)), cost(Futures(DISTANCES, ACTIONS)))
+
+
 def test_a_sum_is_a_value() -> None:
     """Equal text, equal cost; and an agent that holds one can be sent to another process."""
     cost = make_cost("terminal+0.5*running")

@@ -332,7 +332,7 @@ def test_the_proposal_is_paid_for(headed: Path) -> None:
 
 
 @pytest.mark.parametrize("cost", ["best-step", "best-step+2*actor-deviation", "running+temporal-distance"])
-@pytest.mark.parametrize("planner", ["actor", "guided"])
+@pytest.mark.parametrize("planner", ["actor", "guided", "gradient", "grasp"])
 def test_the_flops_of_a_decision_are_those_that_torch_counts(headed: Path, planner: str, cost: str) -> None:
     planning = agent(headed, planner, cost=cost, num_proposals=40)
     first = observation()

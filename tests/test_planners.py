@@ -345,7 +345,7 @@ def test_flops_budget(name: str, flops: float) -> None:
 
 
 @planners
-@pytest.mark.parametrize(("own", "allowed", "expected"), [(9, 3, 3), (2, 3, 2), (2, None, 2)])
+@pytest.mark.parametrize(("own", "allowed", "expected"), [(9, 3, 3), (2, 3, 3), (2, None, 2)])
 def test_iterations_budget(name: str, own: int, allowed: int | None, expected: int) -> None:
     result, recorder = spend(name, Budget(iterations=allowed), iterations=own)
     assert len(recorder.calls) == len(result.trace) == expected
@@ -389,9 +389,10 @@ def test_budget_below_one_iteration(name: str, budget: Budget) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rollouts": 0}, "Budget: rollouts must be positive, or None for no limit, got 0"),
+        ({"rollouts": 0}, "Budget: rollouts must be positive and finite, or None for no limit, got 0"),
         ({"seconds": -1.5}, "Budget: seconds must be positive"),
         ({"flops": float("nan")}, "Budget: flops must be positive"),
+        ({"seconds": float("inf")}, "Budget: seconds must be positive and finite"),
     ],
 )
 def test_budget_out_of_range(settings: dict[str, Any], message: str) -> None:
@@ -614,9 +615,16 @@ def test_chain_refines_what_its_first_planner_finds() -> None:
     assert ((recorder.calls[4] - first.actions[:, None]).std() / problem.scale.mean()).item() < 0.25
 
 
-@pytest.mark.parametrize(("rollouts", "trace"), [(2 * S, 2), (4 * S, 4), (6 * S, 5), (9 * S, 6), (99 * S, 7)])
+@pytest.mark.parametrize(("rollouts", "trace"), [(2 * S, 2), (4 * S, 4), (6 * S, 5), (9 * S, 6), (99 * S, 51)])
 def test_chain_shares_one_budget(rollouts: int, trace: int) -> None:
     assert len(plan(make_small(CHAIN, iterations=7), make_problem(), Budget(rollouts=rollouts)).trace) == trace
+
+
+def test_second_of_a_chain_takes_what_the_first_cannot_use() -> None:
+    problem, recorder = record(make_problem())
+    chain = make_planner("cem+gradient", **{"first.num_samples": 20, "first.iterations": 9, "second.num_samples": 3})
+    assert plan(chain, problem, Budget(rollouts=55)).rollouts == 52
+    assert recorder.prices == [20, 20, 6, 6]
 
 
 def test_chain_of_three() -> None:
