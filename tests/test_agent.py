@@ -115,6 +115,26 @@ def test_counted_rollouts_are_those_that_the_model_imagines(planner: str, budget
         assert budget is None or len(decision.trace) <= (budget.iterations or math.inf)
 
 
+@pytest.mark.parametrize("planner", [*CONTINUOUS, "cem+gradient"])
+@pytest.mark.parametrize("env", ["pusht", "cube"])
+def test_every_planner_keeps_budgets_in_every_unit_with_the_models_of_the_package(env: str, planner: str) -> None:
+    agent = Agent.load(f"{env}-tiny", planner, device="cpu", num_proposals=2, horizon=2)
+    rng = np.random.default_rng(0)
+    batch = {name: rng.integers(0, 256, (2, 64, 64, 3), np.uint8) for name in ("pixels", "goal")}
+
+    def decide(**limit: float) -> Any:
+        agent.budget = Budget(**limit)  # type: ignore[arg-type]
+        return agent.predict(batch)[1].decisions[0]
+
+    freely = decide(iterations=2)
+    assert len(freely.trace) == (1 if planner == "actor" else 2)
+    assert decide(rollouts=freely.rollouts - 1).rollouts < freely.rollouts
+    assert decide(flops=freely.flops - 1).flops < freely.flops
+    late = decide(seconds=1e-6)
+    assert late.overshoot > 0
+    assert late.rollouts < freely.rollouts
+
+
 def make_env(**kwargs: Any) -> gym.Env[Any, Any]:
     return gym.make(ENV, image_size=32, max_episode_steps=12, **kwargs)
 
