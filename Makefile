@@ -26,22 +26,24 @@ test: $(VENV)/.dev
 RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/pusht-cem-25 pusht-replay-25 \
 	paper/pusht-cem-25 $(patsubst %,pusht-%,guided-50 actor-50 guided-75 actor-75 guided-100 actor-100) \
 	cube-cem-25 cube-guided-25 cube-actor-25 cube-gradient-25 cube-replay-25 paper/cube-cem-25 \
-	cube-guided-50 cube-guided-75 cube-guided-100
+	$(patsubst %,cube-%,guided-50 actor-50 guided-75 actor-75 guided-100 actor-100)
 EVERY := $(foreach planner,guided actor,$(patsubst %,every-step/pusht-$(planner)-%,25 50 75 100))
 ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%, \
 	one-proposal white-noise whole-plans two-blocks ten-blocks fixed-horizon terminal fixed-horizon-terminal running \
 	temporal-distance both-distances actor-deviation every-step int8) \
-	ablation/cube-guided-25-default ablation/cube-guided-25-best-step
+	ablation/pusht-actor-25-default ablation/pusht-actor-25-one-proposal \
+	$(patsubst %,ablation/cube-guided-25-%,default best-step one-iteration)
 ALL := guided cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient
 EQUAL := $(foreach env,pusht cube,$(patsubst %,equal/$(env)-%-25,$(filter-out guided,$(ALL))))
-OFFSETS := $(foreach env,pusht cube,$(foreach planner,$(ALL),$(patsubst %,offsets/$(env)-$(planner)-%,50 75 100)))
+OFFSETS := $(foreach planner,$(ALL),$(patsubst %,offsets/pusht-$(planner)-%,50 75 100) offsets/cube-$(planner)-100)
 REALTIME := $(patsubst %,realtime/pusht-%-25,$(ALL) actor)
 LADDER := $(patsubst %,ladder/pusht-%, \
 	guided-25-81 guided-25-145 guided-25-657 cem-25-145 cem-25-273 cem-25-1297 gradient-25-145 gradient-25-1297)
-PLOTTED := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS))) $(LADDER) \
-	$(filter equal/pusht-gradient-25 equal/cube-gradient-25,$(EQUAL))
+NEAR := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS))) $(LADDER) $(EQUAL)
+FAR := $(foreach offset,50 75 100,$(filter pusht-%-$(offset),$(RESULTS)) $(filter offsets/pusht-%-$(offset),$(OFFSETS))) \
+	$(foreach offset,50 75 100,$(filter cube-%-$(offset),$(RESULTS)) $(filter offsets/cube-%-$(offset),$(OFFSETS)))
 files = $(patsubst %,results/%.json,$(1))
-results: $(call files,$(RESULTS) $(EVERY) $(ABLATION) $(EQUAL) $(OFFSETS) $(LADDER) $(REALTIME)) docs/compute.png
+results: $(call files,$(RESULTS) $(EVERY) $(ABLATION) $(EQUAL) $(OFFSETS) $(LADDER) $(REALTIME)) docs/compute.png docs/far.png
 	$(BIN)/lwm-agent report $(call files,$(RESULTS)) --into README.md
 	$(BIN)/lwm-agent report $(call files,$(EVERY)) --into README.md --mark every-step
 	$(BIN)/lwm-agent report $(call files,$(ABLATION)) --into docs/planners.md --mark ablation --bars docs/ablation.png
@@ -49,7 +51,9 @@ results: $(call files,$(RESULTS) $(EVERY) $(ABLATION) $(EQUAL) $(OFFSETS) $(LADD
 	$(BIN)/lwm-agent report $(call files,$(OFFSETS)) --into docs/planners.md --mark offsets --compact
 	$(BIN)/lwm-agent report $(call files,$(LADDER)) --into docs/planners.md --mark ladder
 	$(BIN)/lwm-agent report $(call files,$(REALTIME)) --into docs/planners.md --mark realtime
-docs/compute.png: $(call files,$(PLOTTED)) | $(VENV)/.dev
+docs/compute.png: $(call files,$(NEAR)) | $(VENV)/.dev
+docs/far.png: $(call files,$(FAR)) | $(VENV)/.dev
+docs/compute.png docs/far.png:
 	$(BIN)/lwm-agent report $^ --plot $@
 
 # A row is called [KIND/]ENV-PLANNER-OFFSET[-VARIANT]. The kinds: "plain" is without the learned proposal, with what suits it
@@ -66,17 +70,18 @@ variant = $(patsubst $(env)-$(planner)-$(offset)-%,%,$(notdir $*))
 plain := --set agent.proposal=none --set agent.replan_every_env_steps=10 --set planner.iterations=10
 paper := --protocol lewm-paper
 every-step := --set agent.replan_every_env_steps=1
-realtime = --batch-size 1 --budget-ms 50 $(if $(filter actor,$(planner)),,$(call endless,1))
-endless = --set planner.$(if $(findstring +,$(planner)),first.iterations=$(1) --set planner.second.)iterations=1000
-equal = --budget-rollouts 657 $(call endless,2)
-offsets = --budget-rollouts $(if $(filter cube,$(env)),145,273) $(call endless,1) \
+realtime = --batch-size 1 --budget-ms 50 $(call first,1)
+first = $(if $(findstring +,$(planner)),--set planner.first.iterations=$(1))
+equal = --budget-rollouts 657 $(call first,2)
+offsets = --budget-rollouts $(if $(filter cube,$(env)),145,273) $(call first,1) \
 	$(if $(and $(filter cube,$(env)),$(findstring +,$(planner))),--set planner.first.num_samples=64) \
 	$(if $(filter-out guided,$(planner)),--no-floors)
-ladder = --budget-rollouts $(variant) $(call endless,1)
+ladder = --budget-rollouts $(variant)
 ablation = --split val $(call known,$(variant))
 default :=
 no-proposal := --set agent.proposal=none --set planner.num_samples=64 --set planner.num_elites=8 --set planner.iterations=3
 one-proposal := --set agent.num_proposals=1
+one-iteration := --set planner.iterations=1
 white-noise := --set planner.noise_correlation=0
 whole-plans := --set agent.replan_every_env_steps=25
 two-blocks := --set agent.horizon=2

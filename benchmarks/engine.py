@@ -31,6 +31,7 @@ from lwm_agent.device import (
     arrange_weights,
     can_compile,
     compile_methods,
+    fast_bf16,
     keep_freed_memory,
     resolve_device,
     synchronize,
@@ -104,8 +105,9 @@ def contestants(ours: LeWorldModel, settings: dict[str, Any]) -> dict[str, Conte
     if DEVICE.type == "cpu" and exact_products():
         found["ours int8"] = Contestant(ours, int8=True)
     if can_compile(DEVICE):
-        lossy = {name: contestant for name, contestant in found.items() if not contestant.exact}
-        found |= {f"{name} compiled": contestant._replace(compile=True) for name, contestant in lossy.items()}
+        # Compiling takes minutes: it is for what may win.
+        fast = {name: one for name, one in found.items() if one.int8 or (one.bf16 and fast_bf16(DEVICE))}
+        found |= {f"{name} compiled": one._replace(compile=True) for name, one in fast.items()}
     return found
 
 

@@ -52,6 +52,7 @@ def compute_plot(paths: Iterable[str | Path], out: str | Path) -> None:
         row[0].set(title=name, ylabel="success, %")
     for ax, unit in zip(axes[-1], ("GFLOP a decision", "milliseconds a decision"), strict=True):
         ax.set(xscale="log", xlabel=unit)
+        ax.xaxis.set_minor_formatter("")  # they would overlap
     legend = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(legend.values(), legend.keys(), loc="outside right upper", frameon=False)
     save_figure(figure, out)

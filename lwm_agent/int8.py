@@ -7,13 +7,15 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from .models.layers import JointLinear
+
 LEAST_INPUTS = 64
 """Rounding the inputs of a smaller map takes about as long as multiplying them."""
 
 _LARGEST = 127
 
 
-class Int8Linear(nn.Linear):
+class Int8Linear(JointLinear):
     """A frozen `linear` map, in 8-bit integers unless gradients are asked for.
 
     Every output has a scale of its own, and so has every row that comes in: what becomes of it does not depend on the
@@ -32,20 +34,22 @@ class Int8Linear(nn.Linear):
 
     def forward(self, rows: Tensor) -> Tensor:
         """``(..., in_features)`` to ``(..., out_features)``."""
+        return self.part(rows, slice(None))
+
+    def part(self, rows: Tensor, outputs: slice) -> Tensor:
+        """As in `JointLinear`."""
         if rows.requires_grad and torch.is_grad_enabled():
-            return super().forward(rows)
+            return super().part(rows, outputs)
         scale, integers = _round(rows.reshape(-1, self.in_features).float())
         # In place: the products of many rows do not fit into a cache.
-        result = torch._int_mm(integers, self.integers).float().mul_(scale).mul_(self.scale)
+        result = torch._int_mm(integers, self.integers[:, outputs]).float().mul_(scale).mul_(self.scale[outputs])
         if self.bias is not None:
-            result += self.bias
-        return result.reshape(*rows.shape[:-1], self.out_features)
+            result += self.bias[outputs]
+        return result.reshape(*rows.shape[:-1], result.shape[1])
 
 
 def to_int8(*networks: nn.Module | None) -> None:
     """Puts an `Int8Linear` in the place of each linear map that is large enough in the `networks` that there are.
-
-    Not in that of "qkv": attentions multiply by parts of its weights.
 
     Raises:
         ValueError: this CPU does not multiply 8-bit integers exactly.
@@ -54,7 +58,7 @@ def to_int8(*networks: nn.Module | None) -> None:
         raise ValueError("int8=True needs a CPU with VNNI: this one rounds sums of 8-bit products; leave it out")
     for parent in [part for network in networks if network is not None for part in network.modules()]:
         for name, part in parent.named_children():
-            if type(part) is nn.Linear and name != "qkv" and part.in_features >= LEAST_INPUTS:
+            if type(part) in (nn.Linear, JointLinear) and part.in_features >= LEAST_INPUTS:
                 setattr(parent, name, Int8Linear(part))
 
 

@@ -14,7 +14,7 @@ from lwm_agent import Agent
 from lwm_agent.device import can_compile
 from lwm_agent.envs import ENVS
 from lwm_agent.int8 import Int8Linear, exact_products, to_int8
-from lwm_agent.models.layers import linear_weights
+from lwm_agent.models.layers import JointLinear, linear_weights
 
 pytestmark = pytest.mark.skipif(not exact_products(), reason="a CPU without VNNI")
 
@@ -33,6 +33,17 @@ def test_it_is_nearly_what_floats_are(linear: nn.Linear, shape: tuple[int, ...])
     assert found.dtype == torch.float32
     assert ((found - exact).norm(dim=-1) < 0.003 * rows.norm(dim=-1) * linear.weight.norm()).all()
     assert not torch.equal(found, exact)
+
+
+def test_parts_are_those_of_the_whole(linear: nn.Linear) -> None:
+    rows = torch.randn(2, 3, 70)
+    for bias in (linear.bias, None):
+        linear.bias = bias
+        joint = JointLinear(70, 5, bias=bias is not None).requires_grad_(False)
+        joint.load_state_dict(linear.state_dict())
+        for network in (joint, Int8Linear(linear)):
+            for outputs in (slice(2), slice(1, 4), slice(3, None)):
+                torch.testing.assert_close(network.part(rows, outputs), network(rows)[..., outputs])
 
 
 def test_a_row_does_not_depend_on_its_batch(linear: nn.Linear) -> None:
@@ -69,11 +80,11 @@ def test_cpus_that_round_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_large_maps_are_replaced() -> None:
     network = nn.Sequential(nn.Linear(10, 80), nn.GELU(), nn.Sequential(nn.Linear(80, 4)))
-    network.qkv = nn.Linear(80, 6)
+    network.qkv = JointLinear(80, 6)
     flops = linear_weights(network)
     to_int8(network)
     kinds = [type(part) for part in network.modules() if isinstance(part, nn.Linear)]
-    assert kinds == [nn.Linear, Int8Linear, nn.Linear]
+    assert kinds == [nn.Linear, Int8Linear, Int8Linear]
     assert linear_weights(network) == flops
 
 
