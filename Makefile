@@ -39,7 +39,8 @@ OFFSETS := $(foreach planner,$(ALL),$(patsubst %,offsets/pusht-$(planner)-%,50 7
 REALTIME := $(patsubst %,realtime/pusht-%-25,$(ALL) actor)
 LADDER := $(patsubst %,ladder/pusht-%, \
 	guided-25-81 guided-25-145 guided-25-657 cem-25-145 cem-25-273 cem-25-1297 gradient-25-145 gradient-25-1297)
-NEAR := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS))) $(LADDER) $(EQUAL)
+NEAR := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS))) $(LADDER) \
+	$(filter-out %-cem-25,$(EQUAL))
 FAR := $(foreach offset,50 75 100,$(filter pusht-%-$(offset),$(RESULTS)) $(filter offsets/pusht-%-$(offset),$(OFFSETS))) \
 	$(foreach offset,50 75 100,$(filter cube-%-$(offset),$(RESULTS)) $(filter offsets/cube-%-$(offset),$(OFFSETS)))
 files = $(patsubst %,results/%.json,$(1))

@@ -4,7 +4,8 @@ All contestants have the same weights and take turns in one run; medians are tol
 paper's CEM, 300 candidates over 5 blocks, with random weights and without the encoder; a plan of 30 iterations is told
 by multiplication. `pusht-tiny` and `cube-tiny` are whole decisions of `guided` with the checkpoints of the package, for
 one episode, encoder and actor included. Where stable-worldmodel is installed, its LeWM and its CEMSolver compete in
-`base` too; where there is a compiler, compiled rollouts. On a busy machine, the ratios tell more than the times.
+`base` too; where there is a compiler, compiled rollouts of what may win. On a busy machine, the ratios tell more than
+the times.
 """
 
 from __future__ import annotations

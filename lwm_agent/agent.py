@@ -57,7 +57,7 @@ class Agent:
         replan_every_env_steps: environment steps taken before planning again; None is a block, the model's own step.
             The last block before the deadline is taken whole.
         deadline_env_steps: length of an episode, if it is known: plans then end with the block that reaches it.
-        budget: what one plan may spend, and does; None leaves it to the planner's own number of iterations.
+        budget: what one plan may spend; None leaves it to the planner's own number of iterations.
         seed: source of every random choice.
         device: "auto", "cpu", "cuda" or "mps".
         bf16: imagine rollouts in bfloat16; None does so where it is faster.

@@ -428,7 +428,7 @@ def report(
     ] = None,
     mark: Annotated[str, typer.Option(help="It goes between <!-- MARK --> and <!-- /MARK -->.")] = "results",
     compact: Annotated[
-        bool, typer.Option("--compact", help="A row for each planner, a column for each set of tasks: success only.")
+        bool, typer.Option("--compact", help="A row for each planner, a column for each set of tasks.")
     ] = False,
 ) -> None:
     """Several evaluations as one Markdown table, and as pictures."""

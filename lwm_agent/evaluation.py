@@ -83,6 +83,13 @@ class AgentConfig:
             if name not in known:
                 raise ValueError(f"--set agent.{name} is unknown: choose one of {', '.join(sorted(known))}")
             check_type("--set agent", name, value, known[name])
+        for name in self.planner_settings if self.budget != Budget() else ():
+            *parts, last = name.split(".")
+            if last == "iterations" and "first" not in parts:
+                raise ValueError(
+                    f"--set planner.{name} has no effect beside a budget, which takes its place: leave it out, or pass "
+                    "--budget-iterations too"
+                )
 
     @property
     def checkpoint_name(self) -> str:
@@ -215,7 +222,10 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> tuple[Policy, dict[str
         model: Any = Checkpoint.load(config.checkpoint_name).model
         usual["replan_every_env_steps"] = usual["horizon"] * model.frameskip
     agent_settings = {**usual, **config.agent_settings}
-    planner_settings = {**protocol_settings(config.protocol, config.planner), **config.planner_settings}
+    search = dict(protocol_settings(config.protocol, config.planner))
+    if config.budget != Budget():
+        search.pop("iterations", None)
+    planner_settings = {**search, **config.planner_settings}
     agent = load_agent(replace(config, agent_settings=agent_settings, planner_settings=planner_settings))
     env_kwargs = agreed_env_kwargs(config, task_set, agent.checkpoint)
     facts = {

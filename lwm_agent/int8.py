@@ -58,7 +58,7 @@ def to_int8(*networks: nn.Module | None) -> None:
         raise ValueError("int8=True needs a CPU with VNNI: this one rounds sums of 8-bit products; leave it out")
     for parent in [part for network in networks if network is not None for part in network.modules()]:
         for name, part in parent.named_children():
-            if type(part) in (nn.Linear, JointLinear) and part.in_features >= LEAST_INPUTS:
+            if isinstance(part, nn.Linear) and part.in_features >= LEAST_INPUTS:
                 setattr(parent, name, Int8Linear(part))
 
 

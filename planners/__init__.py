@@ -93,4 +93,4 @@ def _make_chain(first: str, second: str, settings: dict[str, Any]) -> Chain:
 def _refuse_unknown(planner: str, names: Iterable[str], known: list[str]) -> None:
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise ValueError(f"unknown settings {unknown} of planner {planner!r}, which takes {known}")
+        raise ValueError(f"unknown settings {unknown} of planner {planner!r}, which takes {known or 'none'}")

@@ -20,7 +20,8 @@ from .sampling import select_best
 class Budget:
     """The most that one call of `plan` may spend, in any of four units; None does not limit.
 
-    With a limit, a planner goes on until it is reached: its own `iterations` are for plans without one.
+    With a limit, a planner goes on until the next iteration would exceed it, whatever its own `iterations`; of a chain,
+    that is the last planner.
 
     Attributes:
         rollouts: candidate rollouts for each episode; one with a gradient counts twice.

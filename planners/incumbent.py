@@ -9,26 +9,18 @@ from torch import Tensor
 
 from lwm_agent.protocols import Problem
 
-from .checks import check_settings
 from .sampling import clamp
 
 
 @dataclass(frozen=True, kw_only=True)
 class Incumbent:
-    """Takes the first guess as it is: with a learned proposal, the best of the actor's imagined futures.
+    """Takes the first guess as it is: with a learned proposal, the best of the futures that were proposed.
 
-    With ``agent.num_proposals=1``, that is what the actor's mean actions lead to, and acting by the actor alone.
-
-    Attributes:
-        iterations: of a plan: one, which looks up the cost.
+    With ``agent.num_proposals=1``, those are what the actor's mean actions lead to, and the rest of the last plan.
     """
 
     needs_proposal = True
-
-    iterations: int = 1
-
-    def __post_init__(self) -> None:
-        check_settings(self)
+    iterations = 1  # which looks up the cost
 
     def improve(self, problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the first guess ``(B, T, F*A)`` and its cost ``(B,)``, once, whatever is left of a budget."""

@@ -363,11 +363,12 @@ def test_bfloat16_weights_are_cast_once_and_leave_the_checkpoint_alone(predictor
         pytest.param("gradient", "transformer", "cpu", marks=pytest.mark.slow),
         pytest.param("guided", "transformer", "cuda", marks=pytest.mark.cuda),
         pytest.param("cem", "mlp", "cuda", marks=pytest.mark.cuda),
+        pytest.param("gradient", "transformer", "cuda", marks=pytest.mark.cuda),
     ],
 )
 def test_compiled_it_imagines_the_same(planner: str, predictor: str, device: str) -> None:
     costs, batch = [], observations(2)
-    cost = "best-step+actor-deviation" if planner == "guided" else "best-step"
+    cost = "best-step" if planner == "cem" else "best-step+actor-deviation"
     for compiled in (False, True):
         found: list[float] = []
         for deadline in (None, 5):  # two blocks ahead, then one
@@ -379,6 +380,10 @@ def test_compiled_it_imagines_the_same(planner: str, predictor: str, device: str
     assert costs[1] == pytest.approx(costs[0], abs=1e-4)
     assert agent.settings()["compile"]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert {"rollout", "advance"} <= vars(agent.model).keys()
+    assert agent.heads is not None
+    assert "deviations" in vars(agent.heads)
+    assert "forward" in vars(agent.heads.actor)
     assert "rollout" not in vars(agent.checkpoint.model)
 
 

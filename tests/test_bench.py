@@ -22,7 +22,7 @@ from lwm_agent.normalizer import Normalizer
 from lwm_agent.planners import Budget
 
 SMALL = {"image_size": 32, "latent_size": 8, "width": 16, "head_size": 4, "mlp_size": 16, "depth": 1}
-SEARCH: dict[str, Any] = {"num_samples": 6, "num_elites": 2, "iterations": 2}
+SEARCH: dict[str, Any] = {"num_samples": 6, "num_elites": 2}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def config(checkpoint: str, out: Path, **settings: Any) -> BenchConfig:
         "max_batch": 5,
         "decisions": 4,
         "device": "cpu",
-        "planner_settings": SEARCH,
+        "planner_settings": SEARCH if "budget" in settings else {**SEARCH, "iterations": 2},
         "planner": "cem",
     }
     return BenchConfig(checkpoint=checkpoint, output_dir=out, **{**fixed, **settings})

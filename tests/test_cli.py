@@ -110,8 +110,9 @@ def test_replay_is_the_ceiling_and_compare_pairs_it_with_a_floor(work: Path) -> 
 )
 def test_budgets_in_each_unit_are_kept(work: Path, unit: str, limit: float, most: int | None) -> None:
     folder = f"budget-{unit}"
-    run(f"eval --checkpoint run/checkpoint --tasks tasks.json {SEARCH} --set planner.num_elites=2 --no-floors "
-        f"--budget-{unit} {limit} --output-dir {folder}", work)  # fmt: skip
+    search = "--set planner.num_samples=6 --set planner.num_elites=2 --device cpu --no-floors"
+    run(f"eval --checkpoint run/checkpoint --tasks tasks.json {search} --budget-{unit} {limit} "
+        f"--output-dir {folder}", work)  # fmt: skip
     contents = results(work, folder)
     spent = contents["summary"]
     if unit == "flops":
@@ -172,6 +173,12 @@ def test_the_cube_is_evaluated_with_the_checkpoint_that_ships(tmp_path: Path) ->
         ("eval --tasks tasks.json --protocol lewm-paper", "tasks of strict, not of lewm-paper: pass --protocol strict"),
         ("eval --planner guided --set agent.proposal=none", "GuidedCEM needs a learned proposal"),
         ("eval --planner cem+guided --protocol lewm-paper", "needs a learned proposal"),
+        ("eval --planner none --budget-ms 50", "plans nothing: it has no settings and no budget"),
+        ("eval --budget-ms 50 --set planner.iterations=3", "planner.iterations has no effect beside a budget"),
+        (
+            "eval --planner cem+icem+sgd --budget-rollouts 900 --set planner.second.second.iterations=3",
+            "--set planner.second.second.iterations has no effect",
+        ),
         ("collect --out other.h5 --env Pendulum-v0 --policy random", "env='Pendulum-v0' cannot be made"),
     ],
 )
@@ -188,6 +195,9 @@ def test_what_is_in_brackets_is_printed(work: Path) -> None:
 
 def test_the_protocol_of_the_paper_plans_as_it_did(work: Path) -> None:
     few = "--set planner.num_samples=9 --set planner.num_elites=2 --set planner.iterations=1 --device cpu --no-floors"
+    limited = few.replace("--set planner.iterations=1", "--budget-iterations 2")
+    run(f"eval --protocol lewm-paper --episodes 1 {limited} --output-dir limited", work)
+    assert results(work, "limited")["summary"]["rollouts"] == 2 * 9
     run(f"eval --protocol lewm-paper --episodes 1 {few} --output-dir paper", work)
     planner = results(work, "paper")["run"]["planner"]
     assert (planner["name"], planner["noise_correlation"], planner["keep_best"]) == ("cem", 0.0, False)

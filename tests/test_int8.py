@@ -142,8 +142,10 @@ def test_it_is_for_cpus_without_bfloat16() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler, or no Python headers")
 @torch.no_grad()
-def test_compiled_it_imagines_the_same() -> None:
-    agents = [Agent.load("pusht-tiny", "cem", device="cpu", int8=True, compile=compiled) for compiled in (False, True)]
+@pytest.mark.parametrize("env", ["pusht", "cube"])
+def test_compiled_it_imagines_the_same(env: str) -> None:
+    agents = [Agent.load(f"{env}-tiny", "cem", device="cpu", int8=True, compile=compiled) for compiled in (False, True)]
     belief = agents[0].encode(torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8).numpy())
-    plain, compiled = (agent.model.rollout(belief, torch.ones(1, 4, 3, 10)) for agent in agents)
+    blocks = torch.ones(1, 4, 3, 5 * agents[0].model.action_size)
+    plain, compiled = (agent.model.rollout(belief, blocks) for agent in agents)
     assert (plain - compiled).abs().mean() < 0.01 * plain.abs().mean()

@@ -91,7 +91,7 @@ def test_noise_explores() -> None:
 @pytest.mark.parametrize("rollouts", [16, 100, 1000])
 def test_steps_and_rollouts_are_charged(rollouts: int) -> None:
     dynamics = Mass()
-    result = plan(GRASP(iterations=1000, sync_steps=2), make_problem(dynamics), Budget(rollouts=rollouts))
+    result = plan(GRASP(sync_steps=2), make_problem(dynamics), Budget(rollouts=rollouts))
     assert result.rollouts == dynamics.charged
     assert rollouts - 16 < result.rollouts <= rollouts
 
