@@ -26,7 +26,7 @@ test: $(VENV)/.dev
 RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/pusht-cem-25 pusht-replay-25 \
 	paper/pusht-cem-25 $(patsubst %,pusht-%,guided-50 actor-50 guided-75 actor-75 guided-100 actor-100) \
 	cube-cem-25 cube-guided-25 cube-actor-25 cube-gradient-25 cube-replay-25 paper/cube-cem-25 \
-	$(patsubst %,cube-%,guided-50 actor-50 guided-75 actor-75 guided-100 actor-100)
+	cube-guided-50 cube-guided-75 cube-guided-100 cube-actor-100
 EVERY := $(foreach planner,guided actor,$(patsubst %,every-step/pusht-$(planner)-%,25 50 75 100))
 ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%, \
 	one-proposal white-noise whole-plans two-blocks ten-blocks fixed-horizon terminal fixed-horizon-terminal running \
@@ -35,7 +35,7 @@ ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $
 	$(patsubst %,ablation/cube-guided-25-%,default best-step one-iteration)
 ALL := guided cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient
 EQUAL := $(foreach env,pusht cube,$(patsubst %,equal/$(env)-%-25,$(filter-out guided,$(ALL))))
-OFFSETS := $(foreach planner,$(ALL),$(patsubst %,offsets/pusht-$(planner)-%,50 75 100) offsets/cube-$(planner)-100)
+OFFSETS := $(foreach planner,$(ALL),$(patsubst %,offsets/%,pusht-$(planner)-50 pusht-$(planner)-100 cube-$(planner)-100))
 REALTIME := $(patsubst %,realtime/pusht-%-25,$(ALL) actor)
 LADDER := $(patsubst %,ladder/pusht-%, \
 	guided-25-81 guided-25-145 guided-25-657 cem-25-145 cem-25-273 cem-25-1297 gradient-25-145 gradient-25-1297)
