@@ -35,7 +35,7 @@ ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $
 	$(patsubst %,ablation/cube-guided-25-%,default best-step one-iteration)
 ALL := guided cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient
 EQUAL := $(foreach env,pusht cube,$(patsubst %,equal/$(env)-%-25,$(filter-out guided,$(ALL))))
-OFFSETS := $(foreach planner,$(ALL),$(patsubst %,offsets/%,pusht-$(planner)-50 pusht-$(planner)-100 cube-$(planner)-100))
+OFFSETS := $(foreach env,pusht cube,$(foreach planner,$(ALL),$(patsubst %,offsets/$(env)-$(planner)-%,50 75 100)))
 REALTIME := $(patsubst %,realtime/pusht-%-25,$(ALL) actor)
 LADDER := $(patsubst %,ladder/pusht-%, \
 	guided-25-81 guided-25-145 guided-25-657 cem-25-145 cem-25-273 cem-25-1297 gradient-25-145 gradient-25-1297)
