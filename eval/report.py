@@ -56,7 +56,8 @@ def compact_table(paths: Iterable[str | Path], folder: str | Path = ".") -> str:
             below |= {(FLOORS[name], tasks): _percent(floor) for name, floor in floors.items()}
     columns = list(dict.fromkeys(tasks for _, tasks in cells))
     names = [*dict.fromkeys(name for name, _ in cells), *FLOORS.values()]
-    rows = [[name, *((cells | below).get((name, tasks), "-") for tasks in columns)] for name in names]
+    cells |= below
+    rows = [[name, *(cells.get((name, tasks), "-") for tasks in columns)] for name in names]
     return "\n".join(map(_line, [["", *columns], ["---"] * (len(columns) + 1), *rows]))
 
 

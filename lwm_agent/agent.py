@@ -21,7 +21,7 @@ from .device import arrange_weights, autocast, compile_methods, fast_bf16, keep_
 from .imagination import Imagination
 from .int8 import to_int8
 from .models import Heads
-from .planners import Budget, make_cost, make_planner, plan
+from .planners import UNLIMITED, Budget, make_cost, make_planner, plan
 from .proposal import make_proposal
 from .protocols import Belief, Planner, Problem
 
@@ -113,7 +113,7 @@ class Agent:
         if self.heads is None and (self.cost.asks_for_steps or self.cost.asks_for_actor):
             raise ValueError(f"cost={self.cost_name!r} needs learned heads: train them with `lwm-agent train-heads`")
         self.horizon, self.deadline_env_steps = horizon, deadline_env_steps
-        self.budget = budget or Budget()
+        self.budget = budget or UNLIMITED
         self.seed = seed
         self.max_rollouts = max_rollouts
         ready = replace(checkpoint, model=self.model, heads=self.heads)

@@ -31,7 +31,7 @@ from .eval import (
     shipped,
     summarize,
 )
-from .planners import PLANNERS, Budget, make_planner
+from .planners import PLANNERS, UNLIMITED, Budget, make_planner
 from .planners.checks import check_type
 from .protocols import Policy
 
@@ -72,7 +72,7 @@ class AgentConfig:
     checkpoint: str | None = None
     seed: int = 0
     device: str = "auto"
-    budget: Budget = Budget()  # noqa: RUF009  (frozen)
+    budget: Budget = UNLIMITED
     planner_settings: Mapping[str, Any] = field(default_factory=dict)
     agent_settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -83,7 +83,7 @@ class AgentConfig:
             if name not in known:
                 raise ValueError(f"--set agent.{name} is unknown: choose one of {', '.join(sorted(known))}")
             check_type("--set agent", name, value, known[name])
-        for name in self.planner_settings if self.budget != Budget() else ():
+        for name in self.planner_settings if self.budget != UNLIMITED else ():
             *parts, last = name.split(".")
             if last == "iterations" and "first" not in parts:
                 raise ValueError(
@@ -136,7 +136,7 @@ class EvalConfig(AgentConfig):
             )
         if self.episodes is not None and self.episodes < 1:
             raise ValueError(f"--episodes {self.episodes} must be at least 1")
-        if self.planner in BASELINES and (self.planner_settings or self.agent_settings or self.budget != Budget()):
+        if self.planner in BASELINES and (self.planner_settings or self.agent_settings or self.budget != UNLIMITED):
             raise ValueError(f"--planner {self.planner} plans nothing: it has no settings and no budget")
         known = ENVS[self.env].conventions.keys()
         if self.env_settings.keys() - known:
@@ -223,7 +223,7 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> tuple[Policy, dict[str
         usual["replan_every_env_steps"] = usual["horizon"] * model.frameskip
     agent_settings = {**usual, **config.agent_settings}
     search = dict(protocol_settings(config.protocol, config.planner))
-    if config.budget != Budget():
+    if config.budget != UNLIMITED:
         search.pop("iterations", None)
     planner_settings = {**search, **config.planner_settings}
     agent = load_agent(replace(config, agent_settings=agent_settings, planner_settings=planner_settings))

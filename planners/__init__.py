@@ -8,7 +8,7 @@ from typing import Any
 
 from lwm_agent.protocols import Planner
 
-from .base import Budget, plan
+from .base import UNLIMITED, Budget, plan
 from .categorical_cem import CategoricalCEM
 from .cem import CEM, GuidedCEM
 from .chain import Chain
@@ -31,6 +31,7 @@ __all__ = [
     "MPPI",
     "PLANNERS",
     "SGD",
+    "UNLIMITED",
     "Budget",
     "CategoricalCEM",
     "Chain",

@@ -78,15 +78,15 @@ class Meter:
             raise ValueError("objective has no gradient: evaluate it without no_grad or detach, or use another planner")
         return finite(costs)
 
-    def spend(self, actions: Tensor, flops: float | None = None) -> None:
+    def spend(self, actions: Tensor, flops_each: float | None = None) -> None:
         """Charges one rollout for each of the candidates `actions` ``(B, S, T, F*A)``, two where a gradient is due.
 
-        `flops` are those of a candidate, where they are not those of a rollout.
+        `flops_each` are those of a candidate, where they are not those of a rollout.
         """
         # Weights are frozen, so the backward pass goes through activations only: about one more forward pass.
-        rollouts = actions.shape[1] * (2 if actions.requires_grad else 1)
-        flops = self.flops + rollouts * (self.flops_per_rollout if flops is None else flops)
-        rollouts += self.rollouts
+        charged = actions.shape[1] * (2 if actions.requires_grad else 1)
+        rollouts = self.rollouts + charged
+        flops = self.flops + charged * (self.flops_per_rollout if flops_each is None else flops_each)
         for unit, needed in {"rollouts": rollouts, "flops": flops}.items():
             limit = getattr(self.budget, unit)
             if limit is not None and needed > limit:
