@@ -20,6 +20,7 @@ from .checkpoint import Checkpoint
 from .device import arrange_weights, autocast, compile_methods, fast_bf16, keep_freed_memory, resolve_device
 from .imagination import Imagination
 from .int8 import to_int8
+from .memory import rollouts_at_once
 from .models import Heads
 from .planners import UNLIMITED, Budget, make_cost, make_planner, plan
 from .proposal import make_proposal
@@ -65,8 +66,8 @@ class Agent:
             planners follow gradients through stays float32. It pays together with `compile`.
         compile: rollouts, proposals and what the actor would do by torch.compile, on CUDA as CUDA graphs: faster, once
             the first plan of each horizon has waited for the compiler.
-        max_rollouts: candidate rollouts that are imagined at once, which bounds memory where no gradient is asked for;
-            the actor's futures, P + 1 an episode, are imagined together.
+        max_rollouts: candidate rollouts that are imagined at once, which bounds memory, but never fewer than the P + 1
+            futures that the actor imagines for an episode; None takes as many as half of the free memory holds.
     """
 
     def __init__(
@@ -87,14 +88,14 @@ class Agent:
         bf16: bool | None = None,
         int8: bool = False,
         compile: bool = False,  # noqa: A002  (what torch calls it)
-        max_rollouts: int = 2048,
+        max_rollouts: int | None = None,
     ) -> None:
         if horizon < 1:
             raise ValueError(f"horizon={horizon} must be at least 1")
         if proposal_std < 0:
             raise ValueError(f"proposal_std={proposal_std} must be at least 0")
-        if max_rollouts < 1:
-            raise ValueError(f"max_rollouts={max_rollouts} must be at least 1")
+        if max_rollouts is not None and max_rollouts < 1:
+            raise ValueError(f"max_rollouts={max_rollouts} must be at least 1, or None for as many as memory holds")
         if deadline_env_steps is not None and deadline_env_steps < 1:
             raise ValueError(f"deadline_env_steps={deadline_env_steps} must be positive, or None for no deadline")
         self.device = resolve_device(device)
@@ -115,7 +116,7 @@ class Agent:
         self.horizon, self.deadline_env_steps = horizon, deadline_env_steps
         self.budget = budget or UNLIMITED
         self.seed = seed
-        self.max_rollouts = max_rollouts
+        self.max_rollouts = max_rollouts or rollouts_at_once(checkpoint, self.cost, horizon, self.device)
         ready = replace(checkpoint, model=self.model, heads=self.heads)
         self.proposal = make_proposal(proposal, ready, num_proposals, self.bf16)
         self.proposal_std = proposal_std

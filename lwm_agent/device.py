@@ -13,6 +13,7 @@ from pathlib import Path
 from shutil import which
 from typing import Any, TypeVar
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
@@ -20,6 +21,9 @@ from torch.utils._pytree import tree_map_only
 Network = TypeVar("Network", bound=nn.Module)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+
+ENOUGH_ROLLOUTS = {"cpu": 2048, "mps": 2048, "cuda": 16384}
+"""Imagined at once, they keep a device busy: more would take memory, and no less time (a guess for GPUs)."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -74,6 +78,14 @@ def peak_memory(device: torch.device) -> float | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # macOS tells bytes, Linux KiB
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that `device` has left for tensors; None where there is no telling."""
+    if device.type == "cuda":
+        kept_for_tensors = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + kept_for_tensors)
+    return int(psutil.virtual_memory().available) if device.type == "cpu" else None
 
 
 def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[Any]:

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 
 from .agent_state import select
@@ -27,7 +28,7 @@ class Imagination:
         goal: ``(B, *Z)``.
         cost: how bad a future is.
         bf16: whether to compute in bfloat16.
-        max_rollouts: candidate rollouts that are imagined at once, which bounds memory where no gradient is asked for.
+        max_rollouts: candidate rollouts that are imagined at once, which bounds memory.
         heads: tell `cost` the steps to the goal, and what the actor would do; None where there are none.
         deadline: blocks left in each episode, ``(B,)``, maybe infinitely many; what the actor would do depends on it.
     """
@@ -100,12 +101,16 @@ class Imagination:
     def _in_chunks(self, imagine: Callable[..., Tensor], *of: Tensor) -> Tensor:
         """What `imagine` makes of some episodes and their candidates ``(B, S, ...)``, in float32.
 
-        Takes whole episodes, as many at a time as `max_rollouts` allows, or parts of one that is too large.
+        Takes whole episodes, as many at a time as `max_rollouts` allows, or parts of one that is too large. Of several
+        chunks that ask for gradients, none is kept: each is imagined once more when its turn comes.
         """
-        size = max(1, self.max_rollouts // of[0].shape[1])
+        episodes, samples = of[0].shape[:2]
+        size = max(1, self.max_rollouts // samples)
+        if episodes * samples > self.max_rollouts and any(tensor.requires_grad for tensor in of):
+            imagine = partial(torch.utils.checkpoint.checkpoint, imagine, use_reentrant=False)
         done = []
         with autocast(of[0].device, self.bf16):
-            for first in range(0, len(of[0]), size):
+            for first in range(0, episodes, size):
                 part = slice(first, first + size)
                 chunks = zip(*(tensor[part].split(self.max_rollouts, dim=1) for tensor in of), strict=True)
                 done.append(torch.cat([imagine(part, *chunk).float() for chunk in chunks], dim=1))

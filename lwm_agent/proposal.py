@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .agent_state import select
 from .checkpoint import Checkpoint
 from .device import autocast
 from .imagination import Imagination
@@ -55,17 +56,25 @@ class ActorProposal:
             imagination: the present, the goal and the cost, of B episodes.
             problem: what the guesses are for.
         """
-        belief, goal = imagination.belief, imagination.goal
-        size, num = (self.num_proposals, *problem.init.shape[1:]), self.num_proposals + 1
-        noise = torch.stack([torch.randn(size, generator=drawn, device=drawn.device) for drawn in problem.generators])
+        size = max(1, imagination.max_rollouts // (self.num_proposals + 1))  # whole episodes
+        parts = [slice(first, first + size) for first in range(0, len(problem.init), size)]
+        guesses, costs = zip(*(self._imagine(imagination, problem, part) for part in parts), strict=True)
+        return torch.cat(guesses), torch.cat(costs)
+
+    def _imagine(self, imagination: Imagination, problem: Problem, part: slice) -> tuple[Tensor, Tensor]:
+        """The same for `part` of the episodes."""
+        init, num = problem.init[part], self.num_proposals + 1
+        size = (self.num_proposals, *init.shape[1:])
+        draws = problem.generators[part]
+        noise = torch.stack([torch.randn(size, generator=drawn, device=drawn.device) for drawn in draws])
         noise[:, 0] = 0
-        noise = torch.cat([noise, torch.zeros_like(problem.init)[:, None]], dim=1).flatten(0, 1)
-        steps = imagination.steps_left
-        with autocast(goal.device, self.bf16):
-            belief = Belief(*(part.repeat_interleave(num, dim=0) for part in belief))  # (B*(P + 1), ...)
-            goal, steps = (x.repeat_interleave(num, dim=0) for x in (goal, steps))
+        noise = torch.cat([noise, torch.zeros_like(init)[:, None]], dim=1).flatten(0, 1)
+        with autocast(init.device, self.bf16):
+            present = (*select(imagination.belief, part), imagination.goal[part], imagination.steps_left[part])
+            *past, goal, steps = (x.repeat_interleave(num, dim=0) for x in present)  # (B*(P + 1), ...) each
+            belief = Belief(*past)
             blocks, latents = [], []
-            for step, own in enumerate(problem.init.unbind(1)):
+            for step, own in enumerate(init.unbind(1)):
                 mean, std = self.heads.actor(belief.latent, goal, steps - step)
                 block = (mean + noise[:, step] * std).clamp(problem.low, problem.high)
                 block[num - 1 :: num] = own
@@ -73,7 +82,7 @@ class ActorProposal:
                 blocks.append(block)
                 latents.append(belief.latent)
         guesses, futures = (torch.stack(x, dim=1).unflatten(0, (-1, num)) for x in (blocks, latents))
-        return guesses, imagination.rate(futures, guesses)
+        return guesses, imagination.rate(futures, guesses, part)
 
 
 def make_proposal(name: str, checkpoint: Checkpoint, num_proposals: int, bf16: bool) -> ActorProposal | None:
