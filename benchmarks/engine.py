@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from lwm_agent import Agent
 from lwm_agent.checkpoint import Checkpoint, available
 from lwm_agent.device import (
+    ENOUGH_ROLLOUTS,
     arrange_weights,
     can_compile,
     compile_methods,
@@ -44,12 +45,13 @@ from lwm_agent.models import PRESETS, LeWorldModel
 from lwm_agent.planners import CEM, make_cost, plan
 from lwm_agent.protocols import Belief, Problem
 
-ROUNDS_BY_EPISODES, DECISIONS = {1: 7, 16: 3}, 40
+DECISIONS = 40
 SAMPLES, ELITES, ITERATIONS, HORIZON = 300, 30, 30, 5
 ACTION_SIZE, FRAMESKIP = 2, 5
 BLOCK = FRAMESKIP * ACTION_SIZE
 TOLERANCE = 1e-4
 DEVICE = resolve_device("auto")
+ROUNDS_BY_EPISODES = {1: 7, 16: 3} if DEVICE.type == "cpu" else {1: 7, 16: 7, 64: 7}
 PEER = "stable-worldmodel"
 
 
@@ -140,8 +142,8 @@ def base(episodes: int, rounds: int) -> dict[str, Any]:
     costs: dict[str, Tensor] = {}
     runs: dict[str, Callable[[], object]] = {}
     for name, contestant in models.items():
-        rest = make_cost("terminal"), contestant.bf16
-        imagination = Imagination(contestant.ready(), belief, goal, *rest, max_rollouts=2048)
+        rest = make_cost("terminal"), contestant.bf16, ENOUGH_ROLLOUTS[DEVICE.type]
+        imagination = Imagination(contestant.ready(), belief, goal, *rest)
         runs[name] = partial(iterate, imagination, episodes)
         with torch.no_grad():
             costs[name] = imagination.objective(candidates)

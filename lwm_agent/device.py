@@ -22,7 +22,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
-ENOUGH_ROLLOUTS = {"cpu": 2048, "mps": 2048, "cuda": 16384}
+ENOUGH_ROLLOUTS = {"cpu": 2048, "mps": 2048, "cuda": 32768}
 """Imagined at once, they keep a device busy: more would take memory, and no less time (a guess for GPUs)."""
 
 
@@ -81,7 +81,10 @@ def peak_memory(device: torch.device) -> float | None:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that `device` has left for tensors; None where there is no telling."""
+    """Bytes that `device` has left for tensors; None where there is no telling.
+
+    On a CPU, of the machine: the limit of a container or a batch job, which may be lower, is not looked up.
+    """
     if device.type == "cuda":
         kept_for_tensors = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0] + kept_for_tensors)

@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-import torch.utils.checkpoint
 from torch import Tensor
 
 from .agent_state import select
@@ -48,12 +47,30 @@ class Imagination:
         return self.belief.latent
 
     def objective(self, actions: Tensor) -> Tensor:
-        """Planning costs ``(B, S)`` of candidates ``(B, S, T, F*A)``."""
+        """Planning costs ``(B, S)`` of candidates ``(B, S, T, F*A)``.
 
-        def imagine(part: slice, chunk: Tensor) -> Tensor:
-            return self.rate(self.model.rollout(select(self.belief, part), chunk), chunk, part)
+        Where gradients are asked for, they are taken at once, chunk by chunk: no chunk is remembered until the others
+        are done. To the caller, costs are linear in `actions`, with that gradient.
+        """
+        if not (actions.requires_grad and torch.is_grad_enabled()):
+            (costs,) = self._in_chunks(lambda part, chunk: (self._costs(part, chunk),), actions)
+            return costs
 
-        return self._in_chunks(imagine, actions)
+        def differentiate(part: slice, chunk: Tensor) -> tuple[Tensor, Tensor]:
+            leaf = chunk.detach().requires_grad_()
+            costs = self._costs(part, leaf)
+            return costs.detach(), gradient_of(costs.sum(), leaf)
+
+        costs, gradient = self._in_chunks(differentiate, actions)
+        return costs + ((actions - actions.detach()) * gradient).flatten(2).sum(2)
+
+    def _costs(self, part: slice, actions: Tensor) -> Tensor:
+        return self.rate(self._roll(select(self.belief, part), actions), actions, part)
+
+    def _roll(self, belief: Belief, actions: Tensor) -> Tensor:
+        with autocast(actions.device, self.bf16):
+            latents: Tensor = self.model.rollout(belief, actions)
+        return latents
 
     def rate(self, latents: Tensor, actions: Tensor, part: slice = slice(None)) -> Tensor:
         """Planning costs ``(B, S)`` of `latents` ``(B, S, T, *Z)`` after `actions`, for `part` of the episodes."""
@@ -85,33 +102,46 @@ class Imagination:
 
     def rollout(self, actions: Tensor) -> Tensor:
         """Latents ``(B, S, T, *Z)`` after each block of `actions` ``(B, S, T, F*A)``."""
-        return self._in_chunks(lambda part, chunk: self.model.rollout(select(self.belief, part), chunk), actions)
+        (latents,) = self._in_chunks(lambda part, chunk: (self._roll(select(self.belief, part), chunk),), actions)
+        return latents
 
-    def step(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """Latents ``(B, S, T, *Z)`` one block after `latents` ``(B, S, T, *Z)``, which remember nothing before them."""
+    def step(self, latents: Tensor, actions: Tensor, loss: Callable[..., Tensor], *of: Tensor) -> tuple[Tensor, Tensor]:
+        """As in `Dynamics`; the model remembers nothing before `latents`."""
 
-        def imagine(part: slice, chunk: Tensor, before: Tensor) -> Tensor:
-            blocks = chunk.flatten(0, 2)[:, None, None]  # (N, 1, 1, F*A)
+        @torch.enable_grad()
+        def imagine(_: slice, before: Tensor, chunk: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+            leaf = chunk.detach().requires_grad_()
+            blocks = leaf.flatten(0, 2)[:, None, None]  # (N, 1, 1, F*A)
             start = before.flatten(0, 2).unsqueeze(1)  # (N, 1, *Z)
-            reached = self.model.rollout(Belief(start, blocks.new_zeros(len(blocks), 0, blocks.shape[-1])), blocks)
-            return reached.reshape(before.shape)
+            reached = self._roll(Belief(start, blocks.new_zeros(len(blocks), 0, blocks.shape[-1])), blocks)
+            reached = reached.reshape(before.shape).float()
+            return reached.detach(), gradient_of(loss(reached, *rest), leaf)
 
-        return self._in_chunks(imagine, actions, latents)
+        reached, gradient = self._in_chunks(imagine, latents, actions, *of)
+        return reached, gradient
 
-    def _in_chunks(self, imagine: Callable[..., Tensor], *of: Tensor) -> Tensor:
+    def _in_chunks(self, imagine: Callable[..., tuple[Tensor, ...]], *of: Tensor) -> tuple[Tensor, ...]:
         """What `imagine` makes of some episodes and their candidates ``(B, S, ...)``, in float32.
 
-        Takes whole episodes, as many at a time as `max_rollouts` allows, or parts of one that is too large. Of several
-        chunks that ask for gradients, none is kept: each is imagined once more when its turn comes.
+        Takes whole episodes, as many at a time as `max_rollouts` allows, or parts of one that is too large.
         """
-        episodes, samples = of[0].shape[:2]
-        size = max(1, self.max_rollouts // samples)
-        if episodes * samples > self.max_rollouts and any(tensor.requires_grad for tensor in of):
-            imagine = partial(torch.utils.checkpoint.checkpoint, imagine, use_reentrant=False)
+        size = max(1, self.max_rollouts // of[0].shape[1])
         done = []
-        with autocast(of[0].device, self.bf16):
-            for first in range(0, episodes, size):
-                part = slice(first, first + size)
-                chunks = zip(*(tensor[part].split(self.max_rollouts, dim=1) for tensor in of), strict=True)
-                done.append(torch.cat([imagine(part, *chunk).float() for chunk in chunks], dim=1))
-        return torch.cat(done)
+        for first in range(0, len(of[0]), size):
+            part = slice(first, first + size)
+            chunks = zip(*(tensor[part].split(self.max_rollouts, dim=1) for tensor in of), strict=True)
+            made = zip(*(imagine(part, *chunk) for chunk in chunks), strict=True)
+            done.append([torch.cat(tensors, dim=1).float() for tensors in made])
+        return tuple(torch.cat(tensors) for tensors in zip(*done, strict=True))
+
+
+def gradient_of(loss: Tensor, actions: Tensor) -> Tensor:
+    """Gradient of `loss` in `actions`, zero where it is not a number.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not loss.requires_grad:
+        raise ValueError("the world model has no gradient: imagine without no_grad or detach, or use another planner")
+    (gradient,) = torch.autograd.grad(loss, actions)
+    return gradient.nan_to_num(0.0, 0.0, 0.0)

@@ -73,10 +73,12 @@ class Dynamics(Protocol):
         """Latents ``(B, S, T, *Z)`` after each block of `actions` ``(B, S, T, F*A)``, taken in order from `start`."""
         ...
 
-    def step(self, latents: Tensor, actions: Tensor) -> Tensor:
+    def step(self, latents: Tensor, actions: Tensor, loss: Callable[..., Tensor], *of: Tensor) -> tuple[Tensor, Tensor]:
         """Latents ``(B, S, T, *Z)`` one block after `latents` ``(B, S, T, *Z)``, each by its own block of `actions`.
 
-        The T steps do not follow each other: they are independent, and taken in parallel. Differentiable in `actions`.
+        The T steps do not follow each other: they are independent, and taken in parallel. Also returns the gradient in
+        `actions` of ``loss(reached, *of)``, a sum over candidates of what they, and theirs of `of`, ``(B, S, ...)``
+        each, come to: some may be taken after others.
         """
         ...
 

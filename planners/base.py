@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from time import perf_counter
@@ -70,7 +71,7 @@ class Meter:
 
     def __call__(self, actions: Tensor) -> Tensor:
         """Costs ``(B, S)`` of `actions` ``(B, S, T, F*A)``; a cost that is not a number counts as infinite."""
-        self.spend(actions)
+        self.spend(actions, actions.requires_grad)
         costs = self.objective(actions)
         if costs.shape != actions.shape[:2]:
             raise ValueError(f"objective must return (B, S) = {tuple(actions.shape[:2])}, got {tuple(costs.shape)}")
@@ -78,13 +79,13 @@ class Meter:
             raise ValueError("objective has no gradient: evaluate it without no_grad or detach, or use another planner")
         return finite(costs)
 
-    def spend(self, actions: Tensor, flops_each: float | None = None) -> None:
-        """Charges one rollout for each of the candidates `actions` ``(B, S, T, F*A)``, two where a gradient is due.
+    def spend(self, actions: Tensor, differentiated: bool = False, flops_each: float | None = None) -> None:
+        """Charges one rollout for each of the candidates `actions` ``(B, S, T, F*A)``, two if `differentiated`.
 
         `flops_each` are those of a candidate, where they are not those of a rollout.
         """
         # Weights are frozen, so the backward pass goes through activations only: about one more forward pass.
-        charged = actions.shape[1] * (2 if actions.requires_grad else 1)
+        charged = actions.shape[1] * (2 if differentiated else 1)
         rollouts = self.rollouts + charged
         flops = self.flops + charged * (self.flops_per_rollout if flops_each is None else flops_each)
         for unit, needed in {"rollouts": rollouts, "flops": flops}.items():
@@ -121,13 +122,13 @@ class MeteredDynamics:
 
     def rollout(self, actions: Tensor) -> Tensor:
         """Latents ``(B, S, T, *Z)`` after each block of `actions` ``(B, S, T, F*A)``."""
-        self.meter.spend(actions)
+        self.meter.spend(actions, actions.requires_grad)
         return self.dynamics.rollout(actions)
 
-    def step(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """Latents ``(B, S, T, *Z)`` one block after `latents` ``(B, S, T, *Z)``."""
-        self.meter.spend(actions, self.step_flops)
-        return self.dynamics.step(latents, actions)
+    def step(self, latents: Tensor, actions: Tensor, loss: Callable[..., Tensor], *of: Tensor) -> tuple[Tensor, Tensor]:
+        """As in `Dynamics`."""
+        self.meter.spend(actions, differentiated=True, flops_each=self.step_flops)
+        return self.dynamics.step(latents, actions, loss, *of)
 
 
 @torch.no_grad()

@@ -78,22 +78,22 @@ class GRASP:
             optimizer = torch.optim.Adam([actions], lr=self.lr)
             states = dynamics.rollout(actions)[:, :, :-1] if phase > 0 else straight_line(dynamics, actions)
             for _ in range(self.lifted_steps):
-                reached, gradient = self._lifted_gradient(dynamics, states, actions)
+                reached, gradient = self._lifted_step(dynamics, states, actions)
                 descend(optimizer, actions, gradient, problem)
                 noise = self.state_noise * sample_state_noise(problem, dynamics, states)
                 states = torch.lerp(states, reached[:, :, :-1], self.state_lr) + noise
 
-    def _lifted_gradient(self, dynamics: Dynamics, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def _lifted_step(self, dynamics: Dynamics, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Where steps from start and `states` lead, ``(B, S, T, *Z)``, and the gradient of their loss in `actions`."""
         ends = (len(states), actions.shape[1], 1, *states.shape[3:])
         start, goal = (latent[:, None, None].expand(ends) for latent in (dynamics.start, dynamics.goal))
-        with torch.enable_grad():
-            leaf = actions.detach().requires_grad_()
-            reached = dynamics.step(torch.cat([start, states], dim=2), leaf)
-            misses = (reached - torch.cat([states, goal], dim=2)).square()
-            loss = misses + self.goal_weight * (reached - goal).square()
-            (gradient,) = torch.autograd.grad(loss.flatten(3).mean(dim=3).sum(), leaf)
-        return reached.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
+        before, after = torch.cat([start, states], dim=2), torch.cat([states, goal], dim=2)
+        return dynamics.step(before, actions, self._loss, after, goal)
+
+    def _loss(self, reached: Tensor, after: Tensor, goal: Tensor) -> Tensor:
+        """How far states are from those `after` them, ``(B, S, T, *Z)``, and from the `goal` ``(B, S, 1, *Z)``."""
+        loss = (reached - after).square() + self.goal_weight * (reached - goal).square()
+        return loss.flatten(3).mean(dim=3).sum()
 
 
 def straight_line(dynamics: Dynamics, actions: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ import torch
 from typer.testing import CliRunner
 
 from lwm_agent import Agent, bench
-from lwm_agent.bench import BenchConfig, product_peak, run_bench
+from lwm_agent.bench import PRODUCT_SIDES, BenchConfig, product_peak, run_bench, time_batch
 from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.cli import app
 from lwm_agent.models import PRESETS, Heads, LeWorldModel
 from lwm_agent.normalizer import Normalizer
-from lwm_agent.planners import Budget
+from lwm_agent.planners import CEM, Budget
 
 SMALL = {"image_size": 32, "latent_size": 8, "width": 16, "head_size": 4, "mlp_size": 16, "depth": 1}
 SEARCH: dict[str, Any] = {"num_samples": 6, "num_elites": 2}
@@ -161,3 +161,26 @@ def test_without_matplotlib_its_extra_is_named_before_anything_is_timed(
 def test_products_are_timed_in_the_type_asked_for() -> None:
     for dtype in (torch.float32, torch.bfloat16, torch.int8):
         assert product_peak(torch.device("cpu"), dtype) > 0
+
+
+@pytest.mark.cuda
+def test_a_base_plan_on_an_h100_takes_50_ms_and_64_at_once_half_of_its_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one timing among the tests: a target of the project, for the device that it names."""
+    if "H100" not in torch.cuda.get_device_name():
+        pytest.skip("the target is of an H100")
+    monkeypatch.setattr(bench, "PRODUCT_SIDES", PRODUCT_SIDES)
+    settings = {**PRESETS["base"], "action_size": 2}
+    units: dict[str, Any] = {"pixel_mean": (0.5,) * 3, "pixel_std": (0.2,) * 3, "action_mean": (0.0,) * 2}
+    base = Checkpoint(
+        name="lewm",
+        model_config=settings,
+        model=LeWorldModel(**settings).eval().requires_grad_(False),
+        normalizer=Normalizer(**units, action_std=(0.5,) * 2, action_low=(-1.0,) * 2, action_high=(1.0,) * 2),
+        env="pusht",
+    )
+    planner = CEM(num_samples=300, num_elites=30, iterations=30)
+    agent = Agent(base, planner, cost="terminal", device="cuda", bf16=True, compile=True)
+    timing = BenchConfig(checkpoint="unused", output_dir=Path("unused"), decisions=20)
+    alone, together = (time_batch(agent, batch, timing) for batch in (1, 64))
+    assert alone.p50_ms <= 50
+    assert together.flops_per_second >= 0.5 * product_peak(agent.device, torch.bfloat16)

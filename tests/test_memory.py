@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from lwm_agent import Agent, memory
-from lwm_agent.device import ENOUGH_ROLLOUTS, free_memory
+from lwm_agent.device import ENOUGH_ROLLOUTS, can_compile, free_memory
 from lwm_agent.imagination import Imagination
-from lwm_agent.memory import LiveBytes, bytes_per_rollout, rollouts_at_once
-from lwm_agent.planners import make_cost, make_planner
+from lwm_agent.int8 import exact_products
+from lwm_agent.memory import bytes_per_rollout, rollouts_at_once
+from lwm_agent.models import PREDICTORS
+from lwm_agent.planners import Budget, make_cost, make_planner
 
 from .test_agent import CONTINUOUS, SMALL, checkpoint, observations
 
@@ -20,8 +26,30 @@ CPU = torch.device("cpu")
 COSTS = ["best-step", "temporal-distance", "best-step+actor-deviation"]
 
 
-def imagination(cost: str, max_rollouts: int, episodes: int = 3) -> Imagination:
-    ready = checkpoint()
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make inside it: those alive now, and the most at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.peak = 0, 0
+        self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for storage in [leaf.untyped_storage() for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor)]:
+            if storage not in self._seen:
+                self._seen.add(storage)
+                self._change(storage.nbytes())
+                weakref.finalize(storage, self._change, -storage.nbytes())
+        return made
+
+    def _change(self, size: int) -> None:
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+
+def imagination(cost: str, max_rollouts: int, predictor: str = "transformer", episodes: int = 3) -> Imagination:
+    ready = checkpoint(predictor)
     belief = ready.model.encode(torch.randn(episodes, 3, 32, 32))
     deadline = torch.full((episodes,), torch.inf)
     return Imagination(
@@ -50,11 +78,12 @@ def test_live_bytes_count_what_is_alive_once() -> None:
     assert (live.now, live.peak) == (4000, 7200)
 
 
+@pytest.mark.parametrize("predictor", PREDICTORS)
 @pytest.mark.parametrize("cost", COSTS)
-def test_what_a_rollout_takes_foretells_what_many_take(cost: str) -> None:
-    each = bytes_per_rollout(checkpoint(), make_cost(cost), horizon=4)
-    fewer, more = (peak_of_gradient(imagination(cost, 10_000), candidates)[0] for candidates in (20, 120))
-    assert (more - fewer) / (3 * 100) == pytest.approx(each, rel=0.3)  # its episodes remember less
+def test_a_rollout_takes_no_more_than_foretold_and_not_much_less(cost: str, predictor: str) -> None:
+    foretold = bytes_per_rollout(checkpoint(predictor), make_cost(cost), horizon=4)
+    fewer, more = (peak_of_gradient(imagination(cost, 10_000, predictor), count)[0] for count in (20, 120))
+    assert 0.4 * foretold < (more - fewer) / (3 * 100) < foretold
 
 
 @pytest.mark.parametrize("cost", COSTS)
@@ -84,17 +113,76 @@ def test_a_longer_horizon_takes_more() -> None:
     assert long > 2 * short
 
 
-@pytest.mark.parametrize("planner", CONTINUOUS)
-def test_an_agent_plans_the_same_where_memory_is_scarce(planner: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def act() -> tuple[int, Any]:
-        agent = Agent(checkpoint(), make_planner(planner, **SMALL[planner]), device="cpu", bf16=False, num_proposals=4)
-        return agent.max_rollouts, agent.predict(observations(3))[0]
+VARIANTS = [
+    pytest.param({}, id="float32"),
+    pytest.param({"bf16": True}, id="bf16"),
+    pytest.param(
+        {"int8": True}, id="int8", marks=pytest.mark.skipif(not exact_products(), reason="no exact 8-bit products")
+    ),
+]
 
-    plenty, wanted = act()
+
+def decide(planner: str, **settings: Any) -> tuple[int, Any]:
+    settings = {"device": "cpu", "bf16": False, "num_proposals": 4, **settings}
+    agent = Agent(checkpoint(), make_planner(planner, **SMALL[planner]), **settings)
+    return agent.max_rollouts, agent.predict(observations(3))[0]
+
+
+@pytest.mark.parametrize("settings", VARIANTS)
+@pytest.mark.parametrize("planner", CONTINUOUS)
+def test_an_agent_plans_the_same_where_memory_is_scarce(
+    planner: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plenty, wanted = decide(planner, **settings)
     monkeypatch.setattr(memory, "free_memory", lambda _: 0)
-    scarce, found = act()
+    scarce, found = decide(planner, **settings)
     assert (plenty, scarce) == (2048, 1)
+    # Of two equally good candidates, roundings of bfloat16 may choose the other: where it is used, all stay in bounds.
+    assert settings.get("bf16") or np.allclose(wanted, found, atol=1e-4)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.skipif(not can_compile(CPU), reason="no C++ compiler or no Python headers")
+@pytest.mark.parametrize("planner", ["gradient", "grasp"])
+def test_compiled_gradients_go_in_chunks_too(planner: str) -> None:
+    _, wanted = decide(planner, proposal="none")
+    _, found = decide(planner, proposal="none", compile=True, max_rollouts=3)
     assert np.allclose(wanted, found, atol=1e-4)
+
+
+@pytest.mark.parametrize("max_rollouts", [10_000, 5])
+@pytest.mark.parametrize("planner", ["gradient", "sgd", "cem"])
+def test_chunks_spend_the_flops_that_are_charged(planner: str, max_rollouts: int) -> None:
+    made = make_planner(planner, **SMALL[planner])
+    budget = Budget(flops=2e6)
+    agent = Agent(
+        checkpoint(), made, device="cpu", bf16=False, proposal="none", max_rollouts=max_rollouts, budget=budget
+    )
+    seen = observations(1)
+    with FlopCounterMode(display=False) as looking:
+        agent.encode(np.concatenate([seen["pixels"], seen["goal"]]))
+    with FlopCounterMode(display=False) as counter:
+        _, state = agent.predict(seen)
+    (decision,) = state.decisions
+    assert decision is not None
+    assert counter.get_total_flops() - looking.get_total_flops() == pytest.approx(decision.flops, rel=0.1)
+
+
+def test_an_agent_is_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        _, found = decide("guided")
+    assert np.array_equal(found, decide("guided")[1])
+
+
+def test_proposals_go_in_chunks_of_episodes() -> None:
+    peaks = []
+    for limit in (10_000, 1):
+        agent = Agent(checkpoint(), "actor", device="cpu", bf16=False, num_proposals=512, max_rollouts=limit)
+        seen = observations(6)
+        with LiveBytes() as live:
+            agent.predict(seen)
+        peaks.append(live.peak)
+    assert peaks[1] < peaks[0] / 2
 
 
 def test_free_memory_is_told() -> None:

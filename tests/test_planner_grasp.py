@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -41,13 +42,15 @@ class Mass:
             latents.append(self.advance(latents[-1], block))
         return torch.stack(latents[1:], dim=2)
 
-    def step(self, latents: Tensor, actions: Tensor) -> Tensor:
-        assert actions.requires_grad
-        assert not latents.requires_grad  # no gradient may flow into states
+    def step(self, latents: Tensor, actions: Tensor, loss: Callable[..., Tensor], *of: Tensor) -> tuple[Tensor, Tensor]:
         assert (actions.abs() <= 0.8).all()
         assert torch.equal(latents[:, :, 0], self.start[:, None].expand(-1, actions.shape[1], -1))
         self.charged += 2 * actions.shape[1]
-        return self.advance(latents, actions)
+        with torch.enable_grad():
+            leaf = actions.detach().requires_grad_()
+            reached = self.advance(latents, leaf)
+            (gradient,) = torch.autograd.grad(loss(reached, *of), leaf)
+        return reached.detach(), gradient
 
     def cost(self, actions: Tensor) -> Tensor:
         assert (actions.abs() <= 0.8).all()

@@ -82,8 +82,8 @@ class Recorder:
     def rollouts(self) -> int:
         return sum(self.prices)
 
-    def charge(self, actions: Tensor) -> None:
-        self.prices.append(actions.shape[1] * (2 if actions.requires_grad else 1))
+    def charge(self, actions: Tensor, differentiated: bool = False) -> None:
+        self.prices.append(actions.shape[1] * (2 if differentiated or actions.requires_grad else 1))
 
     def __call__(self, actions: Tensor) -> Tensor:
         self.calls.append(actions.detach().clone())
@@ -97,7 +97,7 @@ class Still:
 
     episodes: int
     device: str
-    charge: Callable[[Tensor], None] = lambda actions: None
+    charge: Callable[..., None] = lambda *actions, differentiated=False: None
 
     @property
     def start(self) -> Tensor:
@@ -111,10 +111,11 @@ class Still:
         self.charge(actions)
         return torch.zeros(*actions.shape[:3], 3, 2, device=self.device)
 
-    def step(self, latents: Tensor, actions: Tensor) -> Tensor:
+    def step(self, latents: Tensor, actions: Tensor, loss: Callable[..., Tensor], *of: Tensor) -> tuple[Tensor, Tensor]:
         assert latents.shape == (*actions.shape[:3], 3, 2)
-        self.charge(actions)
-        return latents + 0 * actions.sum()
+        self.charge(actions, differentiated=True)
+        assert loss(latents, *of).shape == ()
+        return latents, torch.zeros_like(actions)
 
 
 def make_problem(
