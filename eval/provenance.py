@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,7 +64,19 @@ def command_line() -> str:
 
 def machine() -> dict[str, Any]:
     """What timings depend on: versions and hardware."""
-    return {"versions": {"python": platform.python_version(), **_versions()}, "hardware": _hardware()}
+    versions = {"python": platform.python_version(), **_versions()}
+    return {"versions": versions, "commit": commit(Path(__file__).parent.parent), "hardware": _hardware()}
+
+
+def commit(folder: Path) -> str | None:
+    """Commit of the working tree `folder`, with a "+" where files were changed since; None if it is none of Git's."""
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _versions() -> dict[str, str]:

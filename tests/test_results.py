@@ -4,9 +4,11 @@ import csv
 import io
 import json
 import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ from lwm_agent.eval import (
     write_table,
 )
 from lwm_agent.eval.plot import bar_plot, compute_plot
+from lwm_agent.eval.provenance import commit
 from lwm_agent.eval.report import beginning, limits
 
 SPACE = Box(-1.0, 1.0, (2,), np.float32)
@@ -98,6 +101,25 @@ def test_results_on_disk(task_set: TaskSet, tmp_path: Path) -> None:
     assert [row["success"] for row in rows] == ["1", "0"]
     assert rows[1]["final_position_px"] == "3.0"
     assert (rows[0]["plan_ms_p50"], rows[1]["plan_ms_p50"]) == ("3.0", "")
+
+
+@pytest.mark.skipif(which("git") is None, reason="no git")
+def test_commit_tells_what_ran(tmp_path: Path) -> None:
+    def git(*args: str) -> str:
+        name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(["git", "-C", tmp_path, *name, *args], capture_output=True, text=True, check=True).stdout
+
+    assert commit(tmp_path) is None
+    git("init", "-q")
+    assert commit(tmp_path) is None  # nothing committed
+    (tmp_path / "file").write_text("first")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    git("tag", "v1")
+    made = git("rev-parse", "HEAD").strip()
+    assert commit(tmp_path) == made[:12]
+    (tmp_path / "file").write_text("second")
+    assert commit(tmp_path) == made[:12] + "+"
 
 
 def test_table_fits_a_terminal() -> None:
