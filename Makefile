@@ -26,17 +26,17 @@ test: $(VENV)/.dev
 RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/pusht-cem-25 pusht-replay-25 \
 	paper/pusht-cem-25 $(patsubst %,pusht-%,guided-50 actor-50 guided-75 actor-75 guided-100 actor-100) \
 	cube-cem-25 cube-guided-25 cube-actor-25 cube-gradient-25 cube-replay-25 paper/cube-cem-25 \
-	cube-guided-50 cube-guided-75 cube-guided-100 cube-actor-100
+	$(patsubst %,cube-%,guided-50 actor-50 guided-75 actor-75 guided-100 actor-100)
 EVERY := $(foreach planner,guided actor,$(patsubst %,every-step/pusht-$(planner)-%,25 50 75 100))
 ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%, \
 	one-proposal white-noise whole-plans two-blocks ten-blocks fixed-horizon terminal fixed-horizon-terminal running \
 	temporal-distance both-distances actor-deviation every-step int8) \
 	ablation/pusht-actor-25-default ablation/pusht-actor-25-one-proposal \
-	$(patsubst %,ablation/cube-guided-25-%,default best-step one-iteration)
+	$(patsubst %,ablation/cube-guided-25-%,default best-step deviation-1 deviation-3 deviation-30 one-iteration)
 ALL := guided cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient
 EQUAL := $(foreach env,pusht cube,$(patsubst %,equal/$(env)-%-25,$(filter-out guided,$(ALL))))
 OFFSETS := $(foreach env,pusht cube,$(foreach planner,$(ALL),$(patsubst %,offsets/$(env)-$(planner)-%,50 75 100)))
-REALTIME := $(patsubst %,realtime/pusht-%-25,$(ALL) actor)
+REALTIME := $(patsubst %,realtime/pusht-%-25,$(ALL) actor) $(patsubst %,realtime/cube-%-25,guided cem actor)
 LADDER := $(patsubst %,ladder/pusht-%, \
 	guided-25-81 guided-25-145 guided-25-657 cem-25-145 cem-25-273 cem-25-1297 gradient-25-145 gradient-25-1297)
 NEAR := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS))) $(LADDER) \
@@ -96,6 +96,9 @@ best-step := --set agent.cost=best-step
 int8 := --set agent.int8=true
 actor-deviation := --set 'agent.cost=best-step+0.1*actor-deviation'
 both-distances := --set 'agent.cost=best-step+0.1*temporal-distance'
+deviation-1 := --set 'agent.cost=best-step+actor-deviation'
+deviation-3 := --set 'agent.cost=best-step+3*actor-deviation'
+deviation-30 := --set 'agent.cost=best-step+30*actor-deviation'
 known = $(if $(filter file,$(origin $(1))),$($(1)),$(error $*: there is no "$(1)"))
 results/%.json: | $(VENV)/.run
 	$(BIN)/lwm-agent eval --env $(env) --planner $(planner) --offset $(offset) $(if $(filter-out .,$(kind)),$(call known,$(kind))) \
