@@ -14,7 +14,8 @@ from .report import beginning, limits, settings
 from .results import reading
 
 LABEL_WIDTH, TITLE_WIDTH = 60, 80  # letters
-_MARKERS = "osD^vP*Xp<>h"
+_MARKERS = "osD^vP*Xp<>hd8"
+_COLORS = (*(f"C{number}" for number in range(10)), "black", "magenta", "limegreen")
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _draw(ax: Any, points: Sequence[_Point], column: int, planners: Sequence[str
             [point.success for point in line],
             yerr=_errors(line),
             fmt=f"{_MARKERS[number % len(_MARKERS)]}-",
-            color=f"C{number % 10}",
+            color=_COLORS[number % len(_COLORS)],
             linewidth=1,
             capsize=2,
             label=line[0].planner,
