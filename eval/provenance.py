@@ -69,7 +69,10 @@ def machine() -> dict[str, Any]:
 
 
 def commit(folder: Path) -> str | None:
-    """Commit of the working tree `folder`, with a "+" where files were changed since; None if it is none of Git's."""
+    """Commit of the working tree `folder`, with a "+" where files were changed since; None if it is none of Git's.
+
+    Of a result that took several runs, the last one's.
+    """
     if not (folder / ".git").exists():
         return None
     command = ["git", "-C", str(folder), "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]

@@ -124,6 +124,7 @@ def run_bench(config: BenchConfig, progress: Callable[[int, int, str], object] =
         "checkpoint": checksum(config.checkpoint_name),
         "planner": {"name": config.planner, **asdict(agent.planner), "budget": asdict(config.budget)},  # type: ignore[call-overload]
         "agent": agent.settings(),
+        "max_rollouts": agent.max_rollouts,
         "observations": "random pictures, full history",
         "peak_flops_per_second": report.peak_flops_per_second,
         "timings": [{**asdict(timing), "share_of_peak": report.share(timing)} for timing in timings],

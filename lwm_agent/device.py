@@ -80,15 +80,23 @@ def peak_memory(device: torch.device) -> float | None:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # macOS tells bytes, Linux KiB
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that `device` has left for tensors; None where there is no telling.
-
-    On a CPU, of the machine: the limit of a container or a batch job, which may be lower, is not looked up.
-    """
+def free_memory(device: torch.device) -> int:
+    """Bytes that `device` has left for tensors; on a CPU, also within what a container may take (cgroup v2)."""
     if device.type == "cuda":
         kept_for_tensors = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0] + kept_for_tensors)
-    return int(psutil.virtual_memory().available) if device.type == "cpu" else None
+    machine, container = psutil.virtual_memory().available, container_memory()  # of MPS too: its memory is the CPU's
+    return machine if container is None else min(machine, container)
+
+
+def container_memory(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes left below the limit, if any, of the control group in `folder`; what only caches files counts as left."""
+    try:
+        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())["inactive_file"]
+    except (OSError, KeyError):
+        return None
+    return None if limit == "max" else max(0, int(limit) - int(used) + int(cached))
 
 
 def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[Any]:

@@ -162,6 +162,7 @@ def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None
     task_set = load_tasks(config)
     policy, facts, env_kwargs = make_policy(config, task_set)
     run = run_info(task_set, seed=config.seed, planner=facts, env_kwargs=env_kwargs, checkpoint=facts.pop("checkpoint"))
+    run["max_rollouts"] = getattr(policy, "max_rollouts", None)  # follows from free memory; rounding follows from it
     log = EpisodeLog(config.output_dir / "episodes.jsonl", fingerprint(run), overwrite=config.overwrite)
     num_resumed = len(log.episodes)
     recorder = Recorder(config.output_dir / "videos", task_set, count=config.video) if config.video else None

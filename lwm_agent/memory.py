@@ -20,11 +20,10 @@ def rollouts_at_once(checkpoint: Checkpoint, cost: WeightedSum, horizon: int, de
     """Rollouts of `horizon` blocks that `device` can imagine at once, in float32 and with gradients.
 
     As many as half of its free memory holds, in powers of two, so that a little more or less of it changes no chunk; at
-    most `ENOUGH_ROLLOUTS`, also where there is no telling what is free.
+    most `ENOUGH_ROLLOUTS`.
     """
     most = ENOUGH_ROLLOUTS[device.type]
-    free = free_memory(device)
-    room = most if free is None else int(free / 2 / bytes_per_rollout(checkpoint, cost, horizon))
+    room = free_memory(device) // (2 * bytes_per_rollout(checkpoint, cost, horizon))
     return 1 << (min(max(room, 1), most).bit_length() - 1)
 
 
@@ -33,11 +32,13 @@ def rollouts_at_once(checkpoint: Checkpoint, cost: WeightedSum, horizon: int, de
 def bytes_per_rollout(checkpoint: Checkpoint, cost: WeightedSum, horizon: int) -> int:
     """Bytes that one more rollout of `horizon` blocks takes, with its `cost` and its gradient, in float32, at most.
 
-    Measured, on the networks of `checkpoint` where they are: models need not tell. Without a gradient it is less.
+    Measured, on the networks of `checkpoint` where they are: models need not tell. Without a gradient it is less; of a
+    model that has none, nothing is known.
     """
     model: Any = copy.deepcopy(checkpoint.model)  # of tensors that gradients may pass, whatever mode made its own
     heads = copy.deepcopy(checkpoint.heads)
-    device, block = next(model.parameters()).device, model.frameskip * model.action_size
+    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
+    block = model.frameskip * model.action_size
     with torch.no_grad():
         frame = model.encode(torch.zeros(1, 3, model.image_size, model.image_size, device=device)).latents
     past = torch.zeros(1, model.history - 1, block, device=device)
@@ -62,5 +63,5 @@ def _bytes_for_backward(imagination: Imagination, actions: Tensor) -> int:
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        imagination.objective(actions)
+        imagination.rate(imagination.rollout(actions), actions)
     return sum(sizes.values())

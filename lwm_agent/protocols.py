@@ -76,9 +76,10 @@ class Dynamics(Protocol):
     def step(self, latents: Tensor, actions: Tensor, loss: Callable[..., Tensor], *of: Tensor) -> tuple[Tensor, Tensor]:
         """Latents ``(B, S, T, *Z)`` one block after `latents` ``(B, S, T, *Z)``, each by its own block of `actions`.
 
-        The T steps do not follow each other: they are independent, and taken in parallel. Also returns the gradient in
-        `actions` of ``loss(reached, *of)``, a sum over candidates of what they, and theirs of `of`, ``(B, S, ...)``
-        each, come to: some may be taken after others.
+        The T steps do not follow each other: they are independent, and taken in parallel. Also returns the gradient, in
+        `actions`, of ``loss(reached, *of)``, a scalar that adds up over candidates: it may be called several times,
+        each with some of the episodes and candidates of `reached` and of every tensor in `of` ``(B, S, ...)``. Both
+        results are detached.
         """
         ...
 
