@@ -67,9 +67,8 @@ class Agent:
             planners follow gradients through stays float32. It pays together with `compile`.
         compile: rollouts, proposals and what the actor would do by torch.compile, on CUDA as CUDA graphs: faster, once
             the first plan of each horizon has waited for the compiler.
-        max_rollouts: candidate rollouts that are imagined at once, which bounds memory, but never fewer than the P + 1
-            futures that the actor imagines for an episode; None takes as many as half of the free memory holds, with
-            gradients and up to 2,048 (32,768 on CUDA).
+        max_rollouts: rollouts that are imagined at once, of candidates or of the actor's futures, which bounds memory;
+            None takes as many as half of the free memory holds, with gradients and up to 2,048 (32,768 on CUDA).
     """
 
     def __init__(

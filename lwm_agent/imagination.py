@@ -53,7 +53,7 @@ class Imagination:
         are done. To the caller, costs are linear in `actions`, with that gradient.
         """
         if not (actions.requires_grad and torch.is_grad_enabled()):
-            (costs,) = self._in_chunks(lambda part, chunk: (self._costs(part, chunk),), actions)
+            (costs,) = self.in_chunks(lambda part, chunk: (self._costs(part, chunk),), actions)
             return costs
 
         def differentiate(part: slice, chunk: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +61,7 @@ class Imagination:
             costs = self._costs(part, leaf)
             return costs.detach(), gradient_of(costs.sum(), leaf)
 
-        costs, gradient = self._in_chunks(differentiate, actions)
+        costs, gradient = self.in_chunks(differentiate, actions)
         return costs + ((actions - actions.detach()) * gradient).flatten(2).sum(2)
 
     def _costs(self, part: slice, actions: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Imagination:
 
     def rollout(self, actions: Tensor) -> Tensor:
         """Latents ``(B, S, T, *Z)`` after each block of `actions` ``(B, S, T, F*A)``."""
-        (latents,) = self._in_chunks(lambda part, chunk: (self._roll(select(self.belief, part), chunk),), actions)
+        (latents,) = self.in_chunks(lambda part, chunk: (self._roll(select(self.belief, part), chunk),), actions)
         return latents
 
     def step(self, latents: Tensor, actions: Tensor, loss: Callable[..., Tensor], *of: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,10 +117,10 @@ class Imagination:
             reached = reached.reshape(before.shape).float()
             return reached.detach(), gradient_of(loss(reached, *rest), leaf)
 
-        reached, gradient = self._in_chunks(imagine, latents, actions, *of)
+        reached, gradient = self.in_chunks(imagine, latents, actions, *of)
         return reached, gradient
 
-    def _in_chunks(self, imagine: Callable[..., tuple[Tensor, ...]], *of: Tensor) -> tuple[Tensor, ...]:
+    def in_chunks(self, imagine: Callable[..., tuple[Tensor, ...]], *of: Tensor) -> tuple[Tensor, ...]:
         """What `imagine` makes of some episodes and their candidates ``(B, S, ...)``, in float32.
 
         Takes whole episodes, as many at a time as `max_rollouts` allows, or parts of one that is too large.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,28 +57,30 @@ class ActorProposal:
             imagination: the present, the goal and the cost, of B episodes.
             problem: what the guesses are for.
         """
-        size = max(1, imagination.max_rollouts // (self.num_proposals + 1))  # whole episodes
-        parts = [slice(first, first + size) for first in range(0, len(problem.init), size)]
-        guesses, costs = zip(*(self._imagine(imagination, problem, part) for part in parts), strict=True)
-        return torch.cat(guesses), torch.cat(costs)
-
-    def _imagine(self, imagination: Imagination, problem: Problem, part: slice) -> tuple[Tensor, Tensor]:
-        """The same for `part` of the episodes."""
-        init, num = problem.init[part], self.num_proposals + 1
-        size = (self.num_proposals, *init.shape[1:])
-        draws = problem.generators[part]
-        noise = torch.stack([torch.randn(size, generator=drawn, device=drawn.device) for drawn in draws])
+        size = (self.num_proposals, *problem.init.shape[1:])
+        noise = torch.stack([torch.randn(size, generator=drawn, device=drawn.device) for drawn in problem.generators])
         noise[:, 0] = 0
-        noise = torch.cat([noise, torch.zeros_like(init)[:, None]], dim=1).flatten(0, 1)
+        noise = torch.cat([noise, torch.zeros_like(problem.init)[:, None]], dim=1)
+        own = torch.zeros(noise.shape[:2], dtype=torch.bool, device=noise.device)
+        own[:, -1] = True
+        guesses, costs = imagination.in_chunks(partial(self._imagine, imagination, problem), noise, own)
+        return guesses, costs
+
+    def _imagine(
+        self, imagination: Imagination, problem: Problem, part: slice, noise: Tensor, own: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Some guesses for `part` of the episodes: the problem's `own` ``(B, P)``, or by `noise` ``(B, P, T, F*A)``."""
+        num = noise.shape[1]
+        past, rest = select(imagination.belief, part), (imagination.goal, imagination.steps_left, problem.init)
+        belief = Belief(*(x.repeat_interleave(num, dim=0) for x in past))  # (B*P, ...), as all that follows
+        goal, steps, init = (x[part].repeat_interleave(num, dim=0) for x in rest)
+        noise, own = noise.flatten(0, 1), own.flatten()[:, None]
+        blocks, latents = [], []
         with autocast(init.device, self.bf16):
-            present = (*select(imagination.belief, part), imagination.goal[part], imagination.steps_left[part])
-            *past, goal, steps = (x.repeat_interleave(num, dim=0) for x in present)  # (B*(P + 1), ...) each
-            belief = Belief(*past)
-            blocks, latents = [], []
-            for step, own in enumerate(init.unbind(1)):
+            for step in range(init.shape[1]):
                 mean, std = self.heads.actor(belief.latent, goal, steps - step)
                 block = (mean + noise[:, step] * std).clamp(problem.low, problem.high)
-                block[num - 1 :: num] = own
+                block = torch.where(own, init[:, step], block)
                 belief = self.model.advance(belief, block)
                 blocks.append(block)
                 latents.append(belief.latent)

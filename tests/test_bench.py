@@ -25,21 +25,26 @@ SMALL = {"image_size": 32, "latent_size": 8, "width": 16, "head_size": 4, "mlp_s
 SEARCH: dict[str, Any] = {"num_samples": 6, "num_elites": 2}
 
 
+def untrained(preset: dict[str, Any], **parts: Any) -> Checkpoint:
+    settings = {**preset, "action_size": 2}
+    units: dict[str, Any] = {"pixel_mean": (0.5,) * 3, "pixel_std": (0.2,) * 3, "action_mean": (0.0,) * 2}
+    return Checkpoint(
+        name="lewm",
+        model_config=settings,
+        model=LeWorldModel(**settings).eval().requires_grad_(False),
+        normalizer=Normalizer(**units, action_std=(0.5,) * 2, action_low=(-1.0,) * 2, action_high=(1.0,) * 2),
+        env="pusht",
+        **parts,
+    )
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with an untrained world model and untrained heads."""
     torch.manual_seed(0)
-    settings = {**PRESETS["tiny"], **SMALL, "action_size": 2}
-    units: dict[str, Any] = {"pixel_mean": (0.5,) * 3, "pixel_std": (0.2,) * 3, "action_mean": (0.0,) * 2}
     folder = tmp_path_factory.mktemp("untrained") / "checkpoint"
-    Checkpoint(
-        name="lewm",
-        model_config=settings,
-        model=LeWorldModel(**settings),
-        normalizer=Normalizer(**units, action_std=(0.5,) * 2, action_low=(-1.0,) * 2, action_high=(1.0,) * 2),
-        env="pusht",
-        heads=Heads(latent_size=8, block_size=10, width=16, max_steps=6),
-    ).save(folder, "# card\n")
+    heads = Heads(latent_size=8, block_size=10, width=16, max_steps=6)
+    untrained({**PRESETS["tiny"], **SMALL}, heads=heads).save(folder, "# card\n")
     return str(folder)
 
 
@@ -169,17 +174,8 @@ def test_a_base_plan_on_an_h100_takes_50_ms_and_64_at_once_half_of_its_peak(monk
     if "H100" not in torch.cuda.get_device_name():
         pytest.skip("the target is of an H100")
     monkeypatch.setattr(bench, "PRODUCT_SIDES", PRODUCT_SIDES)
-    settings = {**PRESETS["base"], "action_size": 2}
-    units: dict[str, Any] = {"pixel_mean": (0.5,) * 3, "pixel_std": (0.2,) * 3, "action_mean": (0.0,) * 2}
-    base = Checkpoint(
-        name="lewm",
-        model_config=settings,
-        model=LeWorldModel(**settings).eval().requires_grad_(False),
-        normalizer=Normalizer(**units, action_std=(0.5,) * 2, action_low=(-1.0,) * 2, action_high=(1.0,) * 2),
-        env="pusht",
-    )
     planner = CEM(num_samples=300, num_elites=30, iterations=30)
-    agent = Agent(base, planner, cost="terminal", device="cuda", bf16=True, compile=True)
+    agent = Agent(untrained(PRESETS["base"]), planner, cost="terminal", device="cuda", bf16=True, compile=True)
     timing = BenchConfig(checkpoint="unused", output_dir=Path("unused"), decisions=20)
     alone, together = (time_batch(agent, batch, timing) for batch in (1, 64))
     assert alone.p50_ms <= 50

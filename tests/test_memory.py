@@ -174,7 +174,7 @@ def test_an_agent_is_made_in_inference_mode() -> None:
     assert np.array_equal(found, decide("guided")[1])
 
 
-def test_proposals_go_in_chunks_of_episodes() -> None:
+def test_proposals_go_in_chunks() -> None:
     peaks = []
     for limit in (10_000, 1):
         agent = Agent(checkpoint(), "actor", device="cpu", bf16=False, num_proposals=512, max_rollouts=limit)

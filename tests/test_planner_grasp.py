@@ -43,6 +43,7 @@ class Mass:
         return torch.stack(latents[1:], dim=2)
 
     def step(self, latents: Tensor, actions: Tensor, loss: Callable[..., Tensor], *of: Tensor) -> tuple[Tensor, Tensor]:
+        assert not latents.requires_grad  # no gradient may flow into states
         assert (actions.abs() <= 0.8).all()
         assert torch.equal(latents[:, :, 0], self.start[:, None].expand(-1, actions.shape[1], -1))
         self.charged += 2 * actions.shape[1]
