@@ -35,18 +35,18 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lwm_agent import Agent
+from lwm_agent.agent.objective import Imagination
 from lwm_agent.checkpoint import checksum
-from lwm_agent.conventions import conventions
-from lwm_agent.dataset import Trajectories, split
-from lwm_agent.device import autocast
+from lwm_agent.compatibility import conventions
+from lwm_agent.compute.device import autocast
+from lwm_agent.data.trajectories import Trajectories, split
 from lwm_agent.envs.cube import CubeEnv
 from lwm_agent.envs.cube_simulator import centre, simulator
 from lwm_agent.eval import Task, run_info, shipped, wilson
-from lwm_agent.eval.tasks import write_atomic
-from lwm_agent.imagination import Imagination
-from lwm_agent.monitors import probe
+from lwm_agent.files import write_text
 from lwm_agent.planners import make_planner, plan
 from lwm_agent.protocols import Belief, Plan, Problem
+from lwm_agent.training.monitors import probe
 
 Found = dict[str, dict[str, Any]]  # what became of a task's plans, by their names
 STEPS = {"search": "simulator + cube", "cost": "simulator + latent", "model": "model + latent"}
@@ -248,7 +248,7 @@ def main(
         **summarize(found),
         "tasks": found,
     }
-    write_atomic(out, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_text(out, json.dumps(report, indent=1, allow_nan=False) + "\n")
     show(report, console)
     console.print(f"wrote {out}")
 

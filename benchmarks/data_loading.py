@@ -17,9 +17,9 @@ import h5py  # type: ignore[import-untyped]
 import hdf5plugin
 import numpy as np
 
-from lwm_agent.collect import CollectConfig, collect
-from lwm_agent.dataset import Trajectories, Windows
-from lwm_agent.writer import CHUNK_FRAMES, COMPRESSION
+from lwm_agent.collect.record import CollectConfig, collect
+from lwm_agent.data.trajectories import Trajectories, Windows
+from lwm_agent.data.writer import CHUNK_FRAMES, COMPRESSION
 
 CLIP_LENGTH, FRAMESKIP, BATCH, BATCHES = 4, 5, 128, 40
 CANDIDATES: dict[str, tuple[int, Any]] = {

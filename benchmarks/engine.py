@@ -27,8 +27,9 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from lwm_agent import Agent
+from lwm_agent.agent.objective import Imagination
 from lwm_agent.checkpoint import Checkpoint, available
-from lwm_agent.device import (
+from lwm_agent.compute.device import (
     ENOUGH_ROLLOUTS,
     arrange_weights,
     can_compile,
@@ -38,9 +39,8 @@ from lwm_agent.device import (
     resolve_device,
     synchronize,
 )
+from lwm_agent.compute.int8 import exact_products, to_int8
 from lwm_agent.eval.provenance import machine
-from lwm_agent.imagination import Imagination
-from lwm_agent.int8 import exact_products, to_int8
 from lwm_agent.models import PRESETS, LeWorldModel
 from lwm_agent.planners import CEM, make_cost, plan
 from lwm_agent.protocols import Belief, Problem

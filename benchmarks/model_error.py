@@ -26,12 +26,12 @@ from rich.table import Table
 from torch import Tensor
 
 from lwm_agent import Agent
+from lwm_agent.agent.objective import Imagination
 from lwm_agent.checkpoint import checksum
-from lwm_agent.conventions import conventions
+from lwm_agent.compatibility import conventions
 from lwm_agent.eval import Task, make_env, run_info, shipped
-from lwm_agent.eval.tasks import write_atomic
-from lwm_agent.evaluation import AgentConfig, checkpoint_of, load_agent
-from lwm_agent.imagination import Imagination
+from lwm_agent.experiments.evaluate import AgentConfig, checkpoint_of, load_agent
+from lwm_agent.files import write_text
 from lwm_agent.planners import make_planner, plan
 from lwm_agent.planners.sampling import sample_actions
 from lwm_agent.protocols import Belief, Problem
@@ -149,7 +149,7 @@ def main(
         "summary": summarize(found),
         "tasks": found,
     }
-    write_atomic(out, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_text(out, json.dumps(report, indent=1, allow_nan=False) + "\n")
     show(report["summary"], console)
     console.print(f"wrote {out}")
 

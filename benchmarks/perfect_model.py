@@ -23,13 +23,13 @@ from rich.progress import track
 from torch import Tensor
 
 from lwm_agent import Agent
-from lwm_agent.agent_state import AgentState
+from lwm_agent.agent.state import AgentState
 from lwm_agent.checkpoint import Checkpoint, checksum
-from lwm_agent.conventions import conventions
+from lwm_agent.compatibility import conventions
 from lwm_agent.envs.base import GoalImageEnv
 from lwm_agent.eval import Task, evaluate, make_env, run_info, shipped, wilson
-from lwm_agent.eval.tasks import write_atomic
-from lwm_agent.evaluation import checkpoint_of
+from lwm_agent.experiments.evaluate import checkpoint_of
+from lwm_agent.files import write_text
 from lwm_agent.protocols import Belief, Problem
 
 
@@ -124,7 +124,7 @@ def main(
     made_with = {"name": planner, "agent": agents["model"].settings()}
     run = run_info(task_set, seed=seed, checkpoint=checksum(name), planner=made_with, env_kwargs=seen_as)
     out = out or Path(f"out/perfect-model-{env}.json")
-    write_atomic(out, json.dumps({"run": run, "summary": summary, "episodes": episodes}, allow_nan=False) + "\n")
+    write_text(out, json.dumps({"run": run, "summary": summary, "episodes": episodes}, allow_nan=False) + "\n")
     console.print(f"wrote {out}")
 
 

@@ -16,7 +16,7 @@ import pymunk
 from numpy.typing import NDArray
 
 from .base import GoalImageEnv, State
-from .polygons import BAR, CENTER_OF_GRAVITY, STEM, block_coverage, block_polygons, distance_to_block
+from .pusht_geometry import BAR, CENTER_OF_GRAVITY, STEM, block_coverage, block_polygons, distance_to_block
 
 WORLD = 512.0
 AGENT_RADIUS = 15.0

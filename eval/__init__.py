@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .baselines import NoOpPolicy, RandomPolicy, ReplayPolicy
 from .compare import Comparison, compare, mcnemar
 from .episode import Decision, Episode, EpisodeRecorder
 from .episode_log import EpisodeLog
 from .evaluate import evaluate, floors, make_env
+from .floors import NoOpPolicy, RandomPolicy, ReplayPolicy
 from .provenance import fingerprint, run_info
 from .report import compact_table, markdown_table, write_table
 from .results import Summary, save_results, summarize, table, wilson

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..files import write_text
 from .episode import Episode
-from .tasks import write_atomic
 
 
 class EpisodeLog:
@@ -42,7 +42,7 @@ class EpisodeLog:
                 f"{path} belongs to another evaluation ({_difference(found, json.loads(header))}): "
                 "choose another --output-dir or --overwrite"
             )
-        write_atomic(self._path, "".join(lines))
+        write_text(self._path, "".join(lines))
 
     def append(self, episode: Episode) -> None:
         """Adds a finished episode."""

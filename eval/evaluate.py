@@ -10,8 +10,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from .baselines import NoOpPolicy, RandomPolicy
 from .episode import Episode, EpisodeRecorder, Run
+from .floors import NoOpPolicy, RandomPolicy
 from .tasks import TaskSet
 
 if TYPE_CHECKING:

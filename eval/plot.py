@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..figures import new_figure, save_figure
+from .figures import new_figure, save_figure
 from .report import beginning, limits, settings
 from .results import reading
 

@@ -9,9 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ..files import write_text
 from ..protocols import DEFAULT_COST
 from .results import reading
-from .tasks import write_atomic
 
 _HEADER = (
     "| env | protocol | offset | planner | success % | 95 % CI | n | random % | do nothing % | steps | "
@@ -81,7 +81,7 @@ def write_table(
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise ValueError(f"{document} has no lines {begin.strip()} and {end.strip()} for the table to stand between")
-    write_atomic(document, before + begin + make(paths, document.parent) + "\n" + end + after)
+    write_text(document, before + begin + make(paths, document.parent) + "\n" + end + after)
 
 
 def _row(path: Path, folder: Path) -> str:

@@ -16,8 +16,8 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ..files import write_text
 from .episode import Episode
-from .tasks import write_atomic
 
 
 def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -97,8 +97,8 @@ def save_results(
         "floors": {name: asdict(summarize(floor)) for name, floor in (floors or {}).items()},
         "episodes": [asdict(episode) for episode in episodes],
     }
-    write_atomic(Path(directory) / "results.json", json.dumps(contents, indent=1, allow_nan=False) + "\n")
-    write_atomic(Path(directory) / "results.csv", _to_csv(episodes))
+    write_text(Path(directory) / "results.json", json.dumps(contents, indent=1, allow_nan=False) + "\n")
+    write_text(Path(directory) / "results.csv", _to_csv(episodes))
     return summary
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import pkgutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -17,6 +16,7 @@ import numpy as np
 
 from ..envs import ENVS, EnvSpec
 from ..envs.base import GoalImageEnv, State
+from ..files import write_text
 
 SHIPPED = Path(__file__).parent / "tasks"
 FORMAT = "lwm-agent tasks 1"
@@ -90,7 +90,7 @@ class TaskSet:
 
     def save(self, path: str | Path) -> None:
         """Writes the tasks as JSON, with floats that restore exactly."""
-        write_atomic(path, self._to_json())
+        write_text(path, self._to_json())
 
     def _to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":"), allow_nan=False) + "\n"
@@ -129,15 +129,6 @@ def _check_keys(contents: Any, cls: type[Task] | type[TaskSet], where: str) -> N
     if expected != found:
         missing, unknown = sorted(expected - found), sorted(found - expected)
         raise ValueError(f"{where} is damaged: missing {missing}, unknown {unknown}")
-
-
-def write_atomic(path: str | Path, text: str) -> None:
-    """Writes a text file so that a reader sees the old contents or the new, never half of them."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def shipped(env: str, protocol: str = "strict", split: str = "test", offset: int = 25) -> TaskSet:

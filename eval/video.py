@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..envs.base import GoalImageEnv, State
+from ..files import replacing
 from .episode import Decision, Episode
 from .tasks import TaskSet
 
@@ -35,11 +35,9 @@ def write_episode(path: str | Path, frames: Sequence[Frame], fps: int = 10) -> N
     path = Path(path)
     if path.suffix not in FORMATS:
         raise ValueError(f"{path.name} is no video that can be written: choose one of {', '.join(FORMATS)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"unfinished-{path.name}")
     timing = {"fps": fps} if path.suffix == ".mp4" else {"duration": 1000 / fps}
-    imageio.mimwrite(unfinished, list(frames), **timing, **FORMATS[path.suffix])
-    os.replace(unfinished, path)
+    with replacing(path) as partial:
+        imageio.mimwrite(partial, list(frames), **timing, **FORMATS[path.suffix])
 
 
 class Recorder:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .envs import register
 
 if TYPE_CHECKING:
-    from .agent import Agent as Agent
+    from .agent.agent import Agent as Agent
 
 __version__ = "0.1.0"
 __all__ = ["Agent", "__version__"]
@@ -25,7 +25,7 @@ register()
 
 def __getattr__(name: str) -> Any:
     if name == "Agent":
-        from .agent import Agent
+        from .agent.agent import Agent
 
         return Agent
     raise AttributeError(f"module 'lwm_agent' has no attribute {name!r}")

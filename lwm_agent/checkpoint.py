@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import struct
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .files import replace_folder
 from .models import MODELS, Heads
 from .normalizer import Normalizer
 from .protocols import DEFAULT_COST
@@ -174,16 +174,6 @@ def target(path_or_name: Path | str, out: Path | str | None) -> Path:
         raise CheckpointError(f"{path_or_name} ships with the package and stays as it is: name a folder with --out")
     check_replaceable(folder)
     return folder
-
-
-def replace_folder(partial: Path, folder: Path) -> None:
-    """Puts the finished folder `partial` in the place of `folder`."""
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

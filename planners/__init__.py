@@ -9,6 +9,7 @@ from typing import Any
 from lwm_agent.protocols import Planner
 
 from .base import UNLIMITED, Budget, plan
+from .best_proposal import Incumbent
 from .categorical_cem import CategoricalCEM
 from .cem import CEM, GuidedCEM
 from .chain import Chain
@@ -16,7 +17,6 @@ from .costs import COSTS, make_cost
 from .gradient import SGD, Gradient
 from .grasp import GRASP
 from .icem import ICEM
-from .incumbent import Incumbent
 from .lbfgs import LBFGS
 from .mppi import MPPI
 from .predictive_sampling import PredictiveSampling

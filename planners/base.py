@@ -10,7 +10,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from lwm_agent.device import synchronize
+from lwm_agent.compute.device import synchronize
 from lwm_agent.protocols import Dynamics, Objective, Plan, Planner, Problem
 
 from .checks import check_types, check_value

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lwm_agent.writer import TrajectoryWriter
+from lwm_agent.data.writer import TrajectoryWriter
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # each worker taking every core is slower than each taking one

@@ -17,9 +17,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from lwm_agent import Agent
-from lwm_agent.agent import AgentState
+from lwm_agent.agent.agent import AgentState
 from lwm_agent.checkpoint import Checkpoint
-from lwm_agent.device import can_compile
+from lwm_agent.compute.device import can_compile
 from lwm_agent.models import PREDICTORS, PRESETS, Heads, LeWorldModel
 from lwm_agent.normalizer import Normalizer
 from lwm_agent.planners import PLANNERS, Budget, make_planner
@@ -388,7 +388,7 @@ def test_compiled_it_imagines_the_same(planner: str, predictor: str, device: str
 
 
 def test_without_a_compiler_the_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lwm_agent.device.which", lambda name: None)
+    monkeypatch.setattr("lwm_agent.compute.device.which", lambda name: None)
     with pytest.raises(ValueError, match=r"apt install g\+\+ python3-dev"):
         make_agent(compile=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 import imageio.v3 as iio
 import pytest
 
-from lwm_agent.settings import parse_settings
+from lwm_agent.cli.settings import parse_settings
 
 TRAIN = (
     "--steps 3 --device cpu --set train.batch_size=4 --set train.clip_length=3 --set model.image_size=32 "
@@ -23,7 +23,7 @@ SEARCH = "--set planner.num_samples=6 --set planner.iterations=2 --device cpu"
 def run(command: str, cwd: Path, code: int = 0) -> str:
     """What ``lwm-agent COMMAND`` prints."""
     done = subprocess.run(
-        [sys.executable, "-c", "from lwm_agent.cli import main; main()", *command.split()],
+        [sys.executable, "-c", "from lwm_agent.cli.main import main; main()", *command.split()],
         cwd=cwd,
         capture_output=True,
         text=True,

@@ -17,9 +17,9 @@ import pytest
 
 from lwm_agent import Agent
 from lwm_agent.checkpoint import checksum
-from lwm_agent.collect import CollectConfig, area_resize, collect
-from lwm_agent.collect_agent import GoalsAhead
-from lwm_agent.dataset import DatasetError, Trajectories
+from lwm_agent.collect.agent_policy import GoalsAhead
+from lwm_agent.collect.record import CollectConfig, area_resize, collect
+from lwm_agent.data.trajectories import DatasetError, Trajectories
 from lwm_agent.envs import ENVS
 from lwm_agent.planners import make_planner
 
@@ -129,7 +129,7 @@ def test_interrupted_collection_resumes(pusht: Path, tmp_path: Path) -> None:
 
 SCRIPT = """
 import signal, sys, time
-from lwm_agent.collect import CollectConfig, collect
+from lwm_agent.collect.record import CollectConfig, collect
 
 def tell(done, total):
     print(done, flush=True)

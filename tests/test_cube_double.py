@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 if find_spec("ogbench") is None:
     pytest.skip("ogbench is not installed: it has no wheels for this Python", allow_module_level=True)
 
-from lwm_agent.cli import app
+from lwm_agent.cli.main import app
 from lwm_agent.envs.cube import CubeDoubleEnv, CubeEnv
 from lwm_agent.envs.cube_play import NoisyPolicy, PlayPolicy
 from lwm_agent.envs.cube_simulator import centre

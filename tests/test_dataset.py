@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from lwm_agent import writer
-from lwm_agent.dataset import DatasetError, Mixture, Trajectories, Windows, shares, split, taken_actions
-from lwm_agent.writer import TrajectoryWriter
+from lwm_agent.data.trajectories import DatasetError, Mixture, Trajectories, Windows, shares, split, taken_actions
+from lwm_agent.data.writer import TrajectoryWriter
 
 LENGTHS = (13, 20, 5, 31)  # with L = 5 and F = 3 a clip spans 13 frames: 1, 8, 0 and 19 starts
 STARTS = [0, *range(13, 21), *range(38, 57)]
@@ -272,7 +272,7 @@ def test_a_write_that_was_interrupted_is_done_again(
     place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever it was: each of two writes has seven columns."""
-    monkeypatch.setattr("lwm_agent.writer.BUFFER_FRAMES", 10)
+    monkeypatch.setattr("lwm_agent.data.writer.BUFFER_FRAMES", 10)
     episodes = [make_episode(10 * i, length) for i, length in enumerate((6, 5, 3, 9, 4))]
     write, calls = writer._write, count()
 

@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from lwm_agent import doctor
-from lwm_agent.cli import app
-from lwm_agent.device import fast_bf16, resolve_device
-from lwm_agent.doctor import Check, checks
+from lwm_agent.cli.doctor import Check, checks
+from lwm_agent.cli.main import app
+from lwm_agent.compute.device import fast_bf16, resolve_device
 from lwm_agent.envs import opengl
 
 

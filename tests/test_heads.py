@@ -17,16 +17,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from lwm_agent import Agent
+from lwm_agent.agent.objective import Imagination
+from lwm_agent.agent.proposal import make_proposal
 from lwm_agent.checkpoint import Checkpoint, CheckpointError, checksum
-from lwm_agent.cli import app
-from lwm_agent.dataset import DatasetError
-from lwm_agent.imagination import Imagination
+from lwm_agent.cli.main import app
+from lwm_agent.data.trajectories import DatasetError
 from lwm_agent.models import Heads
 from lwm_agent.planners import COSTS, PLANNERS, Budget, make_cost
-from lwm_agent.proposal import make_proposal
 from lwm_agent.protocols import Belief, Problem
-from lwm_agent.train import TrainConfig, train
-from lwm_agent.train_heads import HeadsConfig, train_heads
+from lwm_agent.training.heads import HeadsConfig, train_heads
+from lwm_agent.training.train import TrainConfig, train
 
 D, BLOCK, N = 7, 6, 5
 MODEL = {

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from lwm_agent import Agent
-from lwm_agent.device import can_compile
+from lwm_agent.compute.device import can_compile
+from lwm_agent.compute.int8 import Int8Linear, exact_products, to_int8
 from lwm_agent.envs import ENVS
-from lwm_agent.int8 import Int8Linear, exact_products, to_int8
 from lwm_agent.models.layers import JointLinear, linear_weights
 
 pytestmark = pytest.mark.skipif(not exact_products(), reason="a CPU without VNNI")
@@ -73,7 +73,7 @@ def test_it_can_be_copied_with_weights_that_still_learn() -> None:
 
 
 def test_cpus_that_round_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lwm_agent.int8.exact_products", lambda: False)
+    monkeypatch.setattr("lwm_agent.compute.int8.exact_products", lambda: False)
     with pytest.raises(ValueError, match="int8=True needs a CPU with VNNI"):
         Agent.load("pusht-tiny", device="cpu", int8=True)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lwm_agent.device import autocast
+from lwm_agent.compute.device import autocast
 from lwm_agent.models import MODELS, PRESETS, LeWorldModel
 from lwm_agent.models.encoders import ConvNet, ViT
 from lwm_agent.protocols import Batch, Belief

@@ -14,10 +14,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from lwm_agent import Agent, memory
-from lwm_agent.device import ENOUGH_ROLLOUTS, can_compile, container_memory, free_memory
-from lwm_agent.imagination import Imagination
-from lwm_agent.int8 import exact_products
-from lwm_agent.memory import bytes_per_rollout, rollouts_at_once
+from lwm_agent.agent.chunking import bytes_per_rollout, rollouts_at_once
+from lwm_agent.agent.objective import Imagination
+from lwm_agent.compute.device import ENOUGH_ROLLOUTS, can_compile, container_memory, free_memory
+from lwm_agent.compute.int8 import exact_products
 from lwm_agent.models import PREDICTORS
 from lwm_agent.planners import Budget, make_cost, make_planner
 

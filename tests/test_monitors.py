@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lwm_agent.monitors import collapse_monitors, collapse_warning, probe
+from lwm_agent.training.monitors import collapse_monitors, collapse_warning, probe
 
 
 def gaussian(rows: int, columns: int) -> torch.Tensor:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from lwm_agent.checkpoint import Checkpoint
-from lwm_agent.dataset import DatasetError, Trajectories
+from lwm_agent.data.ogbench_npz import convert
+from lwm_agent.data.trajectories import DatasetError, Trajectories
 from lwm_agent.envs.opengl import choose_backend
-from lwm_agent.ogbench_npz import convert
-from lwm_agent.train import TrainConfig, train
-from lwm_agent.train_heads import HeadsConfig, train_heads
+from lwm_agent.training.heads import HeadsConfig, train_heads
+from lwm_agent.training.train import TrainConfig, train
 
 LENGTHS = (11, 15, 12)
 N = sum(LENGTHS)

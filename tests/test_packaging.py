@@ -29,7 +29,7 @@ def test_version_is_the_installed_one() -> None:
 
 def test_command_is_installed() -> None:
     (script,) = distribution("lwm-agent").entry_points.select(group="console_scripts")
-    assert (script.name, script.value) == ("lwm-agent", "lwm_agent.cli:main")
+    assert (script.name, script.value) == ("lwm-agent", "lwm_agent.cli.main:main")
     assert "eval" in run(Path(sys.executable).with_name("lwm-agent"), "--help")
 
 

@@ -22,8 +22,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 import lwm_agent  # noqa: F401  (registers the environment)
 from lwm_agent.envs import pusht
-from lwm_agent.envs.polygons import block_polygons, distance_to_block
 from lwm_agent.envs.pusht import PushTEnv
+from lwm_agent.envs.pusht_geometry import block_polygons, distance_to_block
 
 State = NDArray[np.float64]
 ENV_ID = "lwm/PushT-v0"

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from lwm_agent.envs import pusht
-from lwm_agent.envs.polygons import CENTER_OF_GRAVITY, block_coverage, place
 from lwm_agent.envs.pusht import PushTEnv, angle_error, coverage, position_error
+from lwm_agent.envs.pusht_geometry import CENTER_OF_GRAVITY, block_coverage, place
 
 State = NDArray[np.float64]
 

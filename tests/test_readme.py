@@ -14,9 +14,9 @@ from typer.main import get_command
 
 from lwm_agent import Agent
 from lwm_agent.checkpoint import checksum
-from lwm_agent.cli import app
+from lwm_agent.cli.main import app
+from lwm_agent.cli.settings import parse_settings
 from lwm_agent.eval import compact_table, markdown_table
-from lwm_agent.settings import parse_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

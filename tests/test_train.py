@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from lwm_agent.checkpoint import Checkpoint
-from lwm_agent.dataset import DatasetError, Mixture, Trajectories, Windows, split
+from lwm_agent.data.trajectories import DatasetError, Mixture, Trajectories, Windows, split
+from lwm_agent.data.writer import TrajectoryWriter
 from lwm_agent.model_card import hardware
-from lwm_agent.train import (
+from lwm_agent.training.train import (
     Progress,
     TrainConfig,
     fit_normalizer,
@@ -24,7 +25,6 @@ from lwm_agent.train import (
     to_batch,
     train,
 )
-from lwm_agent.writer import TrajectoryWriter
 
 MODEL: dict[str, Any] = {
     "image_size": 32,

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .agent_state import select
-from .device import autocast
-from .models import Heads
-from .planners.costs import Futures, WeightedSum
-from .protocols import Belief
+from ..compute.device import autocast
+from ..models import Heads
+from ..planners.costs import Futures, WeightedSum
+from ..protocols import Belief
+from .state import select
 
 
 @dataclass(frozen=True)

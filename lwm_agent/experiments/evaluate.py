@@ -9,11 +9,11 @@ from typing import Any, cast, get_type_hints
 
 import gymnasium as gym
 
-from .agent import Agent, default_planner
-from .checkpoint import Checkpoint, checksum
-from .conventions import conventions, mismatch, other_env
-from .envs import ENVS
-from .eval import (
+from ..agent.agent import Agent, default_planner
+from ..checkpoint import Checkpoint, checksum
+from ..compatibility import conventions, mismatch, other_env
+from ..envs import ENVS
+from ..eval import (
     Episode,
     EpisodeLog,
     NoOpPolicy,
@@ -31,9 +31,9 @@ from .eval import (
     shipped,
     summarize,
 )
-from .planners import PLANNERS, UNLIMITED, Budget, make_planner
-from .planners.checks import check_type
-from .protocols import Policy
+from ..planners import PLANNERS, UNLIMITED, Budget, make_planner
+from ..planners.checks import check_type
+from ..protocols import Policy
 
 BASELINES: dict[str, Callable[[gym.spaces.Box, int], Policy]] = {
     "random": RandomPolicy,

@@ -23,11 +23,11 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from . import __version__
-from .envs import ENVS
+from .. import __version__
+from ..envs import ENVS
 
 if TYPE_CHECKING:
-    from .planners import Budget
+    from ..planners import Budget
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(markup=False)  # paths may have brackets
@@ -104,8 +104,8 @@ def collect(
     settings: SetOption = None,
 ) -> None:
     """Record episodes. Interrupted? The same command resumes. [dim]--set env.NAME=VALUE, agent.NAME, planner.NAME[/]"""
-    from .collect import CollectConfig
-    from .collect import collect as run
+    from ..collect.record import CollectConfig
+    from ..collect.record import collect as run
     from .settings import parse_settings
 
     given = parse_settings(settings or [], ("env", "agent", "planner"))
@@ -137,7 +137,7 @@ def convert(
     out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
 ) -> None:
     """Make a file of trajectories from one of OGBench's visual-cube-single data sets: once, in minutes."""
-    from .ogbench_npz import convert as run
+    from ..data.ogbench_npz import convert as run
 
     with _bar("converting", "frames") as update:
         run(source, out, update)
@@ -160,10 +160,10 @@ def train(
     settings: SetOption = None,
 ) -> None:
     """Train a LeWorldModel from pixels and actions. [dim]--set model.NAME=VALUE, --set train.NAME=VALUE[/]"""
+    from ..training.train import Progress as Step
+    from ..training.train import TrainConfig
+    from ..training.train import train as run
     from .settings import parse_settings
-    from .train import Progress as Step
-    from .train import TrainConfig
-    from .train import train as run
 
     given = parse_settings(settings or [], ("model", "train"))
     config = TrainConfig.from_preset(
@@ -203,8 +203,8 @@ def train_heads(
     settings: SetOption = None,
 ) -> None:
     """Train an actor and a temporal distance on a world model's latents. [dim]--set heads.NAME=VALUE[/]"""
-    from .train_heads import HeadsConfig
-    from .train_heads import train_heads as run
+    from ..training.heads import HeadsConfig
+    from ..training.heads import train_heads as run
 
     given = _part_settings(("heads",), checkpoint, data, out, steps, seed, device, settings)
     with _bars() as update:
@@ -227,8 +227,8 @@ def train_predictor(
 
     [dim]--set predictor.NAME=VALUE, model.NAME=VALUE[/]
     """
-    from .train_predictor import PredictorConfig
-    from .train_predictor import train_predictor as run
+    from ..training.predictor import PredictorConfig
+    from ..training.predictor import train_predictor as run
 
     given = _part_settings(("predictor", "model"), checkpoint, data, out, steps, seed, device, settings)
     with _bars() as update:
@@ -246,9 +246,9 @@ def recommend(
     """Store in a checkpoint the planning cost that agents use unless told otherwise."""
     from dataclasses import replace
 
-    from .agent import Agent
-    from .checkpoint import Checkpoint, target
-    from .model_card import model_card
+    from ..agent.agent import Agent
+    from ..checkpoint import Checkpoint, target
+    from ..model_card import model_card
 
     folder, changed = target(checkpoint, out), replace(Checkpoint.load(checkpoint), cost=cost)
     Agent(changed, device="cpu")  # refuses a cost that it cannot use
@@ -282,8 +282,8 @@ def evaluate(
     settings: SetOption = None,
 ) -> None:
     """Evaluate a planner on frozen tasks. [dim]--set planner.NAME=VALUE, agent.NAME=VALUE, env.NAME=VALUE[/]"""
-    from .eval import table
-    from .evaluation import EvalConfig, planner_for, run_evaluation
+    from ..eval import table
+    from ..experiments.evaluate import EvalConfig, planner_for, run_evaluation
     from .settings import parse_settings
 
     given = parse_settings(settings or [], ("planner", "agent", "env"))
@@ -349,8 +349,8 @@ def bench(
     settings: SetOption = None,
 ) -> None:
     """Time a planner's decisions, on random pictures. [dim]--set planner.NAME=VALUE, --set agent.NAME=VALUE[/]"""
-    from .bench import BenchConfig, run_bench, table
-    from .evaluation import planner_for
+    from ..experiments.bench import BenchConfig, run_bench, table
+    from ..experiments.evaluate import planner_for
     from .settings import parse_settings
 
     given = parse_settings(settings or [], ("planner", "agent"))
@@ -388,7 +388,7 @@ def tasks(
     split: Annotated[str, typer.Option(help="Name to file them under.")] = "custom",
 ) -> None:
     """Make evaluation tasks from held-out episodes: pairs of a start and a goal."""
-    from .eval import make_tasks
+    from ..eval import make_tasks
 
     with _bar("making tasks", "tasks") as update:
         make_tasks(env, offset, episodes, seed, protocol, split=split, progress=update).save(out)
@@ -401,7 +401,7 @@ def compare(
     second: Annotated[Path, typer.Argument(help="results.json on the same tasks")],
 ) -> None:
     """Compare two evaluations on the same tasks, task by task (exact McNemar test)."""
-    from .eval import compare as run
+    from ..eval import compare as run
 
     result = run(first, second)
     table = Table(title=f"{result.n} tasks", box=None)
@@ -432,8 +432,8 @@ def report(
     ] = False,
 ) -> None:
     """Several evaluations as one Markdown table, and as pictures."""
-    from .eval import compact_table, markdown_table, write_table
-    from .eval.plot import bar_plot, compute_plot
+    from ..eval import compact_table, markdown_table, write_table
+    from ..eval.plot import bar_plot, compute_plot
 
     make = compact_table if compact else markdown_table
     if into is None:
@@ -487,7 +487,7 @@ def _part_settings(
 
 
 def _budget(rollouts: int | None, iterations: int | None, flops: float | None, ms: float | None) -> Budget:
-    from .planners import Budget
+    from ..planners import Budget
 
     return Budget(rollouts=rollouts, iterations=iterations, flops=flops, seconds=None if ms is None else ms / 1000)
 

@@ -15,14 +15,14 @@ import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from .agent import Agent
-from .agent_state import Decision
-from .checkpoint import checksum
-from .device import peak_memory, synchronize
-from .eval.provenance import command_line, machine
-from .eval.tasks import write_atomic
-from .evaluation import AgentConfig, load_agent
-from .figures import new_figure, save_figure
+from ..agent.agent import Agent
+from ..agent.state import Decision
+from ..checkpoint import checksum
+from ..compute.device import peak_memory, synchronize
+from ..eval.figures import new_figure, save_figure
+from ..eval.provenance import command_line, machine
+from ..files import write_text
+from .evaluate import AgentConfig, load_agent
 
 MIN_DECISIONS = 3
 PRODUCT_SIDES, PRODUCT_REPEATS = (512, 1024, 2048, 8192), 5
@@ -130,7 +130,7 @@ def run_bench(config: BenchConfig, progress: Callable[[int, int, str], object] =
         "timings": [{**asdict(timing), "share_of_peak": report.share(timing)} for timing in timings],
         **machine(),
     }
-    write_atomic(config.output_dir / "bench.json", json.dumps(contents, indent=1, allow_nan=False) + "\n")
+    write_text(config.output_dir / "bench.json", json.dumps(contents, indent=1, allow_nan=False) + "\n")
     if figure is not None:
         _draw(figure, timings)
         save_figure(figure, config.output_dir / "bench.png")

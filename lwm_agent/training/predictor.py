@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoint import Checkpoint
-from .dataset import Trajectories, Windows, shares, split
-from .device import autocast, fast_bf16
-from .latents import LatentsConfig, OnProgress, PartTraining, encode, open_all
-from .models import MODELS, PREDICTOR_SETTINGS
+from ..checkpoint import Checkpoint
+from ..compute.device import autocast, fast_bf16
+from ..data.trajectories import Trajectories, Windows, shares, split
+from ..models import MODELS, PREDICTOR_SETTINGS
+from .frozen_encoder import LatentsConfig, OnProgress, PartTraining, encode, open_all
 
 Source = tuple[Windows, Tensor]
 """Clips of a file, and the latents of its frames."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from ..files import replacing
 
 STATE = "training.safetensors"
 FREE = ("out", "device", "track", "save_every", "validate_every", "log_every")
@@ -74,10 +75,9 @@ class TrainingState:
             for key, value in self._optimizer.state[parameter].items():
                 tensors[f"optimizer/{name}/{key}"] = value
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        partial = self._path.with_suffix(".partial")
         facts = {"step": step, "settings": self.settings, "changes": self.changes, "seconds": self.seconds}
-        save_file(tensors, partial, {name: json.dumps(value) for name, value in facts.items()})
-        os.replace(partial, self._path)
+        with replacing(self._path) as partial:
+            save_file(tensors, partial, {name: json.dumps(value) for name, value in facts.items()})
 
     def discard(self) -> None:
         """Removes what was saved, and the folder if nothing else is in it."""

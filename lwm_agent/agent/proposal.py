@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .agent_state import select
-from .checkpoint import Checkpoint
-from .device import autocast
-from .imagination import Imagination
-from .models import Heads
-from .protocols import Belief, Problem
+from ..checkpoint import Checkpoint
+from ..compute.device import autocast
+from ..models import Heads
+from ..protocols import Belief, Problem
+from .objective import Imagination
+from .state import select
 
 PROPOSALS = ("auto", "actor", "none")
 

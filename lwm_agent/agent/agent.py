@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .agent_state import AgentState, Decision, Row, concatenate, episode_starts, groups
-from .checkpoint import Checkpoint
-from .device import arrange_weights, autocast, compile_methods, fast_bf16, keep_freed_memory, resolve_device
-from .imagination import Imagination
-from .int8 import to_int8
-from .memory import rollouts_at_once
-from .models import Heads
-from .planners import UNLIMITED, Budget, make_cost, make_planner, plan
+from ..checkpoint import Checkpoint
+from ..compute.device import arrange_weights, autocast, compile_methods, fast_bf16, keep_freed_memory, resolve_device
+from ..compute.int8 import to_int8
+from ..models import Heads
+from ..planners import UNLIMITED, Budget, make_cost, make_planner, plan
+from ..protocols import Belief, Planner, Problem
+from .chunking import rollouts_at_once
+from .objective import Imagination
 from .proposal import make_proposal
-from .protocols import Belief, Planner, Problem
+from .state import AgentState, Decision, Row, concatenate, episode_starts, groups
 
 Observation = dict[str, NDArray[np.uint8]]
 

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .checkpoint import Checkpoint
-from .dataset import DatasetError, Trajectories, shares, split
-from .device import autocast, fast_bf16
-from .latents import LatentsConfig, OnProgress, PartTraining, encode, open_all
-from .models import Heads
+from ..checkpoint import Checkpoint
+from ..compute.device import autocast, fast_bf16
+from ..data.trajectories import DatasetError, Trajectories, shares, split
+from ..models import Heads
+from .frozen_encoder import LatentsConfig, OnProgress, PartTraining, encode, open_all
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,10 +25,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import __version__
-from .dataset import Progress
-from .envs import ENVS
+from .. import __version__
+from ..envs import ENVS
 from .schema import DatasetError
+from .trajectories import Progress
 from .writer import TrajectoryWriter
 
 PICTURES = "observations"

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from .models.layers import JointLinear
+from ..models.layers import JointLinear
 
 LEAST_INPUTS = 64
 """Rounding the inputs of a smaller map takes about as long as multiplying them."""

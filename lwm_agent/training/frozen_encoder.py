@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import Checkpoint, checksum, target
-from .conventions import mismatch, other_env
-from .dataset import DatasetError, Trajectories
-from .device import autocast, fast_bf16, keep_freed_memory, resolve_device
-from .model_card import model_card
+from ..checkpoint import Checkpoint, checksum, target
+from ..compatibility import mismatch, other_env
+from ..compute.device import autocast, fast_bf16, keep_freed_memory, resolve_device
+from ..data.trajectories import DatasetError, Trajectories
+from ..model_card import model_card
+from .state import TrainingState
 from .train import differing, learning_rate_factor, seed_of
-from .training_state import TrainingState
 
 OnProgress = Callable[[str, int, int, str], None]
 """Called with what is being done, how much of it is, the total, and what there is to say."""

@@ -16,18 +16,18 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .checkpoint import Checkpoint
-from .conventions import conventions, mismatch, other_env
-from .dataset import Clips, DatasetError, Mixture, Trajectories, Windows, split, taken_actions
-from .device import fast_bf16, keep_freed_memory, resolve_device
-from .envs import spec_of
+from ..checkpoint import Checkpoint
+from ..compatibility import conventions, mismatch, other_env
+from ..compute.device import fast_bf16, keep_freed_memory, resolve_device
+from ..data.trajectories import Clips, DatasetError, Mixture, Trajectories, Windows, split, taken_actions
+from ..envs import spec_of
+from ..model_card import hardware, model_card
+from ..models import MODELS, PRESETS
+from ..normalizer import Normalizer
+from ..protocols import DEFAULT_COST, Batch
 from .metric_log import MetricLog
-from .model_card import hardware, model_card
-from .models import MODELS, PRESETS
 from .monitors import collapse_monitors, collapse_warning, probe
-from .normalizer import Normalizer
-from .protocols import DEFAULT_COST, Batch
-from .training_state import TrainingState
+from .state import TrainingState
 
 RECIPES: dict[str, dict[str, Any]] = {
     "base": {"learning_rate": 5e-5, "batch_size": 128, "clip_length": 4, "steps": 100_000},

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 
-from .envs.opengl import BACKENDS, REMEDY, try_backend
+from ..envs.opengl import BACKENDS, REMEDY, try_backend
 
 CUBE_PACKAGES = ("mujoco", "ogbench")
 PACKAGES = ("lwm-agent", "torch", "numpy", "gymnasium", "stable-baselines3", "pymunk", *CUBE_PACKAGES)
@@ -62,7 +62,7 @@ def _computing() -> Check:
     try:
         import torch
 
-        from .device import fast_bf16, resolve_device
+        from ..compute.device import fast_bf16, resolve_device
 
         device = resolve_device("auto")
         bf16 = "bf16 is fast" if fast_bf16(device) else "bf16 is no faster than fp32"
@@ -100,7 +100,7 @@ def _display() -> str | None:
 
 def _checkpoints() -> Check:
     try:
-        from .checkpoint import Checkpoint, available
+        from ..checkpoint import Checkpoint, available
 
         names = available()
         for name in names:

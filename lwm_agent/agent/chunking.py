@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from .checkpoint import Checkpoint
-from .device import ENOUGH_ROLLOUTS, free_memory
-from .imagination import Imagination
-from .planners.costs import WeightedSum
-from .protocols import Belief
+from ..checkpoint import Checkpoint
+from ..compute.device import ENOUGH_ROLLOUTS, free_memory
+from ..planners.costs import WeightedSum
+from ..protocols import Belief
+from .objective import Imagination
 
 
 def rollouts_at_once(checkpoint: Checkpoint, cost: WeightedSum, horizon: int, device: torch.device) -> int:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .models.sigreg import sigreg
+from ..models.sigreg import sigreg
 
 
 def collapse_monitors(latents: Tensor, num_directions: int = 256) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .protocols import Belief
+from ..protocols import Belief
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import __version__
-from .dataset import Episode, Progress
-from .envs import ENVS, EnvSpec, spec_of
-from .parallel import ordered_map
-from .schema import partial_path
-from .writer import TrajectoryWriter
+from .. import __version__
+from ..data.schema import partial_path
+from ..data.trajectories import Episode, Progress
+from ..data.writer import TrajectoryWriter
+from ..envs import ENVS, EnvSpec, spec_of
+from .workers import ordered_map
 
 if TYPE_CHECKING:
-    from .collect_agent import RecordedAgent
+    from .agent_policy import RecordedAgent
 
 DataPolicy = Callable[[dict[str, Any]], Any]
 """``info`` to the action to take, in environment units."""
@@ -181,7 +181,7 @@ class Recorder:
         self._config = config
         self._agent: RecordedAgent | None = None
         if config.checkpoint is not None:
-            from .collect_agent import RecordedAgent  # torch
+            from .agent_policy import RecordedAgent  # torch
 
             self._agent = RecordedAgent(config)
         self._env = make_env(config)

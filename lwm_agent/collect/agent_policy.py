@@ -11,16 +11,16 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoint import checksum
-from .conventions import mismatch
-from .envs import ENVS, EnvSpec
-from .envs.base import GoalImageEnv
-from .evaluation import AgentConfig, load_agent
+from ..checkpoint import checksum
+from ..compatibility import mismatch
+from ..envs import ENVS, EnvSpec
+from ..envs.base import GoalImageEnv
+from ..experiments.evaluate import AgentConfig, load_agent
 
 if TYPE_CHECKING:
-    from .agent import Agent
-    from .agent_state import AgentState
-    from .collect import CollectConfig
+    from ..agent.agent import Agent
+    from ..agent.state import AgentState
+    from .record import CollectConfig
 
 TRIES = 10  # goals looked at before one is taken for which nothing but the agent has to move
 

@@ -1,0 +1,1 @@
+"""Trajectories on disk: their layout, readers and writer."""

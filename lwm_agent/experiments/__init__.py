@@ -1,0 +1,1 @@
+"""Experiments put agents and the instruments of `lwm_agent.eval` together: evaluations, timings."""
