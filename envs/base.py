@@ -9,6 +9,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
+
 Observation = dict[str, NDArray[np.uint8]]
 State = NDArray[np.float64]
 
@@ -30,11 +32,11 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     def __init__(self, image_size: int, success: str, terminate_on_success: bool, render_mode: str | None) -> None:
         if not 16 <= image_size <= 512:
-            raise ValueError(f"image_size={image_size} is out of range: choose one from 16 to 512")
+            raise UserError(f"image_size={image_size} is out of range: choose one from 16 to 512")
         if success not in self.successes:
-            raise ValueError(f"success={success!r} is unknown: choose one of {', '.join(self.successes)}")
+            raise UserError(f"success={success!r} is unknown: choose one of {', '.join(self.successes)}")
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode={render_mode!r} is unknown: choose one of {self.metadata['render_modes']}")
+            raise UserError(f"render_mode={render_mode!r} is unknown: choose one of {self.metadata['render_modes']}")
         self.image_size = image_size
         self.success = success
         self.terminate_on_success = terminate_on_success
@@ -87,7 +89,7 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]]):
         options = dict(options or {})
         unknown = options.keys() - {"state", "goal_state", "goal_image"}
         if unknown:
-            raise ValueError(f"unknown reset options {sorted(unknown)}: choose from state, goal_state, goal_image")
+            raise UserError(f"unknown reset options {sorted(unknown)}: choose from state, goal_state, goal_image")
         state = self._checked(options.get("state"), "state")
         if options.get("goal_image") is None:
             self.goal_state = self._checked(options.get("goal_state"), "goal_state")
@@ -102,7 +104,7 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]]):
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         action = np.asarray(action)
         if action.shape != self.action_space.shape or not np.isfinite(action).all():
-            raise ValueError(f"action {action!r} must be finite and of shape {self.action_space.shape}")
+            raise UserError(f"action {action!r} must be finite and of shape {self.action_space.shape}")
         self.simulate(action)
         info = self._info()
         if self.render_mode == "human":
@@ -115,12 +117,12 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]]):
             return self.sample_state()
         state = np.array(state, np.float64)
         if state.shape != (self.state_size,) or not np.isfinite(state).all():
-            raise ValueError(f"options[{name!r}] must be {self.state_size} finite numbers, not {state!r}")
+            raise UserError(f"options[{name!r}] must be {self.state_size} finite numbers, not {state!r}")
         return state
 
     def _set_goal_image(self, image: NDArray[Any], goal_state: Any) -> None:
         if image.shape != self._goal.shape or image.dtype != np.uint8:
-            raise ValueError(
+            raise UserError(
                 f"options['goal_image'] is {image.dtype} {image.shape}; this environment needs uint8 {self._goal.shape}"
             )
         known = goal_state is not None

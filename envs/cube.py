@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from .base import GoalImageEnv, State
 from .cube_scene import scene
 from .cube_simulator import centre, quaternion, simulator, state_size
@@ -67,9 +68,9 @@ class CubeEnv(GoalImageEnv):
     ) -> None:
         super().__init__(image_size, success, terminate_on_success, render_mode)
         if fidelity not in FIDELITIES:
-            raise ValueError(f"fidelity={fidelity!r} is unknown: choose one of {', '.join(FIDELITIES)}")
+            raise UserError(f"fidelity={fidelity!r} is unknown: choose one of {', '.join(FIDELITIES)}")
         if not 16 <= render_size <= 4096:
-            raise ValueError(f"render_size={render_size} is out of range: choose one from 16 to 4096")
+            raise UserError(f"render_size={render_size} is out of range: choose one from 16 to 4096")
         self.fidelity = fidelity
         self.shadows = shadows
         self.render_size = render_size

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import MachineError
 from .base import State
 from .opengl import choose_backend
 
@@ -23,7 +24,7 @@ try:
     from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
     from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
 except ModuleNotFoundError as error:
-    raise RuntimeError(f"the cube needs ogbench, which has wheels for Python 3.10 to 3.12 ({error})") from error
+    raise MachineError(f"the cube needs ogbench, which has wheels for Python 3.10 to 3.12 ({error})") from error
 
 __all__ = ["CubeMarkovOracle", "CubePlanOracle", "CubeSimulator", "Readings", "mujoco", "simulator"]
 

@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import MachineError
 from .opengl import REMEDY, choose_backend
 
 _BALL = '<mujoco><worldbody><light pos="0 0 2"/><geom size="1"/><camera name="eye" pos="0 0 4"/></worldbody></mujoco>'
@@ -35,7 +36,7 @@ class Renderer:
             self._context = import_module(f"mujoco.{backend}").GLContext(size, size)
             self._context.make_current()
         except Exception as error:  # each backend raises errors of its own
-            raise RuntimeError(f"MUJOCO_GL={backend} cannot draw on this machine ({error}). {REMEDY}") from error
+            raise MachineError(f"MUJOCO_GL={backend} cannot draw on this machine ({error}). {REMEDY}") from error
         self._scene = mujoco.MjvScene(model, maxgeom=2 * model.ngeom + 100)
         self._options = mujoco.MjvOption()
         self._buffers = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
@@ -71,4 +72,4 @@ def draw_ball() -> None:
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     if np.ptp(Renderer(model, 16).picture(data, "eye")) == 0:
-        raise RuntimeError("the frame is empty")
+        raise MachineError("the frame is empty")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from functools import cache
 
+from ..errors import MachineError
+
 BACKENDS = {"darwin": ("cgl",), "win32": ("glfw",)}.get(sys.platform, ("egl", "osmesa"))
 TRIAL_SECONDS = 60.0
 REMEDY = "On Debian and Ubuntu: apt-get install libegl1 libgl1-mesa-dri libopengl0, or libosmesa6"
@@ -33,7 +35,7 @@ def choose_backend() -> str:
             os.environ["MUJOCO_GL"] = name
             return name
         problems.append(f"{name}: {problem}")
-    raise RuntimeError(f"MuJoCo cannot draw on this machine ({'; '.join(problems)}). {REMEDY}")
+    raise MachineError(f"MuJoCo cannot draw on this machine ({'; '.join(problems)}). {REMEDY}")
 
 
 def try_backend(name: str) -> str | None:

@@ -15,6 +15,7 @@ import pygame
 import pymunk
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from .base import GoalImageEnv, State
 from .pusht_geometry import BAR, CENTER_OF_GRAVITY, STEM, block_coverage, block_polygons, distance_to_block
 
@@ -69,9 +70,9 @@ class PushTEnv(GoalImageEnv):
     ) -> None:
         super().__init__(image_size, success, terminate_on_success, render_mode)
         if control_mode not in ("relative", "absolute"):
-            raise ValueError(f"control_mode={control_mode!r} is unknown: choose one of relative, absolute")
+            raise UserError(f"control_mode={control_mode!r} is unknown: choose one of relative, absolute")
         if not 16 <= render_size <= 4096:
-            raise ValueError(f"render_size={render_size} is out of range: choose one from 16 to 4096")
+            raise UserError(f"render_size={render_size} is out of range: choose one from 16 to 4096")
         self.control_mode = control_mode
         self.render_size = render_size
         low, high = (-1.0, 1.0) if control_mode == "relative" else (0.0, WORLD)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import UserError
 from .results import reading
 
 
@@ -41,9 +42,9 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
     """Paired comparison of two ``results.json`` on the same tasks."""
     (tasks_a, solved_a), (tasks_b, solved_b) = _outcome(first), _outcome(second)
     if tasks_a != tasks_b:
-        raise ValueError(f"{first} and {second} come from different tasks: evaluate both on the same task file")
+        raise UserError(f"{first} and {second} come from different tasks: evaluate both on the same task file")
     if solved_a.keys() != solved_b.keys():
-        raise ValueError(f"{first} and {second} cover different tasks of their file: evaluate both on the same ones")
+        raise UserError(f"{first} and {second} cover different tasks of their file: evaluate both on the same ones")
     only_a = sum(solved_a[index] and not solved_b[index] for index in solved_a)
     only_b = sum(solved_b[index] and not solved_a[index] for index in solved_a)
     n = len(solved_a)
@@ -57,5 +58,5 @@ def _outcome(path: str | Path) -> tuple[str, dict[int, bool]]:
         tasks = contents["run"]["tasks"]["sha256"]
         solved = {row["index"]: row["success"] for row in contents["episodes"]}
         if not solved:
-            raise ValueError("it has no episodes")
+            raise UserError("it has no episodes")
     return tasks, solved

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs.base import GoalImageEnv
+from ..errors import UserError
 from .tasks import TaskSet
 
 
@@ -104,7 +105,7 @@ class Run:
     def step(self, action: NDArray[np.float32], decision: Decision | None) -> None:
         """Takes one environment step, with an action ``(A,)`` and the planning call behind it, if there was one."""
         if not self._env.action_space.contains(action):
-            raise ValueError(f"the policy's action {action!r} is not in the action space {self._env.action_space}")
+            raise UserError(f"the policy's action {action!r} is not in the action space {self._env.action_space}")
         if decision is not None:
             self._decisions.append(decision)
         self.observation, _, _, _, info = self._env.step(action)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from ..files import write_text
 from .episode import Episode
 
@@ -36,9 +37,9 @@ class EpisodeLog:
             found, *rows = [json.loads(line) for line in lines]
             self.episodes = {row["index"]: Episode(**row | {"plan_ms": tuple(row["plan_ms"])}) for row in rows}
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path} is damaged: {error!r}; choose another --output-dir or --overwrite") from error
+            raise UserError(f"{path} is damaged: {error!r}; choose another --output-dir or --overwrite") from error
         if found != json.loads(header):
-            raise ValueError(
+            raise UserError(
                 f"{path} belongs to another evaluation ({_difference(found, json.loads(header))}): "
                 "choose another --output-dir or --overwrite"
             )

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from .episode import Episode, EpisodeRecorder, Run
 from .floors import NoOpPolicy, RandomPolicy
 from .tasks import TaskSet
@@ -47,9 +48,9 @@ def evaluate(
     """
     chosen = list(range(len(task_set.tasks)) if indices is None else indices)
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1")
+        raise UserError(f"batch_size={batch_size} must be at least 1")
     if not set(chosen) <= set(range(len(task_set.tasks))):
-        raise ValueError(f"indices must be from 0 to {len(task_set.tasks) - 1}, not {chosen}")
+        raise UserError(f"indices must be from 0 to {len(task_set.tasks) - 1}, not {chosen}")
     episodes: dict[int, Episode] = {}
 
     def finish(run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import UserError
 from ..files import replacing
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def new_figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ValueError("plots need matplotlib: pip install 'lwm-agent[plot]'") from error
+        raise UserError("plots need matplotlib: pip install 'lwm-agent[plot]'") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from .figures import new_figure, save_figure
 from .report import beginning, limits, settings
 from .results import reading
@@ -91,7 +92,7 @@ def _read(paths: Iterable[str | Path]) -> tuple[list[_Point], list[str]]:
     """What there is to plot, and the sets of tasks."""
     points = [point for path in paths if (point := _point(Path(path))) is not None]
     if not points:
-        raise ValueError("none of the results is of a planner: there is nothing to plot")
+        raise UserError("none of the results is of a planner: there is nothing to plot")
     return points, list(dict.fromkeys(point.tasks for point in points))
 
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ..errors import UserError
 from ..files import write_text
 from ..protocols import DEFAULT_COST
 from .results import reading
@@ -50,7 +51,7 @@ def compact_table(paths: Iterable[str | Path], folder: str | Path = ".") -> str:
             run, summary, floors = contents["run"], contents["summary"], contents["floors"]
             planner, tasks = f"`{run['planner']['name']}`", " ".join(map(str, _tasks(run)))
             if (planner, tasks) in cells:
-                raise ValueError(f"{path} is another result of {planner} on {tasks}: a compact table has room for one")
+                raise UserError(f"{path} is another result of {planner} on {tasks}: a compact table has room for one")
             success = f"[{_percent(summary)}]({_link(path, Path(folder))})"
             cells[planner, tasks] = f"{success} ({_interval(summary)}), {_gflop(summary)}"
             below |= {(FLOORS[name], tasks): _percent(floor) for name, floor in floors.items()}
@@ -80,7 +81,7 @@ def write_table(
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise ValueError(f"{document} has no lines {begin.strip()} and {end.strip()} for the table to stand between")
+        raise UserError(f"{document} has no lines {begin.strip()} and {end.strip()} for the table to stand between")
     write_text(document, before + begin + make(paths, document.parent) + "\n" + end + after)
 
 

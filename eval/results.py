@@ -16,6 +16,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ..errors import UserError
 from ..files import write_text
 from .episode import Episode
 
@@ -23,7 +24,7 @@ from .episode import Episode
 def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
     """Wilson score interval of a success rate, 95 % for the default `z` (Wilson, 1927)."""
     if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"{successes} successes of {n} have no rate")
+        raise UserError(f"{successes} successes of {n} have no rate")
     rate = successes / n
     center = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
@@ -108,7 +109,7 @@ def reading(path: str | Path) -> Iterator[dict[str, Any]]:
     try:
         yield json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise ValueError(f"{path} is not a results.json, or is damaged: {error!r}") from error
+        raise UserError(f"{path} is not a results.json, or is damaged: {error!r}") from error
 
 
 def _to_csv(episodes: Sequence[Episode]) -> str:

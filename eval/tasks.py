@@ -16,6 +16,7 @@ import numpy as np
 
 from ..envs import ENVS, EnvSpec
 from ..envs.base import GoalImageEnv, State
+from ..errors import MachineError, UserError
 from ..files import write_text
 
 SHIPPED = Path(__file__).parent / "tasks"
@@ -73,15 +74,15 @@ class TaskSet:
 
     def __post_init__(self) -> None:
         if not self.tasks:
-            raise ValueError("there are no tasks in the task set")
+            raise UserError("there are no tasks in the task set")
         state_size = len(self.tasks[0].state)
         for index, task in enumerate(self.tasks):
             if not len(task.state) == len(task.goal_state) == state_size:
-                raise ValueError(f"task {index}: start and goal must have {state_size} numbers, as in task 0")
+                raise UserError(f"task {index}: start and goal must have {state_size} numbers, as in task 0")
             if not all(map(math.isfinite, (*task.state, *task.goal_state))):
-                raise ValueError(f"task {index}: start and goal must be finite")
+                raise UserError(f"task {index}: start and goal must be finite")
             if len(task.env_actions) != self.offset_env_steps:
-                raise ValueError(f"task {index}: {len(task.env_actions)} actions, expected {self.offset_env_steps}")
+                raise UserError(f"task {index}: {len(task.env_actions)} actions, expected {self.offset_env_steps}")
 
     @property
     def sha256(self) -> str:
@@ -101,16 +102,16 @@ class TaskSet:
         try:
             contents = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path} is not a task file, or is damaged: {error}") from error
+            raise UserError(f"{path} is not a task file, or is damaged: {error}") from error
         found = contents.pop("format", None) if isinstance(contents, dict) else None
         if found != FORMAT:
-            raise ValueError(f"{path} is not a task file: its format is {found!r}, expected {FORMAT!r}")
+            raise UserError(f"{path} is not a task file: its format is {found!r}, expected {FORMAT!r}")
         _check_keys(contents, cls, str(path))
         try:
             tasks = tuple(_parse_task(index, task) for index, task in enumerate(contents.pop("tasks")))
             return cls(**contents, tasks=tasks)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+            raise UserError(f"{path} is damaged: {error}") from error
 
 
 def _parse_task(index: int, task: Any) -> Task:
@@ -128,7 +129,7 @@ def _check_keys(contents: Any, cls: type[Task] | type[TaskSet], where: str) -> N
     expected, found = {field.name for field in fields(cls)}, set(contents)
     if expected != found:
         missing, unknown = sorted(expected - found), sorted(found - expected)
-        raise ValueError(f"{where} is damaged: missing {missing}, unknown {unknown}")
+        raise UserError(f"{where} is damaged: missing {missing}, unknown {unknown}")
 
 
 def shipped(env: str, protocol: str = "strict", split: str = "test", offset: int = 25) -> TaskSet:
@@ -136,7 +137,7 @@ def shipped(env: str, protocol: str = "strict", split: str = "test", offset: int
     path = SHIPPED / f"{env}-{protocol}-{split}-{offset}.json"
     if not path.exists():
         choices = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.json"))) or "none"
-        raise ValueError(
+        raise UserError(
             f"no tasks {path.stem!r} are shipped: choose one of {choices}; or make others, with `lwm-agent tasks "
             f"--env {env} --offset {offset} --out tasks.json`, and evaluate on them with --tasks tasks.json"
         )
@@ -193,16 +194,16 @@ def make_tasks(
                 progress(len(tasks), episodes)
             if len(tasks) == episodes:
                 return TaskSet(env, spec.env_id, {}, protocol, split, offset, 2 * offset, seed, tuple(tasks))
-    raise RuntimeError(f"{protocol} accepted {len(tasks)} of {MAX_TRIES * episodes} windows, wanted {episodes}")
+    raise MachineError(f"{protocol} accepted {len(tasks)} of {MAX_TRIES * episodes} windows, wanted {episodes}")
 
 
 def _checked_spec(env: str, offset: int, protocol: str) -> EnvSpec:
     if env not in ENVS:
-        raise ValueError(f"env={env!r} is unknown: choose one of {', '.join(ENVS)}")
+        raise UserError(f"env={env!r} is unknown: choose one of {', '.join(ENVS)}")
     if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol={protocol!r} is unknown: choose one of {', '.join(PROTOCOLS)}")
+        raise UserError(f"protocol={protocol!r} is unknown: choose one of {', '.join(PROTOCOLS)}")
     if not 1 <= offset <= ENVS[env].max_episode_steps:
-        raise ValueError(f"offset={offset} is out of range: choose one from 1 to {ENVS[env].max_episode_steps}")
+        raise UserError(f"offset={offset} is out of range: choose one from 1 to {ENVS[env].max_episode_steps}")
     return ENVS[env]
 
 
@@ -229,7 +230,7 @@ def _check_replay(player: gym.Env[Any, Any], task: Task) -> None:
         _, _, _, _, info = player.step(np.array(action, np.float32))
     miss = float(np.abs(info["state"] - task.goal_state).max())
     if miss > 0:
-        raise RuntimeError(
+        raise MachineError(
             f"replaying the actions misses the goal by {miss:g} (episode seed {task.episode_seed}, step "
             f"{task.start_step}): set_state of {player.unwrapped} does not restore exactly"
         )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..envs.base import GoalImageEnv, State
+from ..errors import UserError
 from ..files import replacing
 from .episode import Decision, Episode
 from .tasks import TaskSet
@@ -34,7 +35,7 @@ def write_episode(path: str | Path, frames: Sequence[Frame], fps: int = 10) -> N
     """Writes frames ``(h, w, 3)`` as ``.mp4`` or ``.gif``; for mp4, h and w must be multiples of 16."""
     path = Path(path)
     if path.suffix not in FORMATS:
-        raise ValueError(f"{path.name} is no video that can be written: choose one of {', '.join(FORMATS)}")
+        raise UserError(f"{path.name} is no video that can be written: choose one of {', '.join(FORMATS)}")
     timing = {"fps": fps} if path.suffix == ".mp4" else {"duration": 1000 / fps}
     with replacing(path) as partial:
         imageio.mimwrite(partial, list(frames), **timing, **FORMATS[path.suffix])
@@ -52,7 +53,7 @@ class Recorder:
 
     def __init__(self, directory: str | Path, task_set: TaskSet, *, count: int = 4, suffix: str = ".mp4") -> None:
         if suffix not in FORMATS:
-            raise ValueError(f"suffix={suffix!r} is unknown: choose one of {', '.join(FORMATS)}")
+            raise UserError(f"suffix={suffix!r} is unknown: choose one of {', '.join(FORMATS)}")
         self._directory = Path(directory)
         self._count = count
         self._suffix = suffix

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .errors import UserError
 from .files import replace_folder
 from .models import MODELS, Heads
 from .normalizer import Normalizer
@@ -28,7 +29,7 @@ CONFIG, WEIGHTS, HEADS, CARD = "config.json", "model.safetensors", "heads.safete
 ZOO = Path(__file__).parent / "zoo"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint is missing, damaged or made for something else; the message says which, and what to do."""
 
 

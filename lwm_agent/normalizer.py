@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Normalizer:
@@ -39,9 +41,7 @@ class Normalizer:
             if name != "discrete":
                 object.__setattr__(self, name, tuple(float(value) for value in values))
         if min((*self.pixel_std, *self.action_std)) <= 0:
-            raise ValueError(
-                f"standard deviations must be positive: pixels {self.pixel_std}, actions {self.action_std}"
-            )
+            raise UserError(f"standard deviations must be positive: pixels {self.pixel_std}, actions {self.action_std}")
 
     @property
     def action_size(self) -> int:
@@ -51,7 +51,7 @@ class Normalizer:
     def pixels(self, frames: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
         """Frames ``(..., h, w, C)`` in uint8 to a normalised tensor ``(..., C, h, w)``."""
         if frames.dtype != np.uint8 or frames.ndim < 3 or frames.shape[-1] != len(self.pixel_mean):
-            raise ValueError(
+            raise UserError(
                 f"frames must be uint8 (..., h, w, {len(self.pixel_mean)}), not {frames.dtype} {frames.shape}"
             )
         scale = torch.tensor(self.pixel_std, device=device) * 255.0

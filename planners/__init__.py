@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
+from lwm_agent.errors import UserError
 from lwm_agent.protocols import Planner
 
 from .base import UNLIMITED, Budget, plan
@@ -75,7 +76,7 @@ def make_planner(name: str, **settings: Any) -> Planner:
     if plus:
         return _make_chain(first, second, settings)
     if name not in PLANNERS:
-        raise ValueError(f"unknown planner {name!r}, choose one of {sorted(PLANNERS)}, or two of them joined by '+'")
+        raise UserError(f"unknown planner {name!r}, choose one of {sorted(PLANNERS)}, or two of them joined by '+'")
     _refuse_unknown(name, settings, [item.name for item in fields(PLANNERS[name])])
     planner: Planner = PLANNERS[name](**settings)
     return planner
@@ -94,4 +95,4 @@ def _make_chain(first: str, second: str, settings: dict[str, Any]) -> Chain:
 def _refuse_unknown(planner: str, names: Iterable[str], known: list[str]) -> None:
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise ValueError(f"unknown settings {unknown} of planner {planner!r}, which takes {known or 'none'}")
+        raise UserError(f"unknown settings {unknown} of planner {planner!r}, which takes {known or 'none'}")

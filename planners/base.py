@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lwm_agent.compute.device import synchronize
+from lwm_agent.errors import UserError
 from lwm_agent.protocols import Dynamics, Objective, Plan, Planner, Problem
 
 from .checks import check_types, check_value
@@ -74,9 +75,9 @@ class Meter:
         self.spend(actions, actions.requires_grad)
         costs = self.objective(actions)
         if costs.shape != actions.shape[:2]:
-            raise ValueError(f"objective must return (B, S) = {tuple(actions.shape[:2])}, got {tuple(costs.shape)}")
+            raise UserError(f"objective must return (B, S) = {tuple(actions.shape[:2])}, got {tuple(costs.shape)}")
         if actions.requires_grad and not costs.requires_grad:
-            raise ValueError("objective has no gradient: evaluate it without no_grad or detach, or use another planner")
+            raise UserError("objective has no gradient: evaluate it without no_grad or detach, or use another planner")
         return finite(costs)
 
     def spend(self, actions: Tensor, differentiated: bool = False, flops_each: float | None = None) -> None:
@@ -162,11 +163,11 @@ def plan(planner: Planner, problem: Problem, budget: Budget = UNLIMITED, flops_p
     except OutOfBudget as stop:
         if not meter.has_plan:
             advice = "lower num_samples, or num_proposals where an actor proposes, or raise the budget"
-            raise ValueError(f"{stop} for any plan of {type(planner).__name__}: {advice}") from None
+            raise UserError(f"{stop} for any plan of {type(planner).__name__}: {advice}") from None
     actions, cost = best
     lost = cost.isposinf().nonzero().flatten().tolist()
     if lost:
-        raise ValueError(f"no candidate of episodes {lost} has a finite cost: check the world model and its inputs")
+        raise UserError(f"no candidate of episodes {lost} has a finite cost: check the world model and its inputs")
     seconds = perf_counter() - meter.start
     overshoot = 0.0 if budget.seconds is None else max(0.0, seconds - budget.seconds)
     steps = torch.stack(trace) if trace else cost.new_empty(0, len(cost))
@@ -188,16 +189,16 @@ def check_problem(problem: Problem) -> None:
     """Raises ValueError that names the first part of `problem` whose shape does not fit."""
     shape = tuple(problem.init.shape)
     if len(shape) != 3:
-        raise ValueError(f"Problem.init must be (B, T, F*A), got {shape}")
+        raise UserError(f"Problem.init must be (B, T, F*A), got {shape}")
     batch, _, block = shape
     for name, wanted in {"scale": shape, "low": (block,), "high": (block,)}.items():
         found = tuple(getattr(problem, name).shape)
         if found != wanted:
-            raise ValueError(f"Problem.{name} must be {wanted} to fit init {shape}, got {found}")
+            raise UserError(f"Problem.{name} must be {wanted} to fit init {shape}, got {found}")
     if problem.action_size < 1 or block % problem.action_size:
-        raise ValueError(f"Problem.action_size must divide the action block F*A = {block}, got {problem.action_size}")
+        raise UserError(f"Problem.action_size must divide the action block F*A = {block}, got {problem.action_size}")
     if len(problem.generators) != batch:
-        raise ValueError(f"Problem.generators must be one for each of {batch} episodes, got {len(problem.generators)}")
+        raise UserError(f"Problem.generators must be one for each of {batch} episodes, got {len(problem.generators)}")
 
 
 def nothing_yet(problem: Problem) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from itertools import islice
 
 from torch import Tensor
 
+from lwm_agent.errors import UserError
 from lwm_agent.protocols import Planner, Problem
 
 from .base import OutOfBudget, better, nothing_yet
@@ -37,7 +38,7 @@ class Chain:
         check_value(self, "spread", valid, "a number of at least 0")
         if getattr(self.first, "discrete", False) != getattr(self.second, "discrete", False):
             parts = " and ".join(type(part).__name__ for part in (self.first, self.second))
-            raise ValueError(f"Chain: of {parts}, one plans discrete actions and the other continuous ones")
+            raise UserError(f"Chain: of {parts}, one plans discrete actions and the other continuous ones")
 
     @property
     def iterations(self) -> int:

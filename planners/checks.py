@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
+from lwm_agent.errors import UserError, UserTypeError
+
 # What planners call alike means the same and is checked alike.
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_samples": (lambda value: value >= 1, "at least 1"),
@@ -50,10 +52,10 @@ def check_type(owner: str, name: str, value: Any, kind: Any) -> None:
     accepted = (*parts, int) if float in parts else parts
     if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in parts):
         wanted = " | ".join("None" if part is type(None) else part.__name__ for part in parts)
-        raise TypeError(f"{owner}: {name} must be {wanted}, got {value!r}")
+        raise UserTypeError(f"{owner}: {name} must be {wanted}, got {value!r}")
 
 
 def check_value(settings: Any, name: str, valid: bool, rule: str) -> None:
     """Raises ValueError that names the field, the rule that it breaks and its value, unless `valid`."""
     if not valid:
-        raise ValueError(f"{type(settings).__name__}: {name} must be {rule}, got {getattr(settings, name)!r}")
+        raise UserError(f"{type(settings).__name__}: {name} must be {rule}, got {getattr(settings, name)!r}")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lwm_agent.errors import UserError
+
 
 @dataclass(frozen=True)
 class Futures:
@@ -56,7 +58,7 @@ def control_penalty(futures: Futures) -> Tensor:
 def temporal_distance(futures: Futures) -> Tensor:
     """Smallest logarithm of the steps that are left: get to where the goal can be reached from (arXiv 2608.12959)."""
     if futures.log_steps is None:
-        raise ValueError("the cost 'temporal-distance' needs a learned one: train it with `lwm-agent train-heads`")
+        raise UserError("the cost 'temporal-distance' needs a learned one: train it with `lwm-agent train-heads`")
     return futures.log_steps().amin(dim=-1)
 
 
@@ -67,7 +69,7 @@ def actor_deviation(futures: Futures) -> Tensor:
     were, as a behaviour prior does in offline planning (MBOP, arXiv 2008.05556).
     """
     if futures.deviations is None:
-        raise ValueError("the cost 'actor-deviation' needs an actor: train one with `lwm-agent train-heads`")
+        raise UserError("the cost 'actor-deviation' needs an actor: train one with `lwm-agent train-heads`")
     return futures.deviations().mean(dim=-1)
 
 
@@ -119,7 +121,7 @@ def make_cost(text: str) -> WeightedSum:
 def _parse_term(term: str) -> tuple[float, Cost]:
     weight, _, name = term.rpartition("*")
     if name not in COSTS:
-        raise ValueError(
+        raise UserError(
             f"unknown planning cost {name!r}, choose one of {sorted(COSTS)}, or a sum such as terminal+0.1*running"
         )
     try:
@@ -127,5 +129,5 @@ def _parse_term(term: str) -> tuple[float, Cost]:
     except ValueError:
         factor = 0.0
     if not 0 < factor < float("inf"):
-        raise ValueError(f"the weight of {name!r} must be a positive number, got {weight!r}")
+        raise UserError(f"the weight of {name!r} must be a positive number, got {weight!r}")
     return factor, COSTS[name]

@@ -9,6 +9,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from lwm_agent.errors import UserError
 from lwm_agent.protocols import Dynamics, Problem
 
 from .checks import check_settings, check_value
@@ -67,7 +68,7 @@ class GRASP:
         """
         dynamics = problem.dynamics
         if dynamics is None:
-            raise ValueError("GRASP needs Problem.dynamics, a world model to step: give it, or use another planner")
+            raise UserError("GRASP needs Problem.dynamics, a world model to step: give it, or use another planner")
         actions = sample_actions(problem, problem.init, problem.scale, self.num_samples, self.noise_correlation)
         for phase in count():
             optimizer = torch.optim.Adam([actions], lr=self.sync_lr)

@@ -21,12 +21,12 @@ PACKAGES = {  # folder to package, as in pyproject.toml
     "eval": "lwm_agent.eval",
 }
 MAY_IMPORT = {  # beside itself and the standard library; other modules may import anything
-    "lwm_agent.envs": ("gymnasium", "mujoco", "numpy", "ogbench", "pygame", "pymunk"),
-    "lwm_agent.planners": ("torch", "lwm_agent.compute.device", "lwm_agent.protocols"),
-    "lwm_agent.models": ("torch", "lwm_agent.protocols"),
+    "lwm_agent.envs": ("gymnasium", "mujoco", "numpy", "ogbench", "pygame", "pymunk", "lwm_agent.errors"),
+    "lwm_agent.planners": ("torch", "lwm_agent.compute.device", "lwm_agent.errors", "lwm_agent.protocols"),
+    "lwm_agent.models": ("torch", "lwm_agent.errors", "lwm_agent.protocols"),
     "lwm_agent.eval": (
         *("PIL", "gymnasium", "imageio", "matplotlib", "numpy", "rich", "torch"),  # torch, to tell its version
-        *("lwm_agent.envs", "lwm_agent.files", "lwm_agent.protocols"),
+        *("lwm_agent.envs", "lwm_agent.errors", "lwm_agent.files", "lwm_agent.protocols"),
     ),
     "lwm_agent.protocols": ("numpy", "torch"),
 }

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..checkpoint import Checkpoint
 from ..compute.device import arrange_weights, autocast, compile_methods, fast_bf16, keep_freed_memory, resolve_device
 from ..compute.int8 import to_int8
+from ..errors import UserError
 from ..models import Heads
 from ..planners import UNLIMITED, Budget, make_cost, make_planner, plan
 from ..protocols import Belief, Planner, Problem
@@ -92,13 +93,13 @@ class Agent:
         max_rollouts: int | None = None,
     ) -> None:
         if horizon < 1:
-            raise ValueError(f"horizon={horizon} must be at least 1")
+            raise UserError(f"horizon={horizon} must be at least 1")
         if proposal_std < 0:
-            raise ValueError(f"proposal_std={proposal_std} must be at least 0")
+            raise UserError(f"proposal_std={proposal_std} must be at least 0")
         if max_rollouts is not None and max_rollouts < 1:
-            raise ValueError(f"max_rollouts={max_rollouts} must be at least 1, or None for as many as memory holds")
+            raise UserError(f"max_rollouts={max_rollouts} must be at least 1, or None for as many as memory holds")
         if deadline_env_steps is not None and deadline_env_steps < 1:
-            raise ValueError(f"deadline_env_steps={deadline_env_steps} must be positive, or None for no deadline")
+            raise UserError(f"deadline_env_steps={deadline_env_steps} must be positive, or None for no deadline")
         self.device = resolve_device(device)
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -113,7 +114,7 @@ class Agent:
         self.cost_name = cost or checkpoint.cost
         self.cost = make_cost(self.cost_name)
         if self.heads is None and (self.cost.asks_for_steps or self.cost.asks_for_actor):
-            raise ValueError(f"cost={self.cost_name!r} needs learned heads: train them with `lwm-agent train-heads`")
+            raise UserError(f"cost={self.cost_name!r} needs learned heads: train them with `lwm-agent train-heads`")
         self.horizon, self.deadline_env_steps = horizon, deadline_env_steps
         self.budget = budget or UNLIMITED
         self.seed = seed
@@ -122,7 +123,7 @@ class Agent:
         self.proposal = make_proposal(proposal, ready, num_proposals, self.bf16)
         self.proposal_std = proposal_std
         if self.proposal is None and getattr(self.planner, "needs_proposal", False):
-            raise ValueError(
+            raise UserError(
                 f"{type(self.planner).__name__} needs a learned proposal: train one with `lwm-agent train-heads`, and "
                 "leave agent.proposal at 'auto'"
             )
@@ -191,7 +192,7 @@ class Agent:
         self.int8 = int8
         self.bf16 = fast_bf16(self.device) and not int8 if bf16 is None else bf16
         if int8 and (self.bf16 or self.device.type != "cpu"):
-            raise ValueError(f"int8=True is for CPUs, without bf16: device={self.device.type!r}, bf16={self.bf16}")
+            raise UserError(f"int8=True is for CPUs, without bf16: device={self.device.type!r}, bf16={self.bf16}")
 
     def _networks(self) -> tuple[Any, Heads | None]:
         """Copies of the checkpoint's networks, the world model and the heads that there may be, for planning."""
@@ -211,7 +212,7 @@ class Agent:
         """How often to plan, and how often to look: between two blocks only if all plans begin there."""
         longest, chosen = self.horizon * self.frameskip, replan_every_env_steps
         if chosen is not None and not 1 <= chosen <= longest:
-            raise ValueError(f"replan_every_env_steps={chosen} must be from 1 to {longest}, the length of a plan")
+            raise UserError(f"replan_every_env_steps={chosen} must be from 1 to {longest}, the length of a plan")
         self.replan_every_env_steps = self.frameskip if chosen is None else chosen
         self._look_every = 1 if self.replan_every_env_steps % self.frameskip else self.frameskip
         self._remembered_env_steps: int = (self.model.history - 1) * self.frameskip
@@ -225,16 +226,16 @@ class Agent:
             if self.normalizer.discrete
             else ("continuous", "choose any but categorical-cem, such as cem")
         )
-        raise ValueError(f"{type(self.planner).__name__} cannot plan: the checkpoint's actions are {kind}; {advice}")
+        raise UserError(f"{type(self.planner).__name__} cannot plan: the checkpoint's actions are {kind}; {advice}")
 
     def _batch(self, observation: Observation) -> tuple[NDArray[np.uint8], NDArray[np.uint8], bool]:
         """Pixels and goals ``(B, h, w, C)``, and whether there was one without a batch axis."""
         if not isinstance(observation, dict) or not {"pixels", "goal"} <= observation.keys():
-            raise ValueError("the agent needs observations {'pixels': ..., 'goal': ...}, as lwm/PushT-v0 gives them")
+            raise UserError("the agent needs observations {'pixels': ..., 'goal': ...}, as lwm/PushT-v0 gives them")
         pixels, goal = np.asarray(observation["pixels"]), np.asarray(observation["goal"])
         size = self.model.image_size
         if pixels.shape != goal.shape or pixels.ndim not in (3, 4) or pixels.shape[-3:-1] != (size, size):
-            raise ValueError(
+            raise UserError(
                 f"pixels {pixels.shape} and goal {goal.shape} must both be ([B,] {size}, {size}, 3): this model sees "
                 f"{size}-px frames (gymnasium.make(..., image_size={size}))"
             )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..compute.device import autocast
+from ..errors import UserError
 from ..models import Heads
 from ..planners.costs import Futures, WeightedSum
 from ..protocols import Belief
@@ -142,6 +143,6 @@ def gradient_of(loss: Tensor, actions: Tensor) -> Tensor:
         ValueError: there is none.
     """
     if not loss.requires_grad:
-        raise ValueError("the world model has no gradient: imagine without no_grad or detach, or use another planner")
+        raise UserError("the world model has no gradient: imagine without no_grad or detach, or use another planner")
     (gradient,) = torch.autograd.grad(loss, actions)
     return gradient.nan_to_num(0.0, 0.0, 0.0)

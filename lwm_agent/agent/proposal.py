@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..compute.device import autocast
+from ..errors import UserError
 from ..models import Heads
 from ..protocols import Belief, Problem
 from .objective import Imagination
@@ -95,11 +96,11 @@ def make_proposal(name: str, checkpoint: Checkpoint, num_proposals: int, bf16: b
         ValueError: unknown name, no proposal wanted, or the checkpoint has no actor.
     """
     if num_proposals < 1:
-        raise ValueError(f"num_proposals={num_proposals} must be at least 1 (proposal='none' turns proposals off)")
+        raise UserError(f"num_proposals={num_proposals} must be at least 1 (proposal='none' turns proposals off)")
     if name not in PROPOSALS:
-        raise ValueError(f"proposal={name!r} is unknown: choose one of {', '.join(PROPOSALS)}")
+        raise UserError(f"proposal={name!r} is unknown: choose one of {', '.join(PROPOSALS)}")
     if name == "actor" and checkpoint.heads is None:
-        raise ValueError(
+        raise UserError(
             "proposal='actor': this checkpoint has no actor; train one with `lwm-agent train-heads`, or pass 'none'"
         )
     if name == "none" or checkpoint.heads is None:

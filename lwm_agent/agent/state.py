@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import UserError
 from ..protocols import Belief
 
 
@@ -83,9 +84,7 @@ def episode_starts(
         return np.ones(num, bool)
     starts = np.zeros(num, bool) if episode_start is None else np.atleast_1d(np.asarray(episode_start, bool))
     if len(state) != num or starts.shape != (num,):
-        raise ValueError(
-            f"{num} observations do not fit a state of {len(state)} and an episode_start of {starts.shape}"
-        )
+        raise UserError(f"{num} observations do not fit a state of {len(state)} and an episode_start of {starts.shape}")
     return starts
 
 

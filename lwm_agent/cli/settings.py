@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from ..errors import UserError
+
 
 def parse_settings(assignments: Iterable[str], groups: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Assignments such as ``planner.num_samples=128`` as ``{"planner": {"num_samples": 128}}``.
@@ -22,7 +24,7 @@ def parse_settings(assignments: Iterable[str], groups: tuple[str, ...]) -> dict[
         group, dot, name = key.partition(".")
         if not (equals and dot and name) or group not in groups:
             choices = ", ".join(f"{choice}.NAME=VALUE" for choice in groups)
-            raise ValueError(f"--set {assignment!r} is not understood: write {choices}")
+            raise UserError(f"--set {assignment!r} is not understood: write {choices}")
         try:
             settings[group][name] = json.loads(text)
         except ValueError:

@@ -15,6 +15,7 @@ from ..checkpoint import checksum
 from ..compatibility import mismatch
 from ..envs import ENVS, EnvSpec
 from ..envs.base import GoalImageEnv
+from ..errors import UserError
 from ..experiments.evaluate import AgentConfig, load_agent
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _load(config: CollectConfig) -> Agent:
     trained = agent.checkpoint
     differing = mismatch(trained.env, trained.env_kwargs, config.all_env_kwargs)
     if differing is not None:
-        raise ValueError(
+        raise UserError(
             f"this collection has {differing.given} and the checkpoint was trained with {differing.trained}: "
             f"collect with {differing.options}"
         )

@@ -21,6 +21,7 @@ from ..data.schema import partial_path
 from ..data.trajectories import Episode, Progress
 from ..data.writer import TrajectoryWriter
 from ..envs import ENVS, EnvSpec, spec_of
+from ..errors import MachineError, UserError
 from .workers import ordered_map
 
 if TYPE_CHECKING:
@@ -78,28 +79,28 @@ class CollectConfig:
     def __post_init__(self) -> None:
         for name in ("goal_offset", "episodes", "episode_env_steps", "workers", "image_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name.removeprefix('goal_')}={getattr(self, name)} must be at least 1")
+                raise UserError(f"{name.removeprefix('goal_')}={getattr(self, name)} must be at least 1")
         if self.seed < 0:
-            raise ValueError(f"seed={self.seed} must not be negative")
+            raise UserError(f"seed={self.seed} must not be negative")
         taken = self.env_kwargs.keys() & {"image_size", "render_mode", "terminate_on_success"}
         if taken:
-            raise ValueError(f"env_kwargs must not set {', '.join(sorted(taken))}: collect does")
+            raise UserError(f"env_kwargs must not set {', '.join(sorted(taken))}: collect does")
         if self.checkpoint is not None:
             if self.spec is None:
                 known = ", ".join(ENVS)
-                raise ValueError(
+                raise UserError(
                     f"checkpoint={self.checkpoint!r}: an agent can be recorded in {known}, not in {self.env}"
                 )
             own = self.agent_settings.keys() & {"deadline_env_steps", "seed", "device", "budget"}
             if own:
-                raise ValueError(f"agent settings must not name {', '.join(sorted(own))}: offset, seed and device do")
+                raise UserError(f"agent settings must not name {', '.join(sorted(own))}: offset, seed and device do")
             return  # the agent knows the names of its planners
         if self.planner_settings or self.agent_settings or self.offset is not None:
-            raise ValueError("an offset and settings of planner or agent need an agent: name its checkpoint too")
+            raise UserError("an offset and settings of planner or agent need an agent: name its checkpoint too")
         policies = ["random", *(self.spec.policies if self.spec else ())]
         if self.policy not in policies:
             choices = f"choose one of {', '.join(policies)}, or a planner, with a checkpoint"
-            raise ValueError(f"policy={self.policy!r} is unknown for {self.env}: {choices}")
+            raise UserError(f"policy={self.policy!r} is unknown for {self.env}: {choices}")
 
     @property
     def goal_offset(self) -> int:
@@ -139,7 +140,7 @@ def collect(config: CollectConfig, progress: Progress | None = None) -> Path:
                     if progress is not None:
                         progress(writer.num_episodes, config.episodes)
         except BrokenProcessPool as error:
-            raise RuntimeError(
+            raise MachineError(
                 f"a worker process died (killed, or out of memory?); the episodes so far are in {partial_path(out)}: "
                 "collect again to go on. In a script, call collect() under `if __name__ == '__main__':`"
             ) from error
@@ -204,7 +205,7 @@ class Recorder:
         while len(actions) < config.episode_env_steps and not ended:
             action = policy(observation, info)
             if not self.action_space.contains(action):
-                raise ValueError(f"policy {config.policy!r} took {action!r}, which is not in {self.action_space}")
+                raise UserError(f"policy {config.policy!r} took {action!r}, which is not in {self.action_space}")
             observation, _, terminated, truncated, info = self._env.step(action)
             ended = terminated or truncated
             actions.append(_row(self.action_space, action))
@@ -254,7 +255,7 @@ def make_env(config: CollectConfig) -> gym.Env[Any, Any]:
         return gym.make(config.env_id, render_mode="rgb_array", disable_env_checker=True, **config.env_kwargs)
     except gym.error.Error as error:
         choices = ", ".join(ENVS)
-        raise ValueError(f"env={config.env!r} cannot be made ({error}): choose {choices} or a Gymnasium id") from error
+        raise UserError(f"env={config.env!r} cannot be made ({error}): choose {choices} or a Gymnasium id") from error
 
 
 def area_resize(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -277,11 +278,11 @@ def _checked_space(env: gym.Env[Any, Any], config: CollectConfig) -> ActionSpace
     if isinstance(space, gym.spaces.Discrete) and space.start == 0:
         return space
     if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-        raise ValueError(
+        raise UserError(
             f"{config.env} acts in {space}: only a Box of one axis, or a Discrete from 0, can be planned in"
         )
     if config.policy == "random" and not space.is_bounded():
-        raise ValueError(f"policy 'random' needs a bounded action space, {config.env} has {space}")
+        raise UserError(f"policy 'random' needs a bounded action space, {config.env} has {space}")
     return space
 
 

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from ..errors import UserError
+
 Network = TypeVar("Network", bound=nn.Module)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -33,13 +35,13 @@ def resolve_device(name: str) -> torch.device:
         ValueError: the name is unknown, or this machine has no such device.
     """
     if name not in DEVICES:
-        raise ValueError(f"device={name!r} is unknown: choose one of {', '.join(DEVICES)}")
+        raise UserError(f"device={name!r} is unknown: choose one of {', '.join(DEVICES)}")
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device, available in present.items() if available)
     if not present[name]:
         available = ", ".join(device for device, here in present.items() if here)
-        raise ValueError(f"device={name!r} is not available on this machine: choose one of auto, {available}")
+        raise UserError(f"device={name!r} is not available on this machine: choose one of auto, {available}")
     return torch.device(name)
 
 
@@ -137,7 +139,7 @@ def compile_methods(device: torch.device, *methods: tuple[nn.Module, str]) -> No
         ValueError: this machine lacks what torch.compile needs.
     """
     if not can_compile(device):
-        raise ValueError("compile=True needs a C++ compiler and Python's headers (Debian: apt install g++ python3-dev)")
+        raise UserError("compile=True needs a C++ compiler and Python's headers (Debian: apt install g++ python3-dev)")
     import torch._dynamo  # slow
 
     # For the whole process: horizons that shrink towards a deadline, and histories that fill up, are more than 8.

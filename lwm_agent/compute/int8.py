@@ -7,6 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..models.layers import JointLinear
 
 LEAST_INPUTS = 64
@@ -55,7 +56,7 @@ def to_int8(*networks: nn.Module | None) -> None:
         ValueError: this CPU does not multiply 8-bit integers exactly.
     """
     if not exact_products():
-        raise ValueError("int8=True needs a CPU with VNNI: this one rounds sums of 8-bit products; leave it out")
+        raise UserError("int8=True needs a CPU with VNNI: this one rounds sums of 8-bit products; leave it out")
     for parent in [part for network in networks if network is not None for part in network.modules()]:
         for name, part in parent.named_children():
             if isinstance(part, nn.Linear) and part.in_features >= LEAST_INPUTS:

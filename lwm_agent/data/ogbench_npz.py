@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..envs import ENVS
+from ..errors import UserError
 from .schema import DatasetError
 from .trajectories import Progress
 from .writer import TrajectoryWriter
@@ -116,7 +117,7 @@ def _pictures(source: Path, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.u
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether columns come before rows, and type of the array that the stream goes on with."""
     if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("arrays of another format than numpy.savez writes")
+        raise UserError("arrays of another format than numpy.savez writes")
     return np.lib.format.read_array_header_1_0(stream)
 
 

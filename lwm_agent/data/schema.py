@@ -25,12 +25,14 @@ import hdf5plugin  # noqa: F401  registers the Blosc filter, which the released 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
+
 VERSION = 1
 REQUIRED = ("pixels", "action", "ep_len", "ep_offset")
 UNFINISHED = "run the collect or convert that wrote it again"
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError):
     """A file of trajectories cannot be used or written; the message says why and what to do."""
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from .schema import DatasetError, Episode, check_episodes, open_file, reading
 
 __all__ = [
@@ -145,7 +146,7 @@ class Windows:
         self, trajectories: Trajectories, episodes: NDArray[np.int64], clip_length: int, frameskip: int
     ) -> None:
         if clip_length < 1 or frameskip < 1:
-            raise ValueError(f"clip_length={clip_length} and frameskip={frameskip} must be at least 1")
+            raise UserError(f"clip_length={clip_length} and frameskip={frameskip} must be at least 1")
         self.trajectories, self.clip_length, self.frameskip = trajectories, clip_length, frameskip
         self._span = (clip_length - 1) * frameskip
         offsets, lengths = trajectories.offsets[episodes], trajectories.lengths[episodes]
@@ -206,7 +207,7 @@ def shares(total: int, parts: int) -> list[int]:
 def split(num_episodes: int, validation: float = 0.05, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Numbers of the training and of the validation episodes, at least one of each."""
     if num_episodes < 2 or not 0 < validation < 1:
-        raise ValueError(f"cannot split {num_episodes} episodes at validation={validation}: needs 2, a share in (0, 1)")
+        raise UserError(f"cannot split {num_episodes} episodes at validation={validation}: needs 2, a share in (0, 1)")
     count = min(max(1, round(validation * num_episodes)), num_episodes - 1)
     order = np.random.default_rng(seed).permutation(num_episodes)
     return np.sort(order[count:]), np.sort(order[:count])

@@ -19,6 +19,7 @@ from ..agent.agent import Agent
 from ..agent.state import Decision
 from ..checkpoint import checksum
 from ..compute.device import peak_memory, synchronize
+from ..errors import UserError
 from ..eval.figures import new_figure, save_figure
 from ..eval.provenance import command_line, machine
 from ..files import write_text
@@ -50,7 +51,7 @@ class BenchConfig(AgentConfig):
         super().__post_init__()
         for name, least in {"max_batch": 1, "decisions": MIN_DECISIONS}.items():
             if getattr(self, name) < least:
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least {least}")
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least {least}")
 
     @property
     def batch_sizes(self) -> list[int]:

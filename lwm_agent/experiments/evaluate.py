@@ -13,6 +13,7 @@ from ..agent.agent import Agent, default_planner
 from ..checkpoint import Checkpoint, checksum
 from ..compatibility import conventions, mismatch, other_env
 from ..envs import ENVS
+from ..errors import UserError
 from ..eval import (
     Episode,
     EpisodeLog,
@@ -81,12 +82,12 @@ class AgentConfig:
         known = {name: kind for name, kind in get_type_hints(Agent.__init__).items() if name not in OWN_OPTIONS}
         for name, value in self.agent_settings.items():
             if name not in known:
-                raise ValueError(f"--set agent.{name} is unknown: choose one of {', '.join(sorted(known))}")
+                raise UserError(f"--set agent.{name} is unknown: choose one of {', '.join(sorted(known))}")
             check_type("--set agent", name, value, known[name])
         for name in self.planner_settings if self.budget != UNLIMITED else ():
             *parts, last = name.split(".")
             if last == "iterations" and "first" not in parts:
-                raise ValueError(
+                raise UserError(
                     f"--set planner.{name} has no effect beside a budget, which takes its place: leave it out, or pass "
                     "--budget-iterations too"
                 )
@@ -130,18 +131,18 @@ class EvalConfig(AgentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.planner not in BASELINES and not set(self.planner.split("+")) <= PLANNERS.keys():
-            raise ValueError(
+            raise UserError(
                 f"--planner {self.planner!r} is unknown: choose one of {', '.join((*PLANNERS, *BASELINES))}, "
                 "or two planners in a row, such as cem+gradient"
             )
         if self.episodes is not None and self.episodes < 1:
-            raise ValueError(f"--episodes {self.episodes} must be at least 1")
+            raise UserError(f"--episodes {self.episodes} must be at least 1")
         if self.planner in BASELINES and (self.planner_settings or self.agent_settings or self.budget != UNLIMITED):
-            raise ValueError(f"--planner {self.planner} plans nothing: it has no settings and no budget")
+            raise UserError(f"--planner {self.planner} plans nothing: it has no settings and no budget")
         known = ENVS[self.env].conventions.keys()
         if self.env_settings.keys() - known:
             unknown = ", ".join(sorted(self.env_settings.keys() - known))
-            raise ValueError(f"--set env.{unknown} cannot be chosen in an evaluation: choose from {', '.join(known)}")
+            raise UserError(f"--set env.{unknown} cannot be chosen in an evaluation: choose from {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -199,13 +200,13 @@ def load_tasks(config: EvalConfig) -> TaskSet:
         for name in ("env", "protocol"):
             given, found = getattr(config, name), getattr(task_set, name)
             if found != given:
-                raise ValueError(f"{config.tasks} holds tasks of {found}, not of {given}: pass --{name} {found}")
+                raise UserError(f"{config.tasks} holds tasks of {found}, not of {given}: pass --{name} {found}")
     else:
         task_set = shipped(config.env, config.protocol, config.split, config.offset)
     if config.episodes is None:
         return task_set
     if config.episodes > len(task_set.tasks):
-        raise ValueError(
+        raise UserError(
             f"--episodes {config.episodes}: there are {len(task_set.tasks)} such tasks, make more: `lwm-agent tasks`"
         )
     return replace(task_set, tasks=task_set.tasks[: config.episodes])
@@ -248,7 +249,7 @@ def planner_for(env: str, checkpoint: str | None, agent_settings: Mapping[str, A
 def checkpoint_of(env: str, checkpoint: str | None) -> str:
     """Folder or name of the checkpoint to use: the package's own of the environment, unless another is given."""
     if env not in ENVS:
-        raise ValueError(f"--env {env!r} is unknown: choose one of {', '.join(ENVS)}")
+        raise UserError(f"--env {env!r} is unknown: choose one of {', '.join(ENVS)}")
     return checkpoint or f"{env}-tiny"
 
 
@@ -265,7 +266,7 @@ def load_agent(config: AgentConfig) -> Agent:
     )
     trained = agent.checkpoint.env
     if other_env(trained, ENVS[config.env].env_id) is not None:
-        raise ValueError(f"checkpoint {name!r} was trained for {trained}, not for {config.env}: pass --env {trained}")
+        raise UserError(f"checkpoint {name!r} was trained for {trained}, not for {config.env}: pass --env {trained}")
     return agent
 
 
@@ -275,7 +276,7 @@ def agreed_env_kwargs(config: EvalConfig, task_set: TaskSet, checkpoint: Checkpo
     for source, given in (("--set env", config.env_settings), (f"the task file {config.tasks}", task_set.env_kwargs)):
         differing = mismatch(config.env, trained, {**trained, **given})
         if differing is not None:
-            raise ValueError(
+            raise UserError(
                 f"{source} asks for {differing.given} and checkpoint {config.checkpoint_name!r} was trained with "
                 f"{differing.trained}: leave it out, or use a checkpoint that was trained with it"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .layers import Block
 
 
@@ -16,7 +17,7 @@ class ViT(nn.Module):
     ) -> None:
         super().__init__()
         if image_size % patch_size:
-            raise ValueError(f"image_size={image_size} must be a multiple of the patch size, {patch_size}")
+            raise UserError(f"image_size={image_size} must be a multiple of the patch size, {patch_size}")
         self.features = width
         self.patches = nn.Conv2d(3, width, patch_size, patch_size)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -42,7 +43,7 @@ class ConvNet(nn.Module):
     def __init__(self, image_size: int, hidden: int = 512, keypoints: int = 32) -> None:
         super().__init__()
         if image_size % 16:
-            raise ValueError(f"image_size={image_size} must be a multiple of 16")
+            raise UserError(f"image_size={image_size} must be a multiple of 16")
         self.stages = nn.ModuleList([_stage(3, 64, 4, 4, 0), _stage(64, 128, 3, 2, 1), _stage(128, 256, 3, 2, 1)])
         self.keypoints = nn.ModuleList([nn.Conv2d(64, keypoints, 1), nn.Conv2d(128, keypoints, 1)])
         sizes = (256 * (image_size // 16) ** 2, 2 * (128 + 256), 2 * 2 * keypoints)

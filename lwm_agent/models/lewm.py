@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..protocols import Batch, Belief
 from .encoders import ENCODERS
 from .layers import projector
@@ -110,11 +111,11 @@ class LeWorldModel(nn.Module):
     ) -> None:
         super().__init__()
         if encoder not in ENCODERS:
-            raise ValueError(f"encoder={encoder!r} is unknown: choose one of {', '.join(ENCODERS)}")
+            raise UserError(f"encoder={encoder!r} is unknown: choose one of {', '.join(ENCODERS)}")
         if predictor not in PREDICTORS:
-            raise ValueError(f"predictor={predictor!r} is unknown: choose one of {', '.join(PREDICTORS)}")
+            raise UserError(f"predictor={predictor!r} is unknown: choose one of {', '.join(PREDICTORS)}")
         if encoder_hidden is not None and encoder != "conv":
-            raise ValueError(f"encoder_hidden={encoder_hidden} is of encoder='conv', not of {encoder!r}: leave it None")
+            raise UserError(f"encoder_hidden={encoder_hidden} is of encoder='conv', not of {encoder!r}: leave it None")
         self.action_size, self.frameskip, self.image_size, self.history = action_size, frameskip, image_size, history
         self.sigreg_weight, self.sigreg_directions = sigreg_weight, sigreg_directions
         self.rollout_weight, self.rollout_decay = rollout_weight, rollout_decay

@@ -15,6 +15,7 @@ from ..checkpoint import Checkpoint, checksum, target
 from ..compatibility import mismatch, other_env
 from ..compute.device import autocast, fast_bf16, keep_freed_memory, resolve_device
 from ..data.trajectories import DatasetError, Trajectories
+from ..errors import UserError
 from ..model_card import model_card
 from .state import TrainingState
 from .train import differing, learning_rate_factor, seed_of
@@ -59,7 +60,7 @@ class LatentsConfig:
     def __post_init__(self) -> None:
         self.check_positive("steps", "batch_size", "learning_rate", "save_every")
         if isinstance(self.data, str) or not 0 < len(self.data) <= self.batch_size:
-            raise ValueError(f"data={self.data!r} must be a tuple of files, from one to batch_size={self.batch_size}")
+            raise UserError(f"data={self.data!r} must be a tuple of files, from one to batch_size={self.batch_size}")
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -72,7 +73,7 @@ class LatentsConfig:
         """Refuses settings that are not above 0."""
         for name in names:
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+                raise UserError(f"{name}={getattr(self, name)} must be positive")
 
 
 def open_all(config: LatentsConfig) -> tuple[Checkpoint, list[Trajectories], torch.device]:

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from ..errors import UserError
+
 METRICS = "metrics.jsonl"
 
 
@@ -63,5 +65,5 @@ def _wandb_run(folder: Path, settings: Mapping[str, Any]) -> Any:
     try:
         import wandb
     except ImportError as error:
-        raise ValueError("--track needs Weights & Biases: pip install 'lwm-agent[track]'") from error
+        raise UserError("--track needs Weights & Biases: pip install 'lwm-agent[track]'") from error
     return wandb.init(project="lwm-agent", dir=str(folder), config=dict(settings), resume="allow")

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..checkpoint import Checkpoint
 from ..compute.device import autocast, fast_bf16
 from ..data.trajectories import Trajectories, Windows, shares, split
+from ..errors import UserError
 from ..models import MODELS, PREDICTOR_SETTINGS
 from .frozen_encoder import LatentsConfig, OnProgress, PartTraining, encode, open_all
 
@@ -44,9 +45,9 @@ class PredictorConfig(LatentsConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.clip_length < 2:
-            raise ValueError(f"clip_length={self.clip_length} must be at least 2: a frame and the one to predict")
+            raise UserError(f"clip_length={self.clip_length} must be at least 2: a frame and the one to predict")
         for name in self.model.keys() - {*PREDICTOR_SETTINGS}:
-            raise ValueError(f"model.{name} is not of the predictor: choose among {', '.join(PREDICTOR_SETTINGS)}")
+            raise UserError(f"model.{name} is not of the predictor: choose among {', '.join(PREDICTOR_SETTINGS)}")
 
 
 def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = None) -> Checkpoint:
@@ -61,7 +62,7 @@ def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = No
     checkpoint = with_new_predictor(old, config.model, config.seed) if config.model else old
     model: Any = checkpoint.model
     if config.model and model.history >= config.clip_length:
-        raise ValueError(f"model.history={model.history} must be less than clip_length={config.clip_length}")
+        raise UserError(f"model.history={model.history} must be less than clip_length={config.clip_length}")
     windows = [_windows(config, file, model.frameskip) for file in files]
     latents = encode(checkpoint, files, device, report)
     training, validation = ([*zip(part, latents, strict=True)] for part in zip(*windows, strict=True))

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from ..errors import UserError
 from ..files import replacing
 
 STATE = "training.safetensors"
@@ -62,7 +63,7 @@ class TrainingState:
     def begin(self) -> int:
         """Starts a new run at step 0; an error if one is there."""
         if self._path.exists():
-            raise ValueError(
+            raise UserError(
                 f"{self._path.parent} holds a training already: resume it (--resume) or choose another --out"
             )
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +119,7 @@ class TrainingState:
         }
         refused = [text for name, text in changed.items() if name not in self._recorded]
         if refused:
-            raise ValueError(
+            raise UserError(
                 f"cannot resume {self._path.parent} with other settings: {'; '.join(refused)}. "
                 f"Use the same ones, remove {self._path}, or choose another --out"
             )

@@ -21,6 +21,7 @@ from ..compatibility import conventions, mismatch, other_env
 from ..compute.device import fast_bf16, keep_freed_memory, resolve_device
 from ..data.trajectories import Clips, DatasetError, Mixture, Trajectories, Windows, split, taken_actions
 from ..envs import spec_of
+from ..errors import DivergedError, UserError
 from ..model_card import hardware, model_card
 from ..models import MODELS, PRESETS
 from ..normalizer import Normalizer
@@ -94,19 +95,19 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
-            raise ValueError(f"preset={self.preset!r} is unknown: choose one of {', '.join(PRESETS)}")
+            raise UserError(f"preset={self.preset!r} is unknown: choose one of {', '.join(PRESETS)}")
         for name in ("steps", "batch_size", "validate_every", "save_every", "num_devices", "learning_rate"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+                raise UserError(f"{name}={getattr(self, name)} must be positive")
         if self.precision not in PRECISIONS:
-            raise ValueError(f"precision={self.precision!r} is unknown: choose one of {', '.join(PRECISIONS)}")
+            raise UserError(f"precision={self.precision!r} is unknown: choose one of {', '.join(PRECISIONS)}")
         if self.clip_length < 2:
-            raise ValueError(f"clip_length={self.clip_length} must be at least 2: a frame and the one to predict")
+            raise UserError(f"clip_length={self.clip_length} must be at least 2: a frame and the one to predict")
         if self.batch_size % self.num_devices:
-            raise ValueError(f"batch_size={self.batch_size} must be a multiple of num_devices={self.num_devices}")
+            raise UserError(f"batch_size={self.batch_size} must be a multiple of num_devices={self.num_devices}")
         clips = self.batch_size // self.num_devices
         if isinstance(self.data, str) or not 0 < len(self.data) <= clips:
-            raise ValueError(
+            raise UserError(
                 f"data={self.data!r} must be a tuple of files, from one to the {clips} clips of a process (batch_size "
                 "/ num_devices)"
             )
@@ -117,7 +118,7 @@ class TrainConfig:
         known = {item.name for item in fields(cls)}
         if settings.keys() - known:
             unknown = ", ".join(sorted(settings.keys() - known))
-            raise ValueError(f"unknown training settings {unknown}: choose from {', '.join(sorted(known))}")
+            raise UserError(f"unknown training settings {unknown}: choose from {', '.join(sorted(known))}")
         return cls(preset=preset, **{**RECIPES.get(preset, {}), **settings})
 
     @property
@@ -225,7 +226,7 @@ def _step(fabric: Fabric, model: Any, optimizer: Any, batch: Batch, config: Trai
     optimizer.zero_grad()
     values = {name: float(value.detach()) for name, value in losses.items()}
     if not math.isfinite(values["loss"]):
-        raise FloatingPointError(f"the loss is {values['loss']} at step {step + 1}: lower learning_rate")
+        raise DivergedError(f"the loss is {values['loss']} at step {step + 1}: lower learning_rate")
     return values
 
 
@@ -325,7 +326,7 @@ def _check_unchanged(folder: Path) -> None:
     added: list[str] = [part for part in ("heads", "predictor") if part in found.training]
     added += ["recommended cost"] if found.cost != DEFAULT_COST else []
     if added:
-        raise ValueError(
+        raise UserError(
             f"{folder} has {' and '.join(added)} of its own, which training on would throw away: move it elsewhere"
         )
 
@@ -339,7 +340,7 @@ def _check_alike(config: TrainConfig, files: Sequence[Trajectories]) -> None:
     for file in files:
         other = other_env(config.env, file.env_id)
         if other is not None:
-            raise ValueError(f"{file.path} was recorded in {other}, not in {config.env}: pass --env {other}")
+            raise UserError(f"{file.path} was recorded in {other}, not in {config.env}: pass --env {other}")
         for what in ("image_size", "action_size", "discrete"):
             one, two = getattr(first, what), getattr(file, what)
             if one != two:
@@ -368,7 +369,7 @@ def _new_checkpoint(
         "action_size": data.action_size,
     }
     if settings["image_size"] != data.image_size:
-        raise ValueError(
+        raise UserError(
             f"the model takes {settings['image_size']}-px frames and {data.path} has {data.image_size}: "
             f"collect with --image-size {settings['image_size']}, or train with "
             f"--set model.image_size={data.image_size}"
