@@ -13,9 +13,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lwm_agent import Agent, bench
+from lwm_agent import Agent
 from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.cli.main import app
+from lwm_agent.experiments import bench
 from lwm_agent.experiments.bench import PRODUCT_SIDES, BenchConfig, product_peak, run_bench, time_batch
 from lwm_agent.models import PRESETS, Heads, LeWorldModel
 from lwm_agent.normalizer import Normalizer

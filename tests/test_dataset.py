@@ -12,7 +12,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from lwm_agent import writer
+from lwm_agent.data import writer
 from lwm_agent.data.trajectories import DatasetError, Mixture, Trajectories, Windows, shares, split, taken_actions
 from lwm_agent.data.writer import TrajectoryWriter
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lwm_agent import device
+from lwm_agent.compute import device
 from lwm_agent.compute.device import arrange_weights, fast_bf16
 
 INTEL, AMD = "vendor_id\t: GenuineIntel\nflags\t\t: fpu {}\n", "vendor_id\t: AuthenticAMD\nflags\t\t: fpu {}\n"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from lwm_agent import doctor
+from lwm_agent.cli import doctor
 from lwm_agent.cli.doctor import Check, checks
 from lwm_agent.cli.main import app
 from lwm_agent.compute.device import fast_bf16, resolve_device

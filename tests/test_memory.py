@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from lwm_agent import Agent, memory
+from lwm_agent import Agent
+from lwm_agent.agent import chunking
 from lwm_agent.agent.chunking import bytes_per_rollout, rollouts_at_once
 from lwm_agent.agent.objective import Imagination
 from lwm_agent.compute.device import ENOUGH_ROLLOUTS, can_compile, container_memory, free_memory
@@ -105,7 +106,7 @@ def test_scarce_memory_makes_chunks_smaller(device: str, monkeypatch: pytest.Mon
     ready, cost, sizes = checkpoint(), make_cost("best-step"), []
     each = bytes_per_rollout(ready, cost, horizon=4)
     for free in (10**15, 2 * 100 * each, 2 * each, 0):
-        monkeypatch.setattr(memory, "free_memory", lambda _, free=free: free)
+        monkeypatch.setattr(chunking, "free_memory", lambda _, free=free: free)
         sizes.append(rollouts_at_once(ready, cost, 4, torch.device(device)))
     most = ENOUGH_ROLLOUTS[device]
     assert sizes == [most, 64, 1, 1]
@@ -136,7 +137,7 @@ def test_an_agent_plans_the_same_where_memory_is_scarce(
     planner: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plenty, wanted = decide(planner, **settings)
-    monkeypatch.setattr(memory, "free_memory", lambda _: 0)
+    monkeypatch.setattr(chunking, "free_memory", lambda _: 0)
     scarce, found = decide(planner, **settings)
     assert (plenty, scarce) == (2048, 1)
     assert np.allclose(wanted, found, atol=1e-4)
