@@ -26,11 +26,11 @@ from rich.table import Table
 from torch import Tensor
 
 from lwm_agent import Agent
+from lwm_agent.agent.config import AgentConfig, checkpoint_of, load_agent
 from lwm_agent.agent.objective import Imagination
 from lwm_agent.checkpoint import checksum
 from lwm_agent.compatibility import conventions
 from lwm_agent.eval import Task, make_env, run_info, shipped
-from lwm_agent.experiments.evaluate import AgentConfig, checkpoint_of, load_agent
 from lwm_agent.files import write_text
 from lwm_agent.planners import make_planner, plan
 from lwm_agent.planners.sampling import sample_actions

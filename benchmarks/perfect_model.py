@@ -23,12 +23,12 @@ from rich.progress import track
 from torch import Tensor
 
 from lwm_agent import Agent
+from lwm_agent.agent.config import checkpoint_of
 from lwm_agent.agent.state import AgentState
 from lwm_agent.checkpoint import Checkpoint, checksum
 from lwm_agent.compatibility import conventions
 from lwm_agent.envs.base import GoalImageEnv
 from lwm_agent.eval import Task, evaluate, make_env, run_info, shipped, wilson
-from lwm_agent.experiments.evaluate import checkpoint_of
 from lwm_agent.files import write_text
 from lwm_agent.protocols import Belief, Problem
 

@@ -17,10 +17,11 @@ from lwm_agent import Agent
 from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.cli.main import app
 from lwm_agent.experiments import bench
-from lwm_agent.experiments.bench import PRODUCT_SIDES, BenchConfig, product_peak, run_bench, time_batch
+from lwm_agent.experiments.bench import PRODUCT_SIDES, product_peak, run_bench, time_batch
+from lwm_agent.experiments.config import BenchConfig
 from lwm_agent.models import PRESETS, Heads, LeWorldModel
 from lwm_agent.normalizer import Normalizer
-from lwm_agent.planners import CEM, Budget
+from lwm_agent.planners import CEM
 
 SMALL = {"image_size": 32, "latent_size": 8, "width": 16, "head_size": 4, "mlp_size": 16, "depth": 1}
 SEARCH: dict[str, Any] = {"num_samples": 6, "num_elites": 2}
@@ -55,11 +56,12 @@ def _small_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(checkpoint: str, out: Path, **settings: Any) -> BenchConfig:
+    limited = any(name.startswith("budget") for name in settings)
     fixed: dict[str, Any] = {
         "max_batch": 5,
         "decisions": 4,
         "device": "cpu",
-        "planner_settings": SEARCH if "budget" in settings else {**SEARCH, "iterations": 2},
+        "planner_settings": SEARCH if limited else {**SEARCH, "iterations": 2},
         "planner": "cem",
     }
     return BenchConfig(checkpoint=checkpoint, output_dir=out, **{**fixed, **settings})
@@ -108,12 +110,12 @@ def test_percentiles_are_told_of_enough_decisions(
 
 
 def test_what_exceeds_a_budget_is_told(checkpoint: str, tmp_path: Path) -> None:
-    (row,) = run_bench(config(checkpoint, tmp_path, max_batch=1, plot=False, budget=Budget(seconds=1e-6))).timings
+    (row,) = run_bench(config(checkpoint, tmp_path, max_batch=1, plot=False, budget_ms=1e-3)).timings
     assert 0 < row.overshoot_ms < 1000 * 10
 
 
 def test_a_budget_is_kept(checkpoint: str, tmp_path: Path) -> None:
-    report = run_bench(config(checkpoint, tmp_path, max_batch=1, plot=False, budget=Budget(rollouts=25)))
+    report = run_bench(config(checkpoint, tmp_path, max_batch=1, plot=False, budget_rollouts=25))
     assert report.timings[0].rollouts == 16 + 1 + 6
 
 

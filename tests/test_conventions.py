@@ -21,12 +21,14 @@ from lwm_agent.collect.record import CollectConfig, collect
 from lwm_agent.compatibility import Mismatch, conventions, mismatch, other_env
 from lwm_agent.data.trajectories import DatasetError, Trajectories
 from lwm_agent.envs import ENVS
-from lwm_agent.experiments.evaluate import EvalConfig, load_tasks, make_policy, run_evaluation
+from lwm_agent.experiments.config import EvalConfig
+from lwm_agent.experiments.evaluate import load_tasks, make_policy, run_evaluation
 from lwm_agent.models import PRESETS, LeWorldModel
 from lwm_agent.normalizer import Normalizer
+from lwm_agent.training.config import HeadsConfig, TrainConfig
 from lwm_agent.training.frozen_encoder import check_fit
-from lwm_agent.training.heads import HeadsConfig, train_heads
-from lwm_agent.training.train import TrainConfig, train
+from lwm_agent.training.heads import train_heads
+from lwm_agent.training.train import train
 
 SMALL = {"latent_size": 8, "width": 16, "head_size": 4, "mlp_size": 16, "depth": 1, "sigreg_directions": 16}
 

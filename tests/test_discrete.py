@@ -23,8 +23,9 @@ from lwm_agent.data.writer import TrajectoryWriter
 from lwm_agent.planners import make_planner, plan
 from lwm_agent.planners.categorical_cem import _sample
 from lwm_agent.protocols import Problem
-from lwm_agent.training.heads import HeadsConfig, train_heads
-from lwm_agent.training.train import TrainConfig, train
+from lwm_agent.training.config import HeadsConfig, TrainConfig
+from lwm_agent.training.heads import train_heads
+from lwm_agent.training.train import train
 
 B, S, T, F, A = 2, 64, 3, 2, 5
 LOW, HIGH = torch.linspace(-0.9, -0.1, A).repeat(F), torch.linspace(1.0, 3.0, A).repeat(F)

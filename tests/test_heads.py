@@ -25,8 +25,9 @@ from lwm_agent.data.trajectories import DatasetError
 from lwm_agent.models import Heads
 from lwm_agent.planners import COSTS, PLANNERS, Budget, make_cost
 from lwm_agent.protocols import Belief, Problem
-from lwm_agent.training.heads import HeadsConfig, train_heads
-from lwm_agent.training.train import TrainConfig, train
+from lwm_agent.training.config import HeadsConfig, TrainConfig
+from lwm_agent.training.heads import train_heads
+from lwm_agent.training.train import train
 
 D, BLOCK, N = 7, 6, 5
 MODEL = {

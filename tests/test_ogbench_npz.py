@@ -15,8 +15,9 @@ from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.data.ogbench_npz import convert
 from lwm_agent.data.trajectories import DatasetError, Trajectories
 from lwm_agent.envs.opengl import choose_backend
-from lwm_agent.training.heads import HeadsConfig, train_heads
-from lwm_agent.training.train import TrainConfig, train
+from lwm_agent.training.config import HeadsConfig, TrainConfig
+from lwm_agent.training.heads import train_heads
+from lwm_agent.training.train import train
 
 LENGTHS = (11, 15, 12)
 N = sum(LENGTHS)

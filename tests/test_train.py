@@ -16,9 +16,9 @@ from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.data.trajectories import DatasetError, Mixture, Trajectories, Windows, split
 from lwm_agent.data.writer import TrajectoryWriter
 from lwm_agent.model_card import hardware
+from lwm_agent.training.config import TrainConfig
 from lwm_agent.training.train import (
     Progress,
-    TrainConfig,
     fit_normalizer,
     learning_rate_factor,
     recalibrate_batch_norm,

@@ -18,10 +18,11 @@ from lwm_agent.data.trajectories import DatasetError, Trajectories, Windows
 from lwm_agent.data.writer import TrajectoryWriter
 from lwm_agent.models import Heads
 from lwm_agent.models.predictors import ResidualMLP
+from lwm_agent.training.config import HeadsConfig, PredictorConfig, TrainConfig
 from lwm_agent.training.frozen_encoder import OnProgress, encode, open_all
-from lwm_agent.training.heads import HeadsConfig, train_heads
-from lwm_agent.training.predictor import PredictorConfig, evaluate_predictor, train_predictor
-from lwm_agent.training.train import TrainConfig, train
+from lwm_agent.training.heads import train_heads
+from lwm_agent.training.predictor import evaluate_predictor, train_predictor
+from lwm_agent.training.train import train
 
 MODEL = {"latent_size": 8, "width": 16, "head_size": 4, "mlp_size": 16, "depth": 1, "frameskip": 3, "image_size": 32}
 

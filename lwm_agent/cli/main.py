@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,9 +25,6 @@ from rich.text import Text
 
 from .. import __version__
 from ..envs import ENVS
-
-if TYPE_CHECKING:
-    from ..planners import Budget
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 console = Console(markup=False)  # paths may have brackets
@@ -160,8 +157,8 @@ def train(
     settings: SetOption = None,
 ) -> None:
     """Train a LeWorldModel from pixels and actions. [dim]--set model.NAME=VALUE, --set train.NAME=VALUE[/]"""
+    from ..training.config import TrainConfig
     from ..training.train import Progress as Step
-    from ..training.train import TrainConfig
     from ..training.train import train as run
     from .settings import parse_settings
 
@@ -203,7 +200,7 @@ def train_heads(
     settings: SetOption = None,
 ) -> None:
     """Train an actor and a temporal distance on a world model's latents. [dim]--set heads.NAME=VALUE[/]"""
-    from ..training.heads import HeadsConfig
+    from ..training.config import HeadsConfig
     from ..training.heads import train_heads as run
 
     given = _part_settings(("heads",), checkpoint, data, out, steps, seed, device, settings)
@@ -227,7 +224,7 @@ def train_predictor(
 
     [dim]--set predictor.NAME=VALUE, model.NAME=VALUE[/]
     """
-    from ..training.predictor import PredictorConfig
+    from ..training.config import PredictorConfig
     from ..training.predictor import train_predictor as run
 
     given = _part_settings(("predictor", "model"), checkpoint, data, out, steps, seed, device, settings)
@@ -282,12 +279,14 @@ def evaluate(
     settings: SetOption = None,
 ) -> None:
     """Evaluate a planner on frozen tasks. [dim]--set planner.NAME=VALUE, agent.NAME=VALUE, env.NAME=VALUE[/]"""
+    from ..agent.config import planner_for
     from ..eval import table
-    from ..experiments.evaluate import EvalConfig, planner_for, run_evaluation
+    from ..experiments.config import EvalConfig, protocol_settings
+    from ..experiments.evaluate import run_evaluation
     from .settings import parse_settings
 
     given = parse_settings(settings or [], ("planner", "agent", "env"))
-    planner = planner or planner_for(env, checkpoint, given["agent"], protocol)
+    planner = planner or planner_for(env, checkpoint, {**protocol_settings(protocol, "agent"), **given["agent"]})
     which = f"{protocol}-{split}-{offset}" if tasks is None else tasks.stem
     config = EvalConfig(
         env=env,
@@ -301,7 +300,10 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         device=device,
-        budget=_budget(budget_rollouts, budget_iterations, budget_flops, budget_ms),
+        budget_rollouts=budget_rollouts,
+        budget_iterations=budget_iterations,
+        budget_flops=budget_flops,
+        budget_ms=budget_ms,
         output_dir=output_dir or Path("out") / f"{env}-{planner}-{which}",
         video=video,
         with_floors=with_floors,
@@ -349,8 +351,9 @@ def bench(
     settings: SetOption = None,
 ) -> None:
     """Time a planner's decisions, on random pictures. [dim]--set planner.NAME=VALUE, --set agent.NAME=VALUE[/]"""
-    from ..experiments.bench import BenchConfig, run_bench, table
-    from ..experiments.evaluate import planner_for
+    from ..agent.config import planner_for
+    from ..experiments.bench import run_bench, table
+    from ..experiments.config import BenchConfig
     from .settings import parse_settings
 
     given = parse_settings(settings or [], ("planner", "agent"))
@@ -364,7 +367,10 @@ def bench(
         seconds=seconds,
         seed=seed,
         device=device,
-        budget=_budget(budget_rollouts, budget_iterations, budget_flops, budget_ms),
+        budget_rollouts=budget_rollouts,
+        budget_iterations=budget_iterations,
+        budget_flops=budget_flops,
+        budget_ms=budget_ms,
         output_dir=output_dir or Path("out") / f"bench-{env}-{planner}",
         plot=plot,
         planner_settings=given["planner"],
@@ -484,12 +490,6 @@ def _part_settings(
     given = parse_settings(settings or [], groups)
     own = given.pop(groups[0])
     return {**paths, "seed": seed, "device": device, **chosen, **given, **own}
-
-
-def _budget(rollouts: int | None, iterations: int | None, flops: float | None, ms: float | None) -> Budget:
-    from ..planners import Budget
-
-    return Budget(rollouts=rollouts, iterations=iterations, flops=flops, seconds=None if ms is None else ms / 1000)
 
 
 def _show_metrics(metrics: Mapping[str, float]) -> None:

@@ -11,12 +11,12 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from ..agent.config import AgentConfig, load_agent
 from ..checkpoint import checksum
 from ..compatibility import mismatch
 from ..envs import ENVS, EnvSpec
 from ..envs.base import GoalImageEnv
 from ..errors import UserError
-from ..experiments.evaluate import AgentConfig, load_agent
 
 if TYPE_CHECKING:
     from ..agent.agent import Agent

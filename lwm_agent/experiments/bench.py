@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -16,47 +15,16 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..agent.agent import Agent
+from ..agent.config import load_agent
 from ..agent.state import Decision
 from ..checkpoint import checksum
 from ..compute.device import peak_memory, synchronize
-from ..errors import UserError
 from ..eval.figures import new_figure, save_figure
 from ..eval.provenance import command_line, machine
 from ..files import write_text
-from .evaluate import AgentConfig, load_agent
+from .config import MIN_DECISIONS, BenchConfig
 
-MIN_DECISIONS = 3
 PRODUCT_SIDES, PRODUCT_REPEATS = (512, 1024, 2048, 8192), 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchConfig(AgentConfig):
-    """What to time and how; the seed decides about the pictures too.
-
-    Attributes:
-        max_batch: batch sizes are the powers of two from 1 to this.
-        decisions: decisions to time for each batch size.
-        seconds: wall time after which a batch size is left with fewer decisions, but at least `MIN_DECISIONS`.
-        output_dir: where ``bench.json`` and ``bench.png`` go.
-        plot: whether to draw the latter, which needs matplotlib.
-    """
-
-    max_batch: int = 256
-    decisions: int = 200
-    seconds: float = 20.0
-    output_dir: Path
-    plot: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, least in {"max_batch": 1, "decisions": MIN_DECISIONS}.items():
-            if getattr(self, name) < least:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least {least}")
-
-    @property
-    def batch_sizes(self) -> list[int]:
-        """Episodes planned at once, from one to the most."""
-        return [2**power for power in range(self.max_batch.bit_length())]
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, cast, get_type_hints
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
 
 import gymnasium as gym
 
-from ..agent.agent import Agent, default_planner
+from ..agent.config import load_agent
 from ..checkpoint import Checkpoint, checksum
-from ..compatibility import conventions, mismatch, other_env
+from ..compatibility import conventions, mismatch
 from ..envs import ENVS
 from ..errors import UserError
 from ..eval import (
@@ -32,9 +31,8 @@ from ..eval import (
     shipped,
     summarize,
 )
-from ..planners import PLANNERS, UNLIMITED, Budget, make_planner
-from ..planners.checks import check_type
 from ..protocols import Policy
+from .config import EvalConfig, protocol_settings
 
 BASELINES: dict[str, Callable[[gym.spaces.Box, int], Policy]] = {
     "random": RandomPolicy,
@@ -42,107 +40,6 @@ BASELINES: dict[str, Callable[[gym.spaces.Box, int], Policy]] = {
     "replay": lambda space, seed: ReplayPolicy(space),
 }
 """Policies without a model: two floors and the ceiling."""
-
-PAPER_SETTINGS: dict[str, dict[str, Any]] = {
-    "agent": {"cost": "terminal", "proposal": "none", "horizon": 5, "deadline_env_steps": None},
-    "cem": {"num_samples": 300, "num_elites": 30, "iterations": 30, "noise_correlation": 0.0, "keep_best": False},
-}
-"""How the LeWorldModel paper (arXiv 2603.19312, appendix D) plans: whole plans, CEM with independent noise."""
-
-OWN_OPTIONS = ("checkpoint", "planner", "seed", "device", "budget", "return")
-"""Annotations of `Agent` that are no settings: `AgentConfig` has them under their own names."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AgentConfig:
-    """Which agent to use.
-
-    Attributes:
-        env: name in `ENVS`.
-        planner: name in `PLANNERS`, or two of them joined by a plus.
-        checkpoint: folder or name; None takes the one of the environment that ships with the package.
-        seed: of the planner.
-        device: "auto", "cpu", "cuda" or "mps".
-        budget: what one plan may spend; none leaves it to the planner's own number of iterations.
-        planner_settings: arguments of the planner.
-        agent_settings: arguments of `Agent`.
-    """
-
-    env: str = "pusht"
-    planner: str
-    checkpoint: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    budget: Budget = UNLIMITED
-    planner_settings: Mapping[str, Any] = field(default_factory=dict)
-    agent_settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        checkpoint_of(self.env, self.checkpoint)
-        known = {name: kind for name, kind in get_type_hints(Agent.__init__).items() if name not in OWN_OPTIONS}
-        for name, value in self.agent_settings.items():
-            if name not in known:
-                raise UserError(f"--set agent.{name} is unknown: choose one of {', '.join(sorted(known))}")
-            check_type("--set agent", name, value, known[name])
-        for name in self.planner_settings if self.budget != UNLIMITED else ():
-            *parts, last = name.split(".")
-            if last == "iterations" and "first" not in parts:
-                raise UserError(
-                    f"--set planner.{name} has no effect beside a budget, which takes its place: leave it out, or pass "
-                    "--budget-iterations too"
-                )
-
-    @property
-    def checkpoint_name(self) -> str:
-        """Folder or name of the checkpoint."""
-        return checkpoint_of(self.env, self.checkpoint)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalConfig(AgentConfig):
-    """What to evaluate and how; the seed decides about the floors too, and `planner` may name one of `BASELINES`.
-
-    Attributes:
-        protocol: "strict" or "lewm-paper", which also sets agent and CEM as in the paper.
-        split: "test" or "val".
-        offset: environment steps between start and goal.
-        tasks: file of tasks to use instead of the shipped ones.
-        episodes: how many of the tasks, from the first; None takes all.
-        batch_size: episodes in lock-step.
-        output_dir: where results, videos and what is needed to resume go.
-        video: number of episodes to film.
-        with_floors: whether to run the floors on the same tasks.
-        overwrite: throw away an earlier, different evaluation in `output_dir`.
-        env_settings: conventions of the environment (`EnvSpec.conventions`); a checkpoint allows none but its own.
-    """
-
-    protocol: str = "strict"
-    split: str = "test"
-    offset: int = 25
-    tasks: Path | None = None
-    episodes: int | None = None
-    batch_size: int = 50
-    output_dir: Path
-    video: int = 0
-    with_floors: bool = True
-    overwrite: bool = False
-    env_settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.planner not in BASELINES and not set(self.planner.split("+")) <= PLANNERS.keys():
-            raise UserError(
-                f"--planner {self.planner!r} is unknown: choose one of {', '.join((*PLANNERS, *BASELINES))}, "
-                "or two planners in a row, such as cem+gradient"
-            )
-        if self.episodes is not None and self.episodes < 1:
-            raise UserError(f"--episodes {self.episodes} must be at least 1")
-        if self.planner in BASELINES and (self.planner_settings or self.agent_settings or self.budget != UNLIMITED):
-            raise UserError(f"--planner {self.planner} plans nothing: it has no settings and no budget")
-        known = ENVS[self.env].conventions.keys()
-        if self.env_settings.keys() - known:
-            unknown = ", ".join(sorted(self.env_settings.keys() - known))
-            raise UserError(f"--set env.{unknown} cannot be chosen in an evaluation: choose from {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -225,7 +122,7 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> tuple[Policy, dict[str
         usual["replan_every_env_steps"] = usual["horizon"] * model.frameskip
     agent_settings = {**usual, **config.agent_settings}
     search = dict(protocol_settings(config.protocol, config.planner))
-    if config.budget != UNLIMITED:
+    if config.limited:
         search.pop("iterations", None)
     planner_settings = {**search, **config.planner_settings}
     agent = load_agent(replace(config, agent_settings=agent_settings, planner_settings=planner_settings))
@@ -238,36 +135,6 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> tuple[Policy, dict[str
         "checkpoint": checksum(config.checkpoint_name),
     }
     return agent, facts, env_kwargs
-
-
-def planner_for(env: str, checkpoint: str | None, agent_settings: Mapping[str, Any], protocol: str = "strict") -> str:
-    """Name of the planner that is used where nobody asks for one."""
-    settings = {**protocol_settings(protocol, "agent"), **agent_settings}
-    return default_planner(Checkpoint.load(checkpoint_of(env, checkpoint)), settings.get("proposal", "auto"))
-
-
-def checkpoint_of(env: str, checkpoint: str | None) -> str:
-    """Folder or name of the checkpoint to use: the package's own of the environment, unless another is given."""
-    if env not in ENVS:
-        raise UserError(f"--env {env!r} is unknown: choose one of {', '.join(ENVS)}")
-    return checkpoint or f"{env}-tiny"
-
-
-def protocol_settings(protocol: str, part: str) -> Mapping[str, Any]:
-    """What a protocol asks of the agent, or of the planner of this name."""
-    return PAPER_SETTINGS.get(part, {}) if protocol == "lewm-paper" else {}
-
-
-def load_agent(config: AgentConfig) -> Agent:
-    """The agent that `config` asks for."""
-    name, planner = config.checkpoint_name, make_planner(config.planner, **config.planner_settings)
-    agent = Agent.load(
-        name, planner, seed=config.seed, device=config.device, budget=config.budget, **config.agent_settings
-    )
-    trained = agent.checkpoint.env
-    if other_env(trained, ENVS[config.env].env_id) is not None:
-        raise UserError(f"checkpoint {name!r} was trained for {trained}, not for {config.env}: pass --env {trained}")
-    return agent
 
 
 def agreed_env_kwargs(config: EvalConfig, task_set: TaskSet, checkpoint: Checkpoint) -> dict[str, Any]:

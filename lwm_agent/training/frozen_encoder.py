@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,65 +14,13 @@ from ..checkpoint import Checkpoint, checksum, target
 from ..compatibility import mismatch, other_env
 from ..compute.device import autocast, fast_bf16, keep_freed_memory, resolve_device
 from ..data.trajectories import DatasetError, Trajectories
-from ..errors import UserError
 from ..model_card import model_card
+from .config import LatentsConfig
 from .state import TrainingState
-from .train import differing, learning_rate_factor, seed_of
+from .train import learning_rate_factor, seed_of
 
 OnProgress = Callable[[str, int, int, str], None]
 """Called with what is being done, how much of it is, the total, and what there is to say."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatentsConfig:
-    """How to train a part of a checkpoint on its latents.
-
-    Attributes:
-        checkpoint: folder or name of the checkpoint; all else in it stays as it is.
-        data: HDF5 files of trajectories, those of the world model or others of the same environment; each file fills
-            the same share of every batch, however long it is.
-        out: folder for the new checkpoint; None changes `checkpoint` itself.
-        steps: optimisation steps.
-        batch_size: examples in a step.
-        learning_rate: peak of a warm-up and half a cosine.
-        weight_decay: of AdamW.
-        warmup: share of the steps that warm up.
-        validation: share of the episodes held out.
-        save_every: steps between two savings of what an interrupted training needs to go on.
-        seed: source of every random choice.
-        device: "auto", "cpu", "cuda" or "mps".
-    """
-
-    checkpoint: str
-    data: tuple[str, ...]
-    out: str | None = None
-    steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 1e-3
-    warmup: float = 0.03
-    validation: float = 0.05
-    save_every: int = 500
-    seed: int = 0
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        self.check_positive("steps", "batch_size", "learning_rate", "save_every")
-        if isinstance(self.data, str) or not 0 < len(self.data) <= self.batch_size:
-            raise UserError(f"data={self.data!r} must be a tuple of files, from one to batch_size={self.batch_size}")
-
-    @property
-    def changed(self) -> dict[str, Any]:
-        """What differs from the defaults, but for what has an option of its own on the command line."""
-        named = ("out", "steps", "seed", "device", "save_every")
-        optional = [item for item in fields(self) if item.default is not MISSING and item.name not in named]
-        return differing(self, {item.name: item.default for item in optional})
-
-    def check_positive(self, *names: str) -> None:
-        """Refuses settings that are not above 0."""
-        for name in names:
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name}={getattr(self, name)} must be positive")
 
 
 def open_all(config: LatentsConfig) -> tuple[Checkpoint, list[Trajectories], torch.device]:

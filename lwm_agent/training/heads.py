@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,27 +15,8 @@ from ..checkpoint import Checkpoint
 from ..compute.device import autocast, fast_bf16
 from ..data.trajectories import DatasetError, Trajectories, shares, split
 from ..models import Heads
-from .frozen_encoder import LatentsConfig, OnProgress, PartTraining, encode, open_all
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadsConfig(LatentsConfig):
-    """How to train the heads; an example is a pair of frames.
-
-    Attributes:
-        width: hidden width of the actor.
-        max_steps: the most model steps between the frames of a pair.
-    """
-
-    steps: int = 8_000
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
-    width: int = 384
-    max_steps: int = 25
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_positive("width", "max_steps")
+from .config import HeadsConfig
+from .frozen_encoder import OnProgress, PartTraining, encode, open_all
 
 
 def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> Checkpoint:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,35 +19,12 @@ from ..checkpoint import Checkpoint
 from ..compute.device import autocast, fast_bf16
 from ..data.trajectories import Trajectories, Windows, shares, split
 from ..errors import UserError
-from ..models import MODELS, PREDICTOR_SETTINGS
-from .frozen_encoder import LatentsConfig, OnProgress, PartTraining, encode, open_all
+from ..models import MODELS
+from .config import PredictorConfig
+from .frozen_encoder import OnProgress, PartTraining, encode, open_all
 
 Source = tuple[Windows, Tensor]
 """Clips of a file, and the latents of its frames."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictorConfig(LatentsConfig):
-    """How to train the predictor on; an example is a clip.
-
-    Attributes:
-        clip_length: L, frames of a clip.
-        model: constructor arguments of a new predictor, trained from the start in the place of the checkpoint's, such
-            as ``{"predictor": "mlp"}``; those not given stay as they are. Empty trains the checkpoint's own on.
-    """
-
-    steps: int = 4_000
-    batch_size: int = 512
-    learning_rate: float = 8e-4
-    clip_length: int = 6
-    model: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.clip_length < 2:
-            raise UserError(f"clip_length={self.clip_length} must be at least 2: a frame and the one to predict")
-        for name in self.model.keys() - {*PREDICTOR_SETTINGS}:
-            raise UserError(f"model.{name} is not of the predictor: choose among {', '.join(PREDICTOR_SETTINGS)}")
 
 
 def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = None) -> Checkpoint:

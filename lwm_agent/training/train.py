@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,106 +26,10 @@ from ..model_card import hardware, model_card
 from ..models import MODELS, PRESETS
 from ..normalizer import Normalizer
 from ..protocols import DEFAULT_COST, Batch
+from .config import TrainConfig
 from .metric_log import MetricLog
 from .monitors import collapse_monitors, collapse_warning, probe
 from .state import TrainingState
-
-RECIPES: dict[str, dict[str, Any]] = {
-    "base": {"learning_rate": 5e-5, "batch_size": 128, "clip_length": 4, "steps": 100_000},
-    "tiny": {"learning_rate": 8e-4, "batch_size": 80, "clip_length": 6, "steps": 8_500},
-}
-"""Settings of `TrainConfig` by preset; those of `base` are the paper's (appendix D and the released configuration)."""
-
-OWN_OPTIONS = ("data", "out", "env", "preset", "model", "steps", "seed", "device", "num_devices", "precision", "track")
-"""Settings that have an option of their own on the command line, beside ``--set train.NAME``."""
-
-PRECISIONS = ("auto", "bf16-mixed", "32-true")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How to train. `TrainConfig.from_preset` fills in what a preset prescribes.
-
-    Attributes:
-        data: HDF5 files of trajectories of one environment; each fills the same share of every batch, however long it
-            is.
-        out: folder of the run: the checkpoint, its training state and its logs.
-        env: name in `ENVS`, or a Gymnasium id.
-        preset: name in `PRESETS`.
-        model: constructor arguments of the model that differ from the preset's.
-        steps: optimisation steps.
-        batch_size: clips in a step, over all processes.
-        clip_length: L, frames of a clip.
-        learning_rate: peak of the schedule: linear warm-up, then half a cosine to zero.
-        weight_decay: of AdamW.
-        warmup: share of the steps that warm up.
-        clip_norm: largest norm of the gradient.
-        precision: "bf16-mixed", "32-true", or "auto": bfloat16 where it is faster.
-        validation: share of the episodes held out.
-        log_every: steps between two lines of the log.
-        validate_every: steps between two looks at validation data.
-        save_every: steps between two saves of the training state.
-        seed: source of every random choice.
-        device: "auto", "cpu", "cuda" or "mps".
-        num_devices: processes that train together.
-        track: log to Weights & Biases too.
-    """
-
-    data: tuple[str, ...]
-    out: str
-    env: str = "pusht"
-    preset: str = "tiny"
-    model: dict[str, Any] = field(default_factory=dict)
-    steps: int = 8_500
-    batch_size: int = 80
-    clip_length: int = 6
-    learning_rate: float = 8e-4
-    weight_decay: float = 1e-3
-    warmup: float = 0.03
-    clip_norm: float = 1.0
-    precision: str = "auto"
-    validation: float = 0.05
-    log_every: int = 10
-    validate_every: int = 250
-    save_every: int = 500
-    seed: int = 0
-    device: str = "auto"
-    num_devices: int = 1
-    track: bool = False
-
-    def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise UserError(f"preset={self.preset!r} is unknown: choose one of {', '.join(PRESETS)}")
-        for name in ("steps", "batch_size", "validate_every", "save_every", "num_devices", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name}={getattr(self, name)} must be positive")
-        if self.precision not in PRECISIONS:
-            raise UserError(f"precision={self.precision!r} is unknown: choose one of {', '.join(PRECISIONS)}")
-        if self.clip_length < 2:
-            raise UserError(f"clip_length={self.clip_length} must be at least 2: a frame and the one to predict")
-        if self.batch_size % self.num_devices:
-            raise UserError(f"batch_size={self.batch_size} must be a multiple of num_devices={self.num_devices}")
-        clips = self.batch_size // self.num_devices
-        if isinstance(self.data, str) or not 0 < len(self.data) <= clips:
-            raise UserError(
-                f"data={self.data!r} must be a tuple of files, from one to the {clips} clips of a process (batch_size "
-                "/ num_devices)"
-            )
-
-    @classmethod
-    def from_preset(cls, preset: str, **settings: Any) -> TrainConfig:
-        """The preset's recipe with `settings` on top; an unknown one is an error that lists them all."""
-        known = {item.name for item in fields(cls)}
-        if settings.keys() - known:
-            unknown = ", ".join(sorted(settings.keys() - known))
-            raise UserError(f"unknown training settings {unknown}: choose from {', '.join(sorted(known))}")
-        return cls(preset=preset, **{**RECIPES.get(preset, {}), **settings})
-
-    @property
-    def changed(self) -> dict[str, Any]:
-        """What differs from the preset's recipe, but for what has an option of its own on the command line."""
-        usual = asdict(TrainConfig.from_preset(self.preset, data=self.data, out=self.out))
-        return differing(self, {name: value for name, value in usual.items() if name not in OWN_OPTIONS})
 
 
 @dataclass(frozen=True)
@@ -228,11 +132,6 @@ def _step(fabric: Fabric, model: Any, optimizer: Any, batch: Batch, config: Trai
     if not math.isfinite(values["loss"]):
         raise DivergedError(f"the loss is {values['loss']} at step {step + 1}: lower learning_rate")
     return values
-
-
-def differing(config: Any, usual: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the `usual` settings, what `config` has otherwise."""
-    return {name: getattr(config, name) for name, value in usual.items() if getattr(config, name) != value}
 
 
 def seed_of(*parts: int) -> int:
