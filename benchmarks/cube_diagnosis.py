@@ -1,8 +1,8 @@
-"""Is it the model, the cost or the search? What open-loop plans for the cube fail by: see --help.
+"""Failures of open-loop plans for the cube by their causes, the model, the cost or the search: see --help.
 
 The same CEM plans four times for each task, from the same first candidates: in futures of the model or the simulator,
-by the distance of latents or of the cube in m, which a linear probe reads from imagined latents. Each plan is taken to
-its end in the environment. From what the recorded actions reach, each step takes one thing away:
+by the distance of latents or of the cube in m, which a linear probe reads from imagined latents. Each plan is executed
+to its end in the environment. Each step down from the score of the recorded actions has one cause:
 
     recorded -> simulator + cube    lost by the search, at this number of candidates
              -> simulator + latent  lost by the cost; maybe won, as it also tells the arm where to go
@@ -33,22 +33,25 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import pad
+from wrapped_model import WrappedModel  # beside this file
 
 from lwm_agent import Agent
-from lwm_agent.agent.objective import Imagination
+from lwm_agent.agent.objective import ModelObjective
 from lwm_agent.checkpoint import checksum
 from lwm_agent.compatibility import conventions
-from lwm_agent.compute.device import autocast
 from lwm_agent.data.trajectories import Trajectories, split
 from lwm_agent.envs.cube import CubeEnv
 from lwm_agent.envs.cube_simulator import centre, simulator
 from lwm_agent.eval import Task, run_info, shipped, wilson
 from lwm_agent.files import write_text
+from lwm_agent.models import WorldModel
 from lwm_agent.planners import make_planner, plan
 from lwm_agent.protocols import Belief, Plan, Problem
 from lwm_agent.training.monitors import probe
 
-Found = dict[str, dict[str, Any]]  # what became of a task's plans, by their names
+Outcomes = dict[str, dict[str, Any]]  # of a task's plans, by their names
+Futures = Callable[[Belief, Tensor], Tensor]
+Distance = Callable[[Tensor, Tensor], Tensor]
 STEPS = {"search": "simulator + cube", "cost": "simulator + latent", "model": "model + latent"}
 READINGS = ("privileged/block_0_pos", "proprio/gripper_opening", "proprio/effector_pos", "proprio/joint_pos")
 PROBES = {"cube x": (0,), "cube y": (1,), "cube z": (2,), "grip": (3,), "effector": (4, 5, 6), "arm": (*range(7, 13),)}
@@ -57,91 +60,139 @@ COSTS = ("plan", "plan_really", "recorded", "recorded_really", "plan_better", "p
 STYLE: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0)}
 
 
-class View(NamedTuple):
-    """As much of a world model as planners see; what it imagines is a place unless it says how to compare it."""
+class Present(NamedTuple):
+    """Belief of the simulator: states ``(B, 41)``."""
 
-    rollout: Callable[[Belief, Tensor], Tensor]
-    distance: Callable[[Tensor, Tensor], Tensor] = lambda places, goal: (places - goal[:, None, None]).norm(dim=-1)
+    latent: Tensor
+
+
+class View(WrappedModel):
+    """A world model with other futures, which are compared as places unless there is a `distance` of them.
+
+    Args:
+        model: the world model.
+        futures: takes a belief and actions ``(B, S, T, F*A)``, gives ``(B, S, T, ...)``.
+        distance: takes futures and the goal, gives ``(B, S, T)``.
+    """
+
+    def __init__(self, model: WorldModel, futures: Futures, distance: Distance | None = None) -> None:
+        super().__init__(model)
+        self.futures, self.distance_of_futures = futures, distance
+
+    def rollout(self, belief: Belief, actions: Tensor) -> Tensor:
+        """Latents ``(B, S, T, *Z)`` of the given futures."""
+        return self.futures(belief, actions)
+
+    def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
+        """Distance ``(B, S, T)`` of these latents to the goal."""
+        if self.distance_of_futures is None:
+            return (latents - goal[:, None, None]).norm(dim=-1)
+        return self.distance_of_futures(latents, goal)
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What all tasks share: the agent's model and planner; what draws for it; where plans are taken, unseen."""
+    """All that tasks share.
+
+    Attributes:
+        agent: its model and planner are diagnosed.
+        painter: an environment that draws for the agent.
+        env: an environment without pictures, in which plans are executed.
+    """
 
     agent: Agent
-    eye: CubeEnv
+    painter: CubeEnv
     env: CubeEnv
 
-    def run(self, task: Task, seed: int, read_cube: Callable[[Tensor], Tensor]) -> Found:
-        """Makes and takes all plans for a task; each is also judged by the objectives of the others."""
-        units, problems = self.agent.normalizer, self.imaginations(task, read_cube)
-        recorded = np.array(task.env_actions, np.float32).reshape(-1, self.agent.frameskip, units.action_size)
+    def run(self, task: Task, seed: int, read_cube: Callable[[Tensor], Tensor]) -> Outcomes:
+        """Makes and executes all plans for a task; each is also judged by the objectives of the others."""
+        units, objectives = self.agent.checkpoint.normalizer, self.objectives(task, read_cube)
+        recorded = np.array(task.env_actions, np.float32).reshape(-1, self.agent.schedule.frameskip, units.action_size)
         plans = {"recorded": units.blocks(recorded), "nothing": units.blocks(np.zeros_like(recorded))}
-        found: Found = {name: {"candidates": 0, "seconds": 0.0} for name in plans}
-        for name, imagination in problems.items():
-            best = self.search(imagination, problems["model + latent"], len(recorded), seed)
-            plans[name], found[name] = best.actions[0].cpu(), {"candidates": best.rollouts, "seconds": best.seconds}
+        outcomes: Outcomes = {name: {"candidates": 0, "seconds": 0.0} for name in plans}
+        for name, objective in objectives.items():
+            best = self.search(objective, objectives["model + latent"], len(recorded), seed)
+            plans[name], outcomes[name] = (
+                best.actions[0].cpu(),
+                {"candidates": best.rollouts[0], "seconds": best.seconds},
+            )
         together = torch.stack(list(plans.values()))[None].to(self.agent.device)  # (1, S, T, F*A)
-        costs = {judge: imagination.objective(together)[0].tolist() for judge, imagination in problems.items()}
+        costs = {judge: objective(together)[0].tolist() for judge, objective in objectives.items()}
         for place, (name, blocks) in enumerate(plans.items()):
-            found[name] |= self.take(task, blocks) | {"costs": {judge: costs[judge][place] for judge in costs}}
-        return found
+            outcomes[name] |= self.execute(task, blocks)
+            outcomes[name]["costs"] = {judge: costs[judge][place] for judge in costs}
+        return outcomes
 
-    def imaginations(self, task: Task, read_cube: Callable[[Tensor], Tensor]) -> dict[str, Imagination]:
-        """The task as planners see it, for each combination of dynamics and distance."""
+    def objectives(self, task: Task, read_cube: Callable[[Tensor], Tensor]) -> dict[str, ModelObjective]:
+        """Objectives of the task, for each combination of dynamics and distance."""
         agent, model = self.agent, self.agent.model
-        start, goal = self.look(torch.tensor([task.state, task.goal_state], dtype=torch.float64)).split(1)
-        past = start.new_zeros(1, 0, agent.frameskip * agent.normalizer.action_size)
-        true, seen = Belief(torch.tensor([[task.state]], dtype=torch.float64), past), Belief(start[None], past)
-        true_goal = torch.tensor([task.goal_state[centre()]], device=agent.device)
-        problems = {
-            "simulator + cube": (View(lambda *of: self.simulate(*of)[..., centre()]), true, true_goal),
-            "simulator + latent": (View(lambda *of: self.look(self.simulate(*of)), model.distance), true, goal),
-            "model + cube": (View(lambda *of: read_cube(model.rollout(*of))), seen, true_goal),
+        states = torch.tensor([task.state, task.goal_state], dtype=torch.float64)
+        true, seen = Present(states[:1]), agent.observer.begin(self.pictures(states[:1]))
+        goal = self.look(states[1:])
+        cube = torch.tensor([task.goal_state[centre()]], device=agent.device)
+
+        def simulate_cube(belief: Belief, actions: Tensor) -> Tensor:
+            return self.simulate(belief, actions)[..., centre()]
+
+        def simulate_latents(belief: Belief, actions: Tensor) -> Tensor:
+            return self.look(self.simulate(belief, actions))
+
+        def imagine_cube(belief: Belief, actions: Tensor) -> Tensor:
+            return read_cube(model.rollout(belief, actions))
+
+        problems: dict[str, tuple[WorldModel, Belief, Tensor]] = {
+            "simulator + cube": (View(model, simulate_cube), true, cube),
+            "simulator + latent": (View(model, simulate_latents, model.distance), true, goal),
+            "model + cube": (View(model, imagine_cube), seen, cube),
             "model + latent": (model, seen, goal),
         }
-        deadline = torch.full((1,), len(task.env_actions) / agent.frameskip, device=agent.device)
-        rest = agent.cost, agent.bf16, agent.max_rollouts, agent.heads, deadline  # the last two are for the actor
-        return {name: Imagination(*problem, *rest) for name, problem in problems.items()}
+        deadline = torch.full((1,), len(task.env_actions) / agent.schedule.frameskip, device=agent.device)
+        actor = agent.replanner.actor
+        return {
+            name: ModelObjective(*problem, agent.cost, agent.bf16, agent.max_rollouts, actor, deadline)
+            for name, problem in problems.items()
+        }
 
     def simulate(self, belief: Belief, actions: Tensor) -> Tensor:
         """True states ``(B, S, T, 41)`` after each block of `actions` ``(B, S, T, F*A)``."""
-        env_actions = self.agent.normalizer.env_actions(actions).reshape(*actions.shape[:2], -1, 5)
+        env_actions = self.agent.checkpoint.normalizer.env_actions(actions).reshape(*actions.shape[:2], -1, 5)
         episodes = zip(belief.latent.numpy(), env_actions, strict=True)
         futures = np.array([[follow(start, candidate) for candidate in candidates] for start, candidates in episodes])
-        ends = futures[:, :, self.agent.frameskip :: self.agent.frameskip]
-        return torch.tensor(ends, dtype=torch.float32, device=actions.device)
+        frameskip = self.agent.schedule.frameskip
+        return torch.tensor(futures[:, :, frameskip::frameskip], dtype=torch.float32, device=actions.device)
+
+    def pictures(self, states: Tensor) -> NDArray[np.uint8]:
+        """Pictures ``(N, h, w, C)`` of `states` ``(N, 41)``."""
+        return np.stack([self.painter.picture(state) for state in states.double().cpu().numpy()])
 
     def look(self, states: Tensor) -> Tensor:
         """Latents ``(..., D)`` of the pictures of `states` ``(..., 41)``, computed as the agent does."""
-        agent, latents = self.agent, []
-        for part in states.double().cpu().flatten(0, -2).split(512):
-            pictures = np.stack([self.eye.picture(state) for state in part.numpy()])
-            with torch.no_grad(), autocast(agent.device, agent.bf16):
-                latents.append(agent.model.embed(agent.normalizer.pixels(pictures, agent.device)).float())
-        return torch.cat(latents).unflatten(0, states.shape[:-1])
+        parts = states.flatten(0, -2).split(512)
+        latents = torch.cat([self.agent.observer.begin(self.pictures(part)).latent for part in parts])
+        return latents.unflatten(0, states.shape[:-1])
 
-    def search(self, imagination: Imagination, model: Imagination, horizon: int, seed: int) -> Plan:
-        """The planner's plan; the actor, where one is asked for, proposes what it imagines in the model."""
-        agent = self.agent
-        bounds, size = agent.normalizer.bounds(agent.frameskip, agent.device), agent.normalizer.action_size
-        init = torch.zeros(1, horizon, agent.frameskip * size, device=agent.device)
-        scale, generators = torch.ones_like(init), [torch.Generator(agent.device).manual_seed(seed)]
-        problem = Problem(imagination.objective, init, scale, *bounds, generators, size)
-        if agent.proposal is not None:
-            guess = partial(agent.proposal, model, problem)
+    def search(self, objective: ModelObjective, imagined: ModelObjective, horizon: int, seed: int) -> Plan:
+        """The planner's plan. An actor, where there is one, proposes futures that the model has `imagined`."""
+        agent, units, proposal = self.agent, self.agent.checkpoint.normalizer, self.agent.replanner.proposal
+        init = torch.zeros(1, horizon, agent.model.block_size, device=agent.device)
+        low, high = units.bounds(agent.schedule.frameskip, agent.device)
+        generators = [torch.Generator(agent.device).manual_seed(seed)]
+        problem = Problem(objective, init, torch.ones_like(init), low, high, generators, units.action_size)
+        if proposal is not None:
+            guess = partial(proposal, imagined, problem)
 
             def propose() -> tuple[Tensor, Tensor]:
-                guesses, _ = guess()  # rated by the model; here by what is searched in
-                return guesses, imagination.objective(guesses)
+                guesses, _ = guess()  # their costs are those of the model
+                return guesses, objective(guesses)
 
-            problem = replace(problem, scale=agent.proposal_std * scale, propose=propose)
+            problem = replace(problem, scale=agent.replanner.proposal_std * problem.scale, propose=propose)
         return plan(agent.planner, problem)
 
-    def take(self, task: Task, blocks: Tensor) -> dict[str, Any]:
-        """Takes the whole of a plan ``(T, F*A)``; success counts at any step, as in evaluations."""
+    def execute(self, task: Task, blocks: Tensor) -> dict[str, Any]:
+        """Executes the whole of a plan ``(T, F*A)``; success counts at any step, as in evaluations."""
         self.env.reset(options={"state": task.state, "goal_state": task.goal_state})
-        infos = [self.env.step(action)[-1] for action in self.agent.normalizer.env_actions(blocks).reshape(-1, 5)]
+        env_actions = self.agent.checkpoint.normalizer.env_actions(blocks).reshape(-1, 5)
+        infos = [self.env.step(action)[-1] for action in env_actions]
         off_m = self.env.errors(infos[-1]["state"], infos[-1]["goal_state"])["cube_m"]
         return {"success": any(info["is_success"] for info in infos), "final_cube_m": off_m}
 
@@ -152,7 +203,7 @@ def follow(state: NDArray[np.float64], env_actions: NDArray[np.float32]) -> list
 
 
 def states_to_probe(tasks: Sequence[Task], data: Path | None, seed: int, num: int) -> NDArray[np.float64]:
-    """States spread over the validation episodes of `data`, or else over the recorded ways of `tasks`."""
+    """States spread over the validation episodes of `data`, or else over the recorded episodes of `tasks`."""
     if data is None:
         ways = [np.array(follow(np.array(task.state), np.array(task.env_actions, np.float32))) for task in tasks]
     else:
@@ -175,8 +226,8 @@ def fit_cube(latents: Tensor, cubes: NDArray[np.float64]) -> tuple[Callable[[Ten
     return lambda latents: latents.double() / scale @ weights[:-1] + weights[-1], error_m
 
 
-def summarize(tasks: Sequence[Found]) -> dict[str, Any]:
-    """What all tasks come to: each plan, the share of tasks lost by each step, what plans cost, believed and really."""
+def summarize(tasks: Sequence[Outcomes]) -> dict[str, Any]:
+    """Scores of each plan, the share of tasks lost by each step, and costs of plans, imagined and real."""
     plans: dict[str, Any] = {}
     for name in tasks[0]:
         rows = [task[name] for task in tasks]
@@ -188,10 +239,10 @@ def summarize(tasks: Sequence[Found]) -> dict[str, Any]:
     costs = {}
     for name in tasks[0]["recorded"]["costs"]:
         judges = (name, name.replace("model", "simulator"))
-        made = np.array(
-            [[[task[of]["costs"][judge] for judge in judges] for of in (name, "recorded")] for task in tasks]
+        rated = np.array(
+            [[[task[by]["costs"][judge] for judge in judges] for by in (name, "recorded")] for task in tasks]
         )
-        values = [*np.median(made, axis=0).flatten(), *(made[:, 0] < made[:, 1]).mean(axis=0)]
+        values = [*np.median(rated, axis=0).flatten(), *(rated[:, 0] < rated[:, 1]).mean(axis=0)]
         costs[name] = dict(zip(COSTS, map(float, values), strict=True))
     return {"plans": plans, "lost": lost, "costs": costs}
 
@@ -227,7 +278,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("out/cube-diagnosis.json"),
 ) -> None:
-    """Say what plans for the cube fail by: the model, the cost or the search."""
+    """Measure what plans for the cube fail by: the model, the cost or the search."""
     console, task_set = Console(), shipped("cube", "strict", "val", offset)
     planner = make_planner("cem", num_samples=samples, num_elites=samples // 8, iterations=iterations)
     agent = Agent.load(checkpoint, planner, cost=cost, proposal=proposal, seed=seed)
@@ -238,15 +289,15 @@ def main(
     states = states_to_probe(task_set.tasks[tasks:], data, agent.checkpoint.training.get("seed", 0), frames)
     latents = diagnosis.look(torch.from_numpy(states))
     read_cube, probe_error_m = fit_cube(latents, states[:, centre()])
-    told = [simulator().restore(state) for state in states]
-    readings = np.hstack([[reading[name] for reading in told] for name in READINGS])
-    found = [diagnosis.run(task, seed + i, read_cube) for i, task in enumerate(track(task_set.tasks[:tasks]))]
-    facts = {"name": "cem", **asdict(planner), "agent": agent.settings()}
+    restored = [simulator().restore(state) for state in states]
+    readings = np.hstack([[reading[name] for reading in restored] for name in READINGS])
+    outcomes = [diagnosis.run(task, seed + i, read_cube) for i, task in enumerate(track(task_set.tasks[:tasks]))]
+    settings = {"name": "cem", **asdict(planner), "agent": agent.settings()}
     report = {
-        "run": run_info(task_set, seed=seed, checkpoint=checksum(checkpoint), planner=facts, env_kwargs=seen_as),
+        "run": run_info(task_set, seed=seed, checkpoint=checksum(checkpoint), planner=settings, env_kwargs=seen_as),
         "probes": {**probe(latents, readings, PROBES), "cube_error_m": probe_error_m, "frames": len(states)},
-        **summarize(found),
-        "tasks": found,
+        **summarize(outcomes),
+        "tasks": outcomes,
     }
     write_text(out, json.dumps(report, indent=1, allow_nan=False) + "\n")
     show(report, console)

@@ -1,7 +1,7 @@
-"""How many frames a second the cube draws on one core; prints JSON: python benchmarks/cube_env.py.
+"""The cube's frames a second on one core; prints JSON: python benchmarks/cube_env.py.
 
-Rates are by CPU time of this one process, in the fastest of a few rounds: other work on the machine disturbs them
-least. `stock` is measured in the same run: where the machine is busy, the ratio tells more than the rates.
+A rate is by CPU time of this process, in the fastest of a few rounds, which other work on the machine disturbs least.
+`stock` is measured in the same run: on a busy machine, the ratio is more reliable than the rates.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def rate(work: Callable[[], object], times: int) -> float:
-    """How often a second `work` can be done."""
+    """Calls of `work` a second."""
     fastest = float("inf")
     for _ in range(ROUNDS):
         started = time.process_time()

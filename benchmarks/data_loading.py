@@ -1,4 +1,4 @@
-"""How fast trajectories are collected, stored and cut into clips; prints JSON: python benchmarks/data_loading.py.
+"""Speed of collecting, storing and cutting trajectories into clips; prints JSON: python benchmarks/data_loading.py.
 
 Collection is timed by the clock, all else by the CPU time of this one process.
 """
@@ -17,9 +17,11 @@ import h5py  # type: ignore[import-untyped]
 import hdf5plugin
 import numpy as np
 
-from lwm_agent.collect.record import CollectConfig, collect
-from lwm_agent.data.trajectories import Trajectories, Windows
-from lwm_agent.data.writer import CHUNK_FRAMES, COMPRESSION
+from lwm_agent.collect.config import CollectConfig
+from lwm_agent.collect.record import collect
+from lwm_agent.data.clips import Windows
+from lwm_agent.data.merge import CHUNK_FRAMES, COMPRESSION
+from lwm_agent.data.trajectories import Trajectories
 
 CLIP_LENGTH, FRAMESKIP, BATCH, BATCHES = 4, 5, 128, 40
 CANDIDATES: dict[str, tuple[int, Any]] = {
@@ -32,7 +34,7 @@ CANDIDATES: dict[str, tuple[int, Any]] = {
 
 
 def seconds(function: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:
-    """What `clock` says that one call takes."""
+    """Seconds of one call, by `clock`."""
     started = clock()
     function()
     return clock() - started

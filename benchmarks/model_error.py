@@ -1,10 +1,10 @@
-"""How wrong are imagined futures, on the actions of the data and on those that planners choose? See --help.
+"""Errors of imagined futures, on the actions of the data and on those that planners choose: see --help.
 
-For each task, several sequences of actions are imagined and then taken: the recorded ones, the recorded ones perturbed
-as a search perturbs them, the actor's, and the plans of planners at the first decision of an evaluation. A world model
-is as good for planning as its error on the last ones, which is larger than on the data it was trained on: a search
-looks for futures that are imagined to be good, and finds errors among them. The cost tells the same in the planner's
-own unit: how near to the goal a sequence was predicted to come, and how near it came.
+For each task, several sequences of actions are imagined and then executed: the recorded ones, the recorded ones
+perturbed as a search perturbs them, and the plans of planners at the first decision of an evaluation. A world model is
+as good for planning as its error on the last ones. It is larger than on the data of the training: a search looks for
+futures that are imagined to be good, and finds errors among them. The cost shows the same in the planner's own unit:
+the distance to the goal that was predicted for a sequence, and the one that it reached.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from lwm_agent import Agent
 from lwm_agent.agent.config import AgentConfig, checkpoint_of, load_agent
-from lwm_agent.agent.objective import Imagination
+from lwm_agent.agent.objective import ModelObjective
 from lwm_agent.checkpoint import checksum
 from lwm_agent.compatibility import conventions
 from lwm_agent.eval import Task, make_env, run_info, shipped
@@ -39,42 +39,42 @@ from lwm_agent.protocols import Belief, Problem
 PERTURBATIONS = (0.25, 0.5, 1.0)  # standard deviations, normalised
 PLANNERS = ("guided", "cem")
 COST = "best-step"  # of distances only, whatever the checkpoint recommends: the costs are compared
-Found = dict[str, dict[str, Any]]  # errors and costs of a task's sequences, by their names
+Errors = dict[str, dict[str, Any]]  # errors and costs of a task's sequences, by their names
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Agents, with the actor's proposal and without, and an environment to try what they imagine."""
+    """Agents, with the actor's proposal and without, and an environment to execute their plans in."""
 
     agent: Agent
     plain: Agent
     env: gym.Env[Any, Any]
     budget_env_steps: int
 
-    def run(self, task: Task, seed: int) -> Found:
-        """Imagines and takes all sequences of a task."""
+    def run(self, task: Task, seed: int) -> Errors:
+        """Imagines and executes all sequences of a task."""
         observation, _ = self.env.reset(options={"state": task.state, "goal_state": task.goal_state})
-        start, goal = (self.agent.encode(observation[key][None]) for key in ("pixels", "goal"))
+        start, goal = (self.agent.observer.begin(observation[key][None]) for key in ("pixels", "goal"))
         sequences = self._sequences(task, start, goal.latent, seed)
         return {name: self._compare(task, start, goal.latent, blocks) for name, blocks in sequences.items()}
 
     def _sequences(self, task: Task, start: Belief, goal: Tensor, seed: int) -> dict[str, Tensor]:
-        """Blocks ``(T, F*A)`` by what they are called."""
-        agent, units, device = self.agent, self.agent.normalizer, self.agent.device
-        env_actions = np.array(task.env_actions, np.float32).reshape(-1, agent.frameskip, units.action_size)
-        recorded = units.blocks(env_actions[: agent.horizon], device)
-        deadline = torch.full((1,), self.budget_env_steps / agent.frameskip, device=device)
+        """Blocks ``(T, F*A)`` by their names."""
+        schedule, units, device = self.agent.schedule, self.agent.checkpoint.normalizer, self.agent.device
+        env_actions = np.array(task.env_actions, np.float32).reshape(-1, schedule.frameskip, units.action_size)
+        recorded = units.blocks(env_actions[: schedule.horizon], device)
+        deadline = torch.full((1,), self.budget_env_steps / schedule.frameskip, device=device)
 
         def pose(agent: Agent) -> Problem:
-            init = torch.zeros_like(recorded)[None]
-            return agent.problem(start, goal, init, deadline, [torch.Generator(device).manual_seed(seed)])
+            init, generator = torch.zeros_like(recorded)[None], torch.Generator(device).manual_seed(seed)
+            return agent.replanner.problem(start, goal, init, deadline, [generator])
 
         sequences = {"recorded": recorded}
         for std in PERTURBATIONS:
             drawn = sample_actions(pose(self.plain), recorded[None], torch.full_like(recorded, std)[None], 2, 0.7)
             sequences[f"perturbed by {std:g}"] = drawn[0, 1]
-        for name in PLANNERS if agent.proposal is not None else ():
-            sequences[name] = plan(make_planner(name), pose(agent)).actions[0]
+        for name in PLANNERS if self.agent.replanner.proposal is not None else ():
+            sequences[name] = plan(make_planner(name), pose(self.agent)).actions[0]
         return sequences | {"cem, no proposal": plan(make_planner("cem"), pose(self.plain)).actions[0]}
 
     def _compare(self, task: Task, start: Belief, goal: Tensor, blocks: Tensor) -> dict[str, Any]:
@@ -82,30 +82,29 @@ class Trial:
         agent = self.agent
         self.env.reset(options={"state": task.state, "goal_state": task.goal_state})
         frames = []
-        for block in agent.normalizer.env_actions(blocks):
+        for block in agent.checkpoint.normalizer.env_actions(blocks):
             for action in block:
                 observation, *_ = self.env.step(action)
             frames.append(observation["pixels"])
-        actual = agent.encode(np.stack(frames)).latent.float()
-        imagination = Imagination(agent.model, start, goal, agent.cost, agent.bf16, agent.max_rollouts)
+        actual = agent.observer.begin(np.stack(frames)).latent
+        objective = ModelObjective(agent.model, start, goal, agent.cost, agent.bf16, agent.max_rollouts)
+        actions = blocks[None, None]  # (1, 1, T, F*A)
         with torch.no_grad():
-            predicted = imagination.rollout(blocks[None, None])[0, 0]
-            costs = [
-                float(imagination.rate(latents[None, None], blocks[None, None])) for latents in (predicted, actual)
-            ]
-        errors = (predicted - actual).square().mean(dim=-1).tolist()
-        return {"errors": errors, **dict(zip(("predicted", "actual"), costs, strict=True))}
+            predicted = objective.rollout(actions)[0, 0]
+            costs = [float(objective.rate(latents[None, None], actions)) for latents in (predicted, actual)]
+        errors = (predicted - actual).square().flatten(1).mean(dim=1).tolist()
+        return {"errors": errors, "predicted": costs[0], "actual": costs[1]}
 
 
-def summarize(found: list[Found]) -> dict[str, dict[str, Any]]:
+def summarize(tasks: list[Errors]) -> dict[str, dict[str, Any]]:
     """Means of the errors and medians of the costs over all tasks."""
     return {
         name: {
-            "errors": np.mean([task[name]["errors"] for task in found], axis=0).tolist(),
-            "predicted": float(np.median([task[name]["predicted"] for task in found])),
-            "actual": float(np.median([task[name]["actual"] for task in found])),
+            "errors": np.mean([task[name]["errors"] for task in tasks], axis=0).tolist(),
+            "predicted": float(np.median([task[name]["predicted"] for task in tasks])),
+            "actual": float(np.median([task[name]["actual"] for task in tasks])),
         }
-        for name in found[0]
+        for name in tasks[0]
     }
 
 
@@ -128,7 +127,7 @@ def main(
     seed: SeedOption = 0,
     out: OutOption = None,
 ) -> None:
-    """Say how wrong a world model is where planners take it."""
+    """Measure the errors of a world model on the plans that planners make with it."""
     console, task_set = Console(), shipped(env, "strict", "val", offset)
     out = out or Path(f"out/model-error-{env}.json")
     agent, plain = (
@@ -137,7 +136,8 @@ def main(
     )
     seen_as = conventions(env, agent.checkpoint.env_kwargs)
     trial = Trial(agent, plain, make_env(task_set, seen_as), task_set.budget_env_steps)
-    found = [trial.run(task, seed + i) for i, task in enumerate(track(task_set.tasks[:tasks], console=console))]
+    errors = [trial.run(task, seed + i) for i, task in enumerate(track(task_set.tasks[:tasks], console=console))]
+    summary = summarize(errors)
     report = {
         "run": run_info(
             task_set,
@@ -146,11 +146,11 @@ def main(
             planner={"name": ", ".join(PLANNERS), "agent": agent.settings()},
             env_kwargs=seen_as,
         ),
-        "summary": summarize(found),
-        "tasks": found,
+        "summary": summary,
+        "tasks": errors,
     }
     write_text(out, json.dumps(report, indent=1, allow_nan=False) + "\n")
-    show(report["summary"], console)
+    show(summary, console)
     console.print(f"wrote {out}")
 
 

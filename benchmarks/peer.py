@@ -30,20 +30,20 @@ OUR_NAMES = {
     "action_encoder.patch_embed": "action_embedding.0",
     "action_encoder.embed.0": "action_embedding.1",
     "action_encoder.embed.2": "action_embedding.3",
-    "pred_proj.net": "outward",
+    "pred_proj.net": "output_proj",
 }
-"""Parts of the peer's parameter names, and what we call them."""
+"""Our names of parts of the peer's parameter names."""
 
 
 class Peer:
-    """The peer's solver for the planning problems of B episodes, each known by the latents of its start and its goal.
+    """The peer's solver for the planning problems of B episodes, from the latents of their starts and goals.
 
     Args:
-        predictor: whose weights it gets, of the `base` preset.
+        predictor: source of its weights, of the `base` preset.
         start: latents ``(B, D)``.
         goal: latents ``(B, D)``.
         samples: S, candidates an iteration.
-        elites: of these, how many are refitted to.
+        elites: K, the best of these.
         horizon: T, blocks.
         frameskip: F.
         action_size: A.
@@ -66,8 +66,8 @@ class Peer:
         space = gym.spaces.Box(-1, 1, (episodes, action_size))
         self._solver = CEMSolver(self._model, episodes, samples, n_steps=1, topk=elites, device=start.device)
         self._solver.configure(action_space=space, n_envs=episodes, config=config)
-        nothing = start.new_zeros(episodes, 1, 1)  # in place of pictures: latents that are given are not encoded again
-        self._info = {"pixels": nothing, "goal": nothing, "emb": start[:, None], "goal_emb": goal[:, None]}
+        pictures = start.new_zeros(episodes, 1, 1)  # not encoded, as there are latents
+        self._info = {"pixels": pictures, "goal": pictures, "emb": start[:, None], "goal_emb": goal[:, None]}
 
     def iterate(self) -> None:
         """One iteration of its CEM."""
@@ -98,14 +98,14 @@ def same_model(ours: Transformer) -> LeWM:
         dim_head=block.attention.out.in_features // heads,
     )
     embedder = Embedder(ours.action_embedding[0].in_features, ours.action_embedding[0].out_features, size)
-    projector = MLP(size, ours.outward[0].out_features, norm_fn=nn.BatchNorm1d)
+    projector = MLP(size, ours.output_proj[0].out_features, norm_fn=nn.BatchNorm1d)
     model = LeWM(nn.Identity(), predictor, embedder, pred_proj=projector)
     weights = ours.state_dict()
     renamed = {}
     for name, tensor in model.state_dict().items():
         our_name = name
-        for part, known in OUR_NAMES.items():
-            our_name = our_name.replace(part, known)
+        for peer_part, our_part in OUR_NAMES.items():
+            our_name = our_name.replace(peer_part, our_part)
         renamed[name] = weights.pop(our_name).reshape(tensor.shape)
     assert not weights, f"left over: {list(weights)}"
     model.load_state_dict(renamed)

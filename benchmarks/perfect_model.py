@@ -1,8 +1,8 @@
-"""What would a perfect world model gain? The same agent, with its model's futures and with the simulator's: see --help.
+"""Scores of the same agent with its model's futures and with the simulator's: see --help.
 
-The simulator's futures are those of a twin of the environment, filmed and encoded: encoder, distance, planner and the
-actor's proposals, which the model still imagines, stay as they are. What the second agent solves more than the first is
-lost by searching in the model. For planners that only ask for costs: there is no gradient through a simulator.
+The simulator's futures are those of a twin of the environment, filmed and encoded. Encoder, distance and planner stay,
+and so do the actor's proposals, which the model still imagines. The difference of the two scores is lost by
+searching in the model. It is for planners that only ask for costs: there is no gradient through a simulator.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
-import gymnasium as gym
 import numpy as np
 import torch
 import typer
@@ -21,70 +20,92 @@ from options import CheckpointOption, EnvOption, OffsetOption, OutOption, SeedOp
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
+from wrapped_model import WrappedModel  # beside this file
 
 from lwm_agent import Agent
+from lwm_agent.agent.agent import Observation
 from lwm_agent.agent.config import checkpoint_of
+from lwm_agent.agent.objective import ModelObjective
+from lwm_agent.agent.observer import Observer
+from lwm_agent.agent.proposal import ActorProposal
 from lwm_agent.agent.state import AgentState
 from lwm_agent.checkpoint import Checkpoint, checksum
 from lwm_agent.compatibility import conventions
 from lwm_agent.envs.base import GoalImageEnv
 from lwm_agent.eval import Task, evaluate, make_env, run_info, shipped, wilson
+from lwm_agent.eval.episode import Episode
 from lwm_agent.files import write_text
-from lwm_agent.protocols import Belief, Problem
+from lwm_agent.protocols import Belief, Policy, Problem
 
 
-class ClairvoyantAgent(Agent):
-    """An agent, in one episode at a time, whose planner searches in what will really happen.
+class SimulatedModel(WrappedModel):
+    """A world model that rolls out in a twin of the environment, one episode at a time.
 
     Args:
-        twin: an environment of the kind that the agent acts in; it takes the same actions.
-        checkpoint: encoder, actor and units.
-        settings: those of `Agent`.
+        observer: encodes the twin's pictures, and has the world model and the units of actions.
+        twin: an environment of the kind that the agent acts in, in the same state.
     """
 
-    def __init__(self, twin: gym.Env[Any, Any], checkpoint: Checkpoint, planner: str, **settings: Any) -> None:
-        super().__init__(checkpoint, planner, **settings)
-        self._twin = cast(GoalImageEnv, twin.unwrapped)
+    def __init__(self, observer: Observer, twin: GoalImageEnv) -> None:
+        super().__init__(observer.model)
+        self.observer, self.twin = observer, twin
+
+    def rollout(self, belief: Belief, actions: Tensor) -> Tensor:
+        """Latents ``(1, S, T, *Z)`` of the twin's pictures after each block of `actions` ``(1, S, T, F*A)``."""
+        env_actions = self.observer.normalizer.env_actions(actions[0])
+        env_actions = env_actions.reshape(*actions.shape[1:3], self.frameskip, -1)
+        present, pictures = self.twin.get_state(), []
+        for candidate in env_actions:
+            self.twin.set_state(present)
+            for block in candidate:
+                for action in block:
+                    self.twin.simulate(action)
+                pictures.append(self.twin.picture(self.twin.get_state()))
+        self.twin.set_state(present)
+        return self.observer.begin(np.stack(pictures)).latent.unflatten(0, actions.shape[:3])
+
+
+class SimulatedProposal(ActorProposal):
+    """Futures that the actor imagines with its world model, at the costs that they have in the simulator."""
+
+    def __call__(self, objective: ModelObjective, problem: Problem) -> tuple[Tensor, Tensor]:
+        """First guesses ``(B, P + 1, T, F*A)`` and their costs in the simulator, ``(B, P + 1)``."""
+        guesses, _ = super().__call__(objective, problem)
+        return guesses, objective(guesses)
+
+
+class ClairvoyantPolicy:
+    """An agent, in one episode at a time, whose planner searches in the futures of the simulator.
+
+    Args:
+        agent: the agent, whose planning is changed.
+        twin: an environment of the kind that the agent acts in.
+    """
+
+    def __init__(self, agent: Agent, twin: GoalImageEnv) -> None:
+        self.agent, self.twin = agent, twin
+        observer = replace(agent.observer, model=SimulatedModel(agent.observer, twin))
+        proposal = agent.replanner.proposal
+        if proposal is not None:
+            proposal = SimulatedProposal(proposal.model, proposal.actor, proposal.num_proposals, proposal.bf16)
+        agent.replanner = replace(agent.replanner, observer=observer, proposal=proposal)
 
     def begin(self, tasks: list[Task]) -> None:
         """Puts the twin at the start of the one task (`evaluate` calls it)."""
         (task,) = tasks
-        self._twin.set_state(np.array(task.state))
+        self.twin.set_state(np.array(task.state))
 
-    def predict(self, observation: Any, state: Any = None, *args: Any, **more: Any) -> tuple[NDArray[Any], AgentState]:
-        """The agent's action, which the twin takes too."""
-        action, state = super().predict(observation, state, *args, **more)
-        self._twin.simulate(action[0])
+    def predict(
+        self,
+        observation: Observation,
+        state: AgentState | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[NDArray[np.float32], AgentState]:
+        """The agent's action, which the twin executes too."""
+        action, state = self.agent.predict(observation, state, episode_start, deterministic)
+        self.twin.simulate(action[0])
         return action, state
-
-    def problem(self, belief: Belief, *rest: Any) -> Problem:
-        """The agent's, with the twin's futures in place of the model's; the model still imagines the proposals."""
-        problem = super().problem(belief, *rest)
-        true = replace(cast(Any, problem.dynamics), model=self)
-
-        def propose() -> tuple[Tensor, Tensor]:
-            guesses, _ = cast(Any, problem.propose)()
-            return guesses, true.objective(guesses)
-
-        return replace(problem, objective=true.objective, dynamics=true, propose=problem.propose and propose)
-
-    def rollout(self, belief: Belief, actions: Tensor) -> Tensor:
-        """Latents ``(1, S, T, D)`` of what the twin looks like after each block of `actions` ``(1, S, T, F*A)``."""
-        env_actions = self.normalizer.env_actions(actions[0]).reshape(*actions.shape[1:3], self.frameskip, -1)
-        now, pictures = self._twin.get_state(), []
-        for candidate in env_actions:
-            self._twin.set_state(now)
-            for block in candidate:
-                for action in block:
-                    self._twin.simulate(action)
-                pictures.append(self._twin.picture(self._twin.get_state()))
-        self._twin.set_state(now)
-        return self.encode(np.stack(pictures)).latent.unflatten(0, actions.shape[:3])
-
-    def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
-        """That of the model."""
-        distance: Tensor = self.model.distance(latents, goal)
-        return distance
 
 
 def main(
@@ -103,28 +124,34 @@ def main(
     name = checkpoint_of(env, checkpoint)
     trained = Checkpoint.load(name)
     seen_as = conventions(env, trained.env_kwargs)
-    settings: dict[str, Any] = {"cost": cost, "deadline_env_steps": task_set.budget_env_steps, "seed": seed}
-    twin = make_env(task_set, seen_as)
-    agents = {
-        "model": Agent(trained, planner, **settings),
-        "simulator": ClairvoyantAgent(twin, trained, planner, **settings),
-    }
-    episodes: dict[str, list[dict[str, Any]]] = {}
-    for futures, agent in agents.items():
-        indices = track(range(tasks), description=f"futures of the {futures}", console=console)
-        given: dict[str, Any] = {"batch_size": 1, "seed": seed, "env_kwargs": seen_as}
-        one_by_one = (evaluate(agent, task_set, indices=[index], **given) for index in indices)
-        episodes[futures] = [asdict(episode) for (episode,) in one_by_one]
-    twin.close()
+    plain, changed = (
+        Agent(trained, planner, cost=cost, deadline_env_steps=task_set.budget_env_steps, seed=seed) for _ in range(2)
+    )
+    episodes: dict[str, list[Episode]] = {}
+    with make_env(task_set, seen_as) as env_of_twin:
+        twin = env_of_twin.unwrapped
+        assert isinstance(twin, GoalImageEnv)
+        policies: dict[str, Policy] = {"model": plain, "simulator": ClairvoyantPolicy(changed, twin)}
+        for futures, policy in policies.items():
+            indices = track(range(tasks), description=f"futures of the {futures}", console=console)
+            one_by_one = (
+                evaluate(policy, task_set, indices=[index], batch_size=1, seed=seed, env_kwargs=seen_as)
+                for index in indices
+            )
+            episodes[futures] = [episode for (episode,) in one_by_one]
     summary = {}
-    for futures, found in episodes.items():
-        solved = sum(episode["success"] for episode in found)
+    for futures, played in episodes.items():
+        solved = sum(episode.success for episode in played)
         summary[futures] = {"success": solved / tasks, "ci95": wilson(solved, tasks)}
         console.print(f"futures of the {futures}: {solved} of {tasks} tasks solved")
-    made_with = {"name": planner, "agent": agents["model"].settings()}
-    run = run_info(task_set, seed=seed, checkpoint=checksum(name), planner=made_with, env_kwargs=seen_as)
+    settings = {"name": planner, "agent": plain.settings()}
+    report = {
+        "run": run_info(task_set, seed=seed, checkpoint=checksum(name), planner=settings, env_kwargs=seen_as),
+        "summary": summary,
+        "episodes": {futures: [asdict(episode) for episode in played] for futures, played in episodes.items()},
+    }
     out = out or Path(f"out/perfect-model-{env}.json")
-    write_text(out, json.dumps({"run": run, "summary": summary, "episodes": episodes}, allow_nan=False) + "\n")
+    write_text(out, json.dumps(report, allow_nan=False) + "\n")
     console.print(f"wrote {out}")
 
 

@@ -1,6 +1,6 @@
-"""How many steps a second Push-T makes on one core, under random actions; prints JSON: python benchmarks/pusht_env.py.
+"""Push-T's steps a second on one core under random actions; prints JSON: python benchmarks/pusht_env.py.
 
-Rates are steps by CPU time of this one process, in the fastest of a few rounds: other work on the machine disturbs them
+A rate is steps by CPU time of this process, in the fastest of a few rounds, which other work on the machine disturbs
 least.
 """
 

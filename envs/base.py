@@ -1,58 +1,89 @@
-"""What every goal-image environment shares: observations, reset options, success and termination."""
+"""Goal-image environments: the observations, reset options, success, termination and copies that all of them share."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from .arguments import check_choice, check_flag, check_size
 
 Observation = dict[str, NDArray[np.uint8]]
 State = NDArray[np.float64]
 
+STATE_LIMIT = 1e6
+"""Largest magnitude of a number in a state: beyond it, simulators overflow or reset themselves silently."""
 
-class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]]):
-    """An environment that shows where it is and where it should be as two pictures.
 
-    Observation: ``{"pixels", "goal"}``, both uint8 ``(h, w, 3)``. Nothing else is observed: what a simulator knows
-        beyond the picture is in ``info`` (`state`, `goal_state`, `is_success`, and what a subclass adds).
+class _ResetOptions(NamedTuple):
+    """Checked copies of reset options; None is an option that was not passed."""
 
-    Reset options: `state` and `goal_state` (vectors as in ``info``) set both exactly, `goal_image` (uint8 ``(h, w,
-    3)``) sets a goal that is known by its picture only: `goal_state` is then NaN and success is never reported.
+    state: State | None
+    goal_state: State | None
+    goal_image: NDArray[np.uint8] | None
+
+
+class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
+    """An environment that shows its present and its goal as two pictures.
+
+    Observation: ``{"pixels", "goal"}``, both uint8 ``(h, w, 3)``. Nothing else is observed: simulator quantities are in
+        ``info`` (`state`, `goal_state`, `is_success`, and the entries that a subclass adds).
+
+    Actions: clipped to `action_space` before they are executed, as in the public Push-T (`executed_action`). An action
+        of another shape, or with a number that is not finite, is refused.
+
+    Reset options: `state` and `goal_state` (vectors as in ``info``) set both exactly. `goal_image` (uint8 ``(h, w,
+        3)``) sets the picture of the goal alone: without `goal_state`, the goal's state is then NaN and success is
+        never reported. Refused options change nothing.
 
     Reward is 1.0 on success, else 0.0; an episode terminates on success unless `terminate_on_success` is False.
+
+    Copies: ``copy.deepcopy`` and pickle copy state, goal and random generators, so that the copy continues exactly as
+        the original would. A window on the screen is not copied. Returned arrays are copies, and so are the arrays that
+        the environment keeps.
+
+    `close` frees a window on the screen. It may be called twice, and the environment may be used again afterwards.
+
+    A new environment provides the following; ``tests/test_env_contract.py`` checks each of them for every entry of
+    `lwm_agent.envs.ENVS`:
+
+    * `state_size`, `successes` (names of success criteria, the default first) and `metadata`;
+    * `action_space`, a bounded float32 Box of one axis, set by the constructor;
+    * a constructor that takes keywords only, among them `image_size`, `success`, `terminate_on_success`, `render_mode`
+      and `render_size`;
+    * `restore`, `simulate`, `sample_state`, `picture`, `is_success`, `is_nontrivial`, `errors` and ``render``;
+    * physics that is a function of the state alone: restoring a state and continuing equals never having stopped;
+    * for attributes that cannot be copied, their names in `uncopied` and a `build` that makes them anew;
+    * an `EnvSpec`, with a scripted data policy called ``play``.
     """
 
     state_size: int
     successes: tuple[str, ...] = ()
+    uncopied: tuple[str, ...] = ()
 
-    def __init__(self, image_size: int, success: str, terminate_on_success: bool, render_mode: str | None) -> None:
-        if not 16 <= image_size <= 512:
-            raise UserError(f"image_size={image_size} is out of range: choose one from 16 to 512")
-        if success not in self.successes:
-            raise UserError(f"success={success!r} is unknown: choose one of {', '.join(self.successes)}")
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise UserError(f"render_mode={render_mode!r} is unknown: choose one of {self.metadata['render_modes']}")
-        self.image_size = image_size
-        self.success = success
-        self.terminate_on_success = terminate_on_success
-        self.render_mode = render_mode
-        picture = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-        self.observation_space = gym.spaces.Dict({"pixels": picture, "goal": picture})  # type: ignore[assignment]
-        self.goal_state: State = np.full(self.state_size, np.nan)
-        self._goal = np.zeros(picture.shape, np.uint8)
-
-    @abstractmethod
-    def get_state(self) -> State:
-        """The simulator's state ``(state_size,)``; restoring it and going on equals never having stopped."""
+    def __init__(
+        self, *, image_size: int, success: str, terminate_on_success: bool, render_mode: str | None, render_size: int
+    ) -> None:
+        self.image_size = check_size("image_size", image_size, 16, 512)
+        self.render_size = check_size("render_size", render_size, 16, 4096)
+        self.success = check_choice("success", success, self.successes)
+        self.terminate_on_success = check_flag("terminate_on_success", terminate_on_success)
+        modes: list[str] = self.metadata["render_modes"]
+        self.render_mode = None if render_mode is None else check_choice("render_mode", render_mode, modes)
+        shape = (self.image_size, self.image_size, 3)
+        pictures = {name: gym.spaces.Box(0, 255, shape, np.uint8) for name in ("pixels", "goal")}
+        self.observation_space = gym.spaces.Dict(pictures)  # type: ignore[assignment, arg-type]
+        self._goal_state: State = np.full(self.state_size, np.nan)
+        self._goal = np.zeros(shape, np.uint8)
+        self._state: State | None = None
 
     @abstractmethod
-    def set_state(self, state: State) -> None:
-        """Restores what `get_state` returned."""
+    def restore(self, state: State) -> None:
+        """Puts the simulation into `state`, a checked vector; nothing of the past remains."""
 
     @abstractmethod
     def sample_state(self) -> State:
@@ -60,51 +91,86 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     @abstractmethod
     def picture(self, state: State) -> NDArray[np.uint8]:
-        """The observation ``(h, w, 3)`` of any state, leaving the simulation as it is."""
+        """The observation ``(h, w, 3)`` of any state; the simulation stays as it is."""
 
     @abstractmethod
     def is_success(self, state: State, goal_state: State) -> bool:
-        """Whether `state` counts as having reached `goal_state` under ``self.success``."""
+        """True if `state` counts as having reached `goal_state` under ``self.success``."""
 
     @abstractmethod
     def is_nontrivial(self, state: State, goal_state: State) -> bool:
-        """Whether getting from one to the other takes more than moving the agent: the filter of strict tasks."""
+        """True if the way from one to the other takes more than moving the agent: the filter of strict tasks."""
 
     @abstractmethod
     def errors(self, state: State, goal_state: State) -> dict[str, float]:
-        """How far `state` is from `goal_state`, each error under a name that ends in its unit."""
+        """Distances of `state` from `goal_state`; each name ends in its unit: ``_px``, ``_m``, ``_deg``."""
 
     @abstractmethod
     def simulate(self, action: NDArray[np.float32]) -> None:
-        """Advances the simulation by one control step."""
+        """Advances ``self._state`` by one control step of an action inside `action_space`."""
 
     def extra_info(self) -> dict[str, Any]:
-        """What a subclass adds to ``info``."""
+        """Entries that a subclass adds to ``info``; their arrays are copies."""
         return {}
+
+    def build(self) -> None:
+        """Makes the attributes named in `uncopied`, at construction and in a copy, as ``self._state`` needs them."""
+
+    @property
+    def goal_state(self) -> State:
+        """A copy of the goal's state ``(state_size,)``, NaN where only its picture is known."""
+        return self._goal_state.copy()
+
+    def get_state(self) -> State:
+        """The simulator's state ``(state_size,)``; restoring it and continuing equals never having stopped."""
+        if self._state is None:
+            raise UserError("there is no state before the first reset: call reset()")
+        return self._state.copy()
+
+    def set_state(self, state: State) -> None:
+        """Restores a vector that `get_state` returned."""
+        state = self.check_state(state, "state")
+        self.restore(state)
+        self._state = state
+
+    def check_state(self, state: Any, name: str) -> State:
+        """A copy of `state` as float64; raises `UserError` unless it is `state_size` finite numbers of a usual size."""
+        vector = _numbers(state)
+        if vector is None or vector.shape != (self.state_size,) or not np.isfinite(vector).all():
+            raise UserError(f"{name} must be {self.state_size} finite numbers, not {state!r}")
+        if np.abs(vector).max() > STATE_LIMIT:
+            raise UserError(f"{name} has numbers beyond {STATE_LIMIT:g}, which cannot be simulated: {state!r}")
+        return vector.astype(np.float64)
+
+    def executed_action(self, action: Any) -> NDArray[np.float32]:
+        """The action ``(A,)`` that a step executes for `action`: of the type of `action_space`, clipped to it."""
+        space = self.action_space
+        assert isinstance(space, gym.spaces.Box)
+        vector = _numbers(action)
+        if vector is None or vector.shape != space.shape or not np.isfinite(vector).all():
+            raise UserError(f"action {action!r} must be finite and of shape {space.shape}")
+        clipped: NDArray[np.float32] = np.clip(vector, space.low, space.high).astype(space.dtype)
+        return clipped
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
+        passed = self._checked_options(options)
         super().reset(seed=seed)
-        options = dict(options or {})
-        unknown = options.keys() - {"state", "goal_state", "goal_image"}
-        if unknown:
-            raise UserError(f"unknown reset options {sorted(unknown)}: choose from state, goal_state, goal_image")
-        state = self._checked(options.get("state"), "state")
-        if options.get("goal_image") is None:
-            self.goal_state = self._checked(options.get("goal_state"), "goal_state")
-            self._goal = self.picture(self.goal_state)
-        else:
-            self._set_goal_image(np.array(options["goal_image"]), options.get("goal_state"))
+        state = self.sample_state() if passed.state is None else passed.state
+        goal_state, goal = passed.goal_state, passed.goal_image
+        if goal is None:
+            goal_state = self.sample_state() if goal_state is None else goal_state
+            goal = self.picture(goal_state)
         self.set_state(state)
+        self._goal_state = np.full(self.state_size, np.nan) if goal_state is None else goal_state
+        self._goal = goal
         if self.render_mode == "human":
             self.render()
         return self._observe(), self._info()
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        action = np.asarray(action)
-        if action.shape != self.action_space.shape or not np.isfinite(action).all():
-            raise UserError(f"action {action!r} must be finite and of shape {self.action_space.shape}")
+        action = self.executed_action(action)
         self.simulate(action)
         info = self._info()
         if self.render_mode == "human":
@@ -112,22 +178,38 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]]):
         terminated = self.terminate_on_success and info["is_success"]
         return self._observe(), float(info["is_success"]), terminated, False, info
 
-    def _checked(self, state: Any, name: str) -> State:
-        if state is None:
-            return self.sample_state()
-        state = np.array(state, np.float64)
-        if state.shape != (self.state_size,) or not np.isfinite(state).all():
-            raise UserError(f"options[{name!r}] must be {self.state_size} finite numbers, not {state!r}")
-        return state
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in self.uncopied}
 
-    def _set_goal_image(self, image: NDArray[Any], goal_state: Any) -> None:
-        if image.shape != self._goal.shape or image.dtype != np.uint8:
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        vars(self).update(attributes)
+        self.build()
+
+    def _checked_options(self, options: dict[str, Any] | None) -> _ResetOptions:
+        if not isinstance(options, dict | None):
+            raise UserError(f"reset options must be a dictionary, not {options!r}")
+        unknown = set(options or {}) - set(_ResetOptions._fields)
+        if unknown:
+            names = ", ".join(_ResetOptions._fields)
+            raise UserError(f"unknown reset options {sorted(map(str, unknown))}: choose from {names}")
+        passed = {name: value for name, value in (options or {}).items() if value is not None}
+        state, goal_state = (
+            self.check_state(passed[name], f"options[{name!r}]") if name in passed else None
+            for name in ("state", "goal_state")
+        )
+        return _ResetOptions(state, goal_state, self._checked_picture(passed.get("goal_image")))
+
+    def _checked_picture(self, picture: Any) -> NDArray[np.uint8] | None:
+        if picture is None:
+            return None
+        array = _numbers(picture)
+        if array is None:
+            raise UserError(f"options['goal_image'] must be a picture, not {picture!r}")
+        if array.shape != self._goal.shape or array.dtype != np.uint8:
             raise UserError(
-                f"options['goal_image'] is {image.dtype} {image.shape}; this environment needs uint8 {self._goal.shape}"
+                f"options['goal_image'] is {array.dtype} {array.shape}; this environment needs uint8 {self._goal.shape}"
             )
-        known = goal_state is not None
-        self.goal_state = self._checked(goal_state, "goal_state") if known else np.full(self.state_size, np.nan)
-        self._goal = image
+        return array
 
     def _observe(self) -> Observation:
         return {"pixels": self.picture(self.get_state()), "goal": self._goal.copy()}
@@ -136,7 +218,16 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]]):
         state = self.get_state()
         return {
             "state": state,
-            "goal_state": self.goal_state.copy(),
-            "is_success": bool(self.is_success(state, self.goal_state)),
+            "goal_state": self.goal_state,
+            "is_success": bool(self.is_success(state, self._goal_state)),
             **self.extra_info(),
         }
+
+
+def _numbers(value: Any) -> NDArray[Any] | None:
+    """A copy of `value` as an array of real numbers; None if it is anything else."""
+    try:
+        array = np.array(value)
+    except (TypeError, ValueError, RuntimeError):  # rows of different lengths, a tensor that needs a gradient
+        return None
+    return array if array.dtype.kind in "iuf" else None

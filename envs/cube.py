@@ -9,20 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from .arguments import check_choice, check_flag
 from .base import GoalImageEnv, State
 from .cube_scene import scene
 from .cube_simulator import centre, quaternion, simulator, state_size
 
 FIDELITIES = ("lite", "stock", "blank")
 REACHED_M, REACHED_DEG = 0.04, 15.0
+SHORTEST_QUATERNION = 1e-3
 
 
 class CubeEnv(GoalImageEnv):
-    """OGBench's cube-single (arXiv 2410.20092) with goal pictures; ogbench simulates, this class only adapts.
+    """OGBench's cube-single (arXiv 2410.20092) with goal pictures; ogbench simulates, this class adapts it.
 
     Actions: ``Box(-1, 1, (5,))`` at 20 Hz: the wanted displacement of the gripper along x, y, z (times 5 cm), its turn
-        about the vertical (times 0.3 rad) and the change of its closing (times 1, from open to closed). The gripper
-        stays above a part of the table of 35 x 70 cm.
+        about the vertical (times 0.3 rad) and the change of its closing (times 1, from open to closed). Actions outside
+        the Box are clipped to it. The gripper stays above a part of the table of 35 x 70 cm.
 
     State: ogbench's 21 joint positions, then its 20 joint velocities (m, rad, s). Columns 0-5 are the arm's joints, 6
         a gripper joint (0 open, 0.8 closed), 14-16 the cube's centre, 17-20 its quaternion (w, x, y, z).
@@ -32,22 +34,25 @@ class CubeEnv(GoalImageEnv):
     vertical, every 90 degrees).
 
     ``info`` adds ogbench's own readings: ``proprio/``: `joint_pos`, `joint_vel`, `effector_pos` (m), `effector_yaw`,
-    `gripper_opening` (0 open, 1 closed: ogbench's name misleads), `gripper_vel`, `gripper_contact`; ``privileged/``:
-    `block_0_pos`, `block_0_quat`, `block_0_yaw`, `target_block_pos` (the goal's cubes). `gripper_contact` is felt
+    `gripper_opening` (0 open, 1 closed, in spite of ogbench's name), `gripper_vel`, `gripper_contact`; ``privileged/``:
+    `block_0_pos`, `block_0_quat`, `block_0_yaw`, `target_block_pos` (the goal's cubes). `gripper_contact` is measured
     during a step: it is 0 after a reset.
 
-    Physics is a function of the state alone: ogbench's solver is not started from the last step's forces, and its
-    controller reads where the gripper is, not where it was a substep of 2 ms ago. That makes restoring exact.
+    Physics is a function of the state alone, which makes restoring exact: ogbench's solver is not started from the last
+    step's forces, and its controller reads the present place of the gripper, not the place of a substep of 2 ms ago.
+
+    Threads: an environment may be used in another thread than the one that made it. The first step and the first
+    picture in a thread take about a second more each, since each thread has its own simulator and OpenGL context.
 
     Args:
         image_size: side of the observed pictures, px.
         fidelity: ``lite`` draws 20 times faster than ogbench, ``stock`` is ogbench's own picture, ``blank`` draws
-            nothing: black pictures, for those who look at states only. All have the same physics.
-        shadows: whether things throw shadows, which tell their height; drawing takes half the time without.
-        success: see above.
+            nothing: pictures are black, for users of the state alone. All have the same physics.
+        shadows: whether objects throw shadows, which show their height; drawing takes half the time without.
+        success: success criterion.
         terminate_on_success: whether success ends an episode.
         render_mode: "rgb_array" or None.
-        render_size: side of what ``render()`` returns, px.
+        render_size: side of the pictures of ``render()``, px.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012  (as in Gymnasium)
@@ -66,39 +71,43 @@ class CubeEnv(GoalImageEnv):
         render_mode: str | None = None,
         render_size: int = 256,
     ) -> None:
-        super().__init__(image_size, success, terminate_on_success, render_mode)
-        if fidelity not in FIDELITIES:
-            raise UserError(f"fidelity={fidelity!r} is unknown: choose one of {', '.join(FIDELITIES)}")
-        if not 16 <= render_size <= 4096:
-            raise UserError(f"render_size={render_size} is out of range: choose one from 16 to 4096")
-        self.fidelity = fidelity
-        self.shadows = shadows
-        self.render_size = render_size
+        super().__init__(
+            image_size=image_size,
+            success=success,
+            terminate_on_success=terminate_on_success,
+            render_mode=render_mode,
+            render_size=render_size,
+        )
+        self.fidelity = check_choice("fidelity", fidelity, FIDELITIES)
+        self.shadows = check_flag("shadows", shadows)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (5,), np.float32)
 
-    def get_state(self) -> State:
-        return self._state.copy()
+    def check_state(self, state: Any, name: str) -> State:
+        """Also refuses a cube without an orientation."""
+        vector = super().check_state(state, name)
+        if any(np.linalg.norm(vector[quaternion(cube)]) < SHORTEST_QUATERNION for cube in range(self.num_cubes)):
+            raise UserError(f"{name} has a cube whose quaternion is zero: pass a state as in `info`, not {state!r}")
+        return vector
 
-    def set_state(self, state: State) -> None:
-        self._state = np.array(state, np.float64)
-        self._readings = simulator(self.num_cubes).restore(self._state)
+    def restore(self, state: State) -> None:
+        self._readings = simulator(self.num_cubes).restore(state)
 
     def sample_state(self) -> State:
         return simulator(self.num_cubes).sample(self.np_random)
 
     def simulate(self, action: NDArray[np.float32]) -> None:
-        self._state, self._readings = simulator(self.num_cubes).advance(self._state, action)
+        self._state, self._readings = simulator(self.num_cubes).advance(self.get_state(), action)
 
     def is_success(self, state: State, goal_state: State) -> bool:
         near = self._farthest_m(state, goal_state) <= REACHED_M
         return near and (self.success == "position" or self._most_turned_deg(state, goal_state) <= REACHED_DEG)
 
     def is_nontrivial(self, state: State, goal_state: State) -> bool:
-        """A cube moves more than 4 cm."""
+        """True if a cube moves more than 4 cm."""
         return self._farthest_m(state, goal_state) > REACHED_M
 
     def errors(self, state: State, goal_state: State) -> dict[str, float]:
-        """Distance of the centres and difference of orientation, of the cube for which it is the largest."""
+        """Distance of the centres and difference of orientation, each the largest of all cubes."""
         return {
             "cube_m": self._farthest_m(state, goal_state),
             "cube_turn_deg": self._most_turned_deg(state, goal_state),
@@ -114,7 +123,8 @@ class CubeEnv(GoalImageEnv):
 
     def extra_info(self) -> dict[str, Any]:
         goals = [self.goal_state[centre(cube)] for cube in range(self.num_cubes)]
-        return {**self._readings, "privileged/target_block_pos": np.concatenate(goals)}
+        readings = {name: reading.copy() for name, reading in self._readings.items()}
+        return {**readings, "privileged/target_block_pos": np.concatenate(goals)}
 
     def picture(self, state: State) -> NDArray[np.uint8]:
         """The observation ``(h, w, 3)`` of a state, without ogbench's mark of the goal."""
@@ -123,17 +133,17 @@ class CubeEnv(GoalImageEnv):
         return scene(self.num_cubes, self.image_size, self.fidelity, self.shadows).picture(state)
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The scene with the goal's cube shining through, ``(render_size, render_size, 3)``."""
+        """The scene with translucent cubes at the goal, ``(render_size, render_size, 3)``."""
         if self.render_mode is None:
             gym.logger.warn("render() needs a render_mode: gymnasium.make(..., render_mode='rgb_array')")
             return None
         goal_state = self.goal_state if np.isfinite(self.goal_state).all() else None
         fidelity = "stock" if self.fidelity == "stock" else "lite"
-        return scene(self.num_cubes, self.render_size, fidelity, self.shadows).picture(self._state, goal_state)
+        return scene(self.num_cubes, self.render_size, fidelity, self.shadows).picture(self.get_state(), goal_state)
 
 
 class CubeDoubleEnv(CubeEnv):
-    """OGBench's cube-double: as `CubeEnv`, with two cubes that may be stacked, and both have to arrive.
+    """OGBench's cube-double: `CubeEnv` with two cubes, which may be stacked; both must reach their goals.
 
     State: 28 joint positions, then 26 velocities; columns 21-23 are the second cube's centre, 24-27 its quaternion.
         ``privileged/block_1_*`` are its readings.

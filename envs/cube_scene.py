@@ -1,10 +1,9 @@
-"""Pictures of the cubes' scene: ogbench's own, or the same drawn 20 times faster on a CPU."""
+"""Pictures of the cubes' scene: ogbench's own, or the same scene drawn 20 times faster on a CPU."""
 
 from __future__ import annotations
 
 import copy
 import os
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,25 +11,26 @@ from numpy.typing import NDArray
 from .base import State
 from .cube_simulator import centre, mujoco, quaternion, simulator
 from .mujoco_rendering import Renderer
+from .per_thread import one_per_thread
 
-CAMERA = "front_pixels"  # that of ogbench's visual environments
-CELLS_PER_MESH, CELL_M = 12, (0.004, 0.012)  # along its longest side, within these limits
+CAMERA = "front_pixels"  # as in ogbench's visual environments
+CELLS_PER_MESH, CELL_M = 12, (0.004, 0.012)  # along the longest side of a mesh, within these limits
 LITE_SHADOW_PX = 256
 MARKER_OPACITY = 0.4
 MARKER = "target_object_{}"
 
 
 class CubeScene:
-    """A copy of the simulator's model that is only looked at, so that nothing done to it changes the physics.
+    """A copy of the simulator's model for drawing alone, so that drawing never changes the physics.
 
-    ogbench's picture costs what it costs for its 185,000 mesh faces, a shadow map of 4096 x 4096 and 4 samples a pixel.
-    `lite` has 8,000 faces, a map of 256 x 256 and one sample: the same camera, lights, colours and shadow.
+    ogbench's picture is slow because of its 185,000 mesh faces, a shadow map of 4096 x 4096 and 4 samples a pixel.
+    `lite` has 8,000 faces, a map of 256 x 256 and one sample, with the same camera, lights, colours and shadow.
 
     Args:
         num_cubes: 1 or 2.
         size: side of the pictures, px.
         fidelity: ``lite`` or ``stock``.
-        shadows: whether the lamp throws shadows, which tell how high the gripper is.
+        shadows: whether the lamp throws shadows, which show the height of the gripper.
     """
 
     def __init__(self, num_cubes: int, size: int, fidelity: str, shadows: bool) -> None:
@@ -48,7 +48,7 @@ class CubeScene:
         self._renderer = Renderer(self._model, size)
 
     def picture(self, state: State, goal_state: State | None = None) -> NDArray[np.uint8]:
-        """The scene ``(size, size, 3)`` in a state, with translucent cubes where `goal_state` has its own."""
+        """The scene ``(size, size, 3)`` in a state, with translucent cubes at the places of `goal_state`."""
         for cube in range(self._num_cubes):
             marker = self._model.geom(MARKER.format(cube))
             marker.rgba[3] = 0.0 if goal_state is None else MARKER_OPACITY
@@ -64,19 +64,20 @@ class CubeScene:
 
 
 def scene(num_cubes: int, size: int, fidelity: str, shadows: bool) -> CubeScene:
-    """The one of this process: what OpenGL made before a fork is of no use after it."""
+    """The scene of the calling thread: OpenGL objects work in the thread and the process that made them only."""
     return _scene(num_cubes, size, fidelity, shadows, os.getpid())
 
 
-@cache
+@one_per_thread
 def _scene(num_cubes: int, size: int, fidelity: str, shadows: bool, pid: int) -> CubeScene:
     return CubeScene(num_cubes, size, fidelity, shadows)
 
 
 def decimate(model: mujoco.MjModel, mesh: int) -> None:
-    """Merges the vertices of a mesh that lie in one cell of a grid and drops the faces that this flattens.
+    """Merges the vertices of a mesh that lie in one cell of a grid and drops the faces that become flat.
 
-    Each cell's vertex is the mean of its own; the faces that stay keep the normals of their corners, hence the shading.
+    The vertex of a cell is the mean of its vertices. The remaining faces keep the normals of their corners, and
+    therefore their shading.
     """
     vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]]
     start, stop = model.mesh_faceadr[mesh], model.mesh_faceadr[mesh] + model.mesh_facenum[mesh]
@@ -88,12 +89,13 @@ def decimate(model: mujoco.MjModel, mesh: int) -> None:
     np.add.at(total, cell, vertices)
     vertices[first] = total / np.bincount(cell)[:, None]
     corners = cell[model.mesh_face[start:stop]]
-    # One of each triangle, told by its corners from the smallest on: the two sides of a thin part are not the same.
+    # One face of each triangle, identified by its corners in order from the smallest: the two sides of a thin part
+    # differ in that order.
     around = (corners.argmin(axis=1)[:, None] + np.arange(3)) % 3
     _, unique = np.unique(np.take_along_axis(corners, around, axis=1), axis=0, return_index=True)
     solid = (corners != np.roll(corners, 1, axis=1)).all(axis=1)
-    kept = start + unique[solid[unique]]
-    faces, normals = first[cell[model.mesh_face[kept]]], model.mesh_facenormal[kept]
-    model.mesh_face[start : start + len(kept)] = faces
-    model.mesh_facenormal[start : start + len(kept)] = normals
-    model.mesh_facenum[mesh] = len(kept)
+    faces_left = start + unique[solid[unique]]
+    faces, normals = first[cell[model.mesh_face[faces_left]]], model.mesh_facenormal[faces_left]
+    model.mesh_face[start : start + len(faces_left)] = faces
+    model.mesh_facenormal[start : start + len(faces_left)] = normals
+    model.mesh_facenum[mesh] = len(faces_left)

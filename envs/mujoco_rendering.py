@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import os
+import threading
+import weakref
 from importlib import import_module
 
 import mujoco
@@ -18,19 +21,21 @@ _BALL = '<mujoco><worldbody><light pos="0 0 2"/><geom size="1"/><camera name="ey
 class Renderer:
     """Draws one model in one size.
 
-    Unlike mujoco's own, it does not depend on what MUJOCO_GL was when somebody first imported mujoco. Like every OpenGL
-    context, it is for the process and the thread that made it, and stays until the process ends.
+    Unlike mujoco's own renderer, it does not depend on the value of MUJOCO_GL at the first import of mujoco. Like every
+    OpenGL context, it works in the process and the thread that made it only.
 
     Args:
-        model: what to draw; its ``vis`` decides on shadows and samples.
+        model: the model to draw; its ``vis`` sets shadows and samples.
         size: side of the pictures, px; at most the model's offscreen buffer.
 
-    Raises `RuntimeError` if this machine cannot draw.
+    Raises `MachineError` if this machine cannot draw.
     """
 
     def __init__(self, model: mujoco.MjModel, size: int) -> None:
         self._model = model
         self._size = size
+        self._owner = os.getpid(), threading.get_ident()
+        self._open = False
         backend = choose_backend()
         try:
             self._context = import_module(f"mujoco.{backend}").GLContext(size, size)
@@ -41,18 +46,29 @@ class Renderer:
         self._options = mujoco.MjvOption()
         self._buffers = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._buffers)
-        atexit.register(self._close)  # while OpenGL is still there to be asked
+        self._open = True
+        # Registered after mujoco's own handler, which ends the display, and therefore called before it.
+        atexit.register(_close, weakref.ref(self))
 
-    def _close(self) -> None:
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the OpenGL objects, if the process is the one that made them; no picture can be drawn afterwards."""
+        if not self._open or self._owner[0] != os.getpid():
+            return
+        self._open = False
         try:
             self._context.make_current()
-        except Exception:  # the exit handler of another user of OpenGL came first: with the display, all of it is gone
+        except Exception:  # used by a thread that still runs, or gone with a display that another exit handler closed
             return
         self._buffers.free()
         self._context.free()
 
     def picture(self, data: mujoco.MjData, camera: str) -> NDArray[np.uint8]:
-        """What a camera of the model sees, ``(size, size, 3)``; `data` must know where bodies and lights are."""
+        """The view of a camera, ``(size, size, 3)``; the places of bodies and lights in `data` must be up to date."""
+        if self._owner != (os.getpid(), threading.get_ident()):
+            raise RuntimeError("a Renderer draws in the process and the thread that made it only: make one there")
         view = mujoco.MjvCamera()
         view.type = mujoco.mjtCamera.mjCAMERA_FIXED
         view.fixedcamid = self._model.camera(camera).id
@@ -66,8 +82,14 @@ class Renderer:
         return pixels[::-1].copy()  # OpenGL's rows begin at the bottom
 
 
+def _close(reference: weakref.ref[Renderer]) -> None:
+    renderer = reference()
+    if renderer is not None:
+        renderer.close()
+
+
 def draw_ball() -> None:
-    """Draws a frame with a ball on it; raises `RuntimeError` if there is nothing to be seen."""
+    """Draws a frame with a ball on it; raises `MachineError` if the frame is empty."""
     model = mujoco.MjModel.from_xml_string(_BALL)
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)

@@ -1,4 +1,4 @@
-"""Which OpenGL draws MuJoCo's pictures: found by trying, in a process of its own, before mujoco is imported here."""
+"""Choice of the OpenGL that draws MuJoCo's pictures, by a trial in another process before mujoco is imported."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from functools import cache
+from importlib.util import find_spec
 
 from ..errors import MachineError
 
@@ -14,8 +15,8 @@ TRIAL_SECONDS = 60.0
 REMEDY = "On Debian and Ubuntu: apt-get install libegl1 libgl1-mesa-dri libopengl0, or libosmesa6"
 
 
-# Mesa then draws in the calling thread. Threads of its own do not survive a fork, after which drawing would hang; they
-# draw no faster, and other cores have processes of their own.
+# Mesa then draws in the calling thread. Its own threads do not survive a fork, after which drawing would hang; they
+# draw no faster here.
 os.environ.setdefault("LP_NUM_THREADS", "0")
 
 
@@ -23,8 +24,8 @@ os.environ.setdefault("LP_NUM_THREADS", "0")
 def choose_backend() -> str:
     """MUJOCO_GL where it is set, else the first backend that draws a frame.
 
-    Sets MUJOCO_GL, which mujoco and dm_control read once, when they are imported, and which spares processes started
-    from this one the trial. Raises `RuntimeError` if no backend works.
+    Sets MUJOCO_GL, which mujoco and dm_control read once, when they are imported. Processes started from this one
+    inherit it and need no trial. Raises `MachineError` if no backend works.
     """
     if os.environ.get("MUJOCO_GL"):
         return os.environ["MUJOCO_GL"].lower()
@@ -38,10 +39,31 @@ def choose_backend() -> str:
     raise MachineError(f"MuJoCo cannot draw on this machine ({'; '.join(problems)}). {REMEDY}")
 
 
-def try_backend(name: str) -> str | None:
-    """What goes wrong when a backend draws a frame, None if nothing does; it can neither hang nor crash the caller."""
+def prepare_drawing() -> str | None:
+    """Lets environments that draw by themselves, with MuJoCo or pygame, do so without a display.
+
+    Call it before such an environment is imported or made. On Linux without a display, it chooses the OpenGL for MuJoCo
+    (Gymnasium's own choice fails there) and SDL's dummy driver for pygame (which otherwise prints a warning in each
+    process). It keeps what the environment variables say and changes nothing where there is a display.
+
+    Returns the reason why MuJoCo cannot draw on this machine, with the fix; None if there is no such reason.
+    """
+    if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        return None
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    if os.environ.get("MUJOCO_GL") or find_spec("mujoco") is None:
+        return None
     try:
-        done = subprocess.run(
+        choose_backend()
+    except MachineError as error:
+        return str(error)
+    return None
+
+
+def try_backend(name: str) -> str | None:
+    """The problem when a backend draws a frame, None if there is none; it can neither hang nor crash the caller."""
+    try:
+        trial = subprocess.run(
             [sys.executable, "-c", "from lwm_agent.envs.mujoco_rendering import draw_ball; draw_ball()"],
             env={**os.environ, "MUJOCO_GL": name},
             stdin=subprocess.DEVNULL,
@@ -53,6 +75,6 @@ def try_backend(name: str) -> str | None:
         )
     except subprocess.TimeoutExpired:
         return f"no frame within {TRIAL_SECONDS:g} s"
-    if done.returncode == 0:
+    if trial.returncode == 0:
         return None
-    return (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1]
+    return (trial.stderr.strip().splitlines() or [f"ended with code {trial.returncode}"])[-1]

@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import math
-import os
+import weakref
 from typing import Any
-
-os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 import gymnasium as gym
 import numpy as np
-import pygame
 import pymunk
 from numpy.typing import NDArray
 
-from ..errors import UserError
+from .arguments import check_choice
 from .base import GoalImageEnv, State
-from .pusht_geometry import BAR, CENTER_OF_GRAVITY, STEM, block_coverage, block_polygons, distance_to_block
-
-WORLD = 512.0
-AGENT_RADIUS = 15.0
+from .pusht_drawing import Painter, Window, draw_table, to_array
+from .pusht_geometry import (
+    AGENT_RADIUS,
+    BAR,
+    CENTER_OF_GRAVITY,
+    STEM,
+    WORLD,
+    block_coverage,
+    block_polygons,
+    distance_to_block,
+)
 
 DT, SUBSTEPS = 0.01, 10  # 100 Hz physics, 10 Hz control
 K_P, K_V = 100.0, 20.0
 RELATIVE_SCALE = 100.0  # px that a relative action of 1 asks for
-
-BACKGROUND, AGENT_COLOR, BLOCK_COLOR, GOAL_COLOR = "white", "royalblue", "lightslategray", "lightgreen"
-WALL_COLOR = "lightgray"
 
 
 class PushTEnv(GoalImageEnv):
     """Push-T with the physics of the public environment (Diffusion Policy, arXiv 2303.04137), on pymunk 7.
 
     Actions: ``Box(-1, 1, (2,))``, the wanted displacement of the agent divided by 100 px (`control_mode` "relative"),
-        or ``Box(0, 512, (2,))``, the position to go to in px ("absolute", the original). Control runs at 10 Hz; a
-        PD controller with k_p 100 and k_v 20 moves the agent, which is kinematic: the block and the walls never
-        push it back.
+        or ``Box(0, 512, (2,))``, the position to go to in px ("absolute", the original). Actions outside the Box are
+        clipped to it. Control runs at 10 Hz; a PD controller with k_p 100 and k_v 20 moves the agent, which is
+        kinematic: the block and the walls never push it back.
 
     State: agent x, y, block x, y (px), block angle (rad, not wrapped), agent velocity x, y (px/s).
 
@@ -46,9 +48,17 @@ class PushTEnv(GoalImageEnv):
 
     ``info`` adds `coverage`, the covered share of the goal block.
 
-    Physics is a function of the state alone: unlike in the public environment, no contact impulses are carried over
-    from one control step to the next and the block's motion is integrated at the end of a control step, which is what
-    makes restoring exact.
+    Physics is a function of the state alone, which makes restoring exact. Unlike the public environment, this one
+    carries no contact impulses over from one control step to the next, and it integrates the block's motion at the end
+    of a control step.
+
+    Args:
+        image_size: side of the observed pictures, px.
+        control_mode: meaning of an action, "relative" or "absolute".
+        success: success criterion.
+        terminate_on_success: whether success ends an episode.
+        render_mode: "rgb_array", "human" (a window) or None.
+        render_size: side of the pictures of ``render()``, px.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  (declared so by Gymnasium)
@@ -57,6 +67,7 @@ class PushTEnv(GoalImageEnv):
     }
     state_size = 7
     successes = ("pose", "block", "coverage")
+    uncopied = ("_window", "_painter", "_agent", "_block", "_contents", "_space")
 
     def __init__(
         self,
@@ -68,25 +79,21 @@ class PushTEnv(GoalImageEnv):
         render_mode: str | None = None,
         render_size: int = 512,
     ) -> None:
-        super().__init__(image_size, success, terminate_on_success, render_mode)
-        if control_mode not in ("relative", "absolute"):
-            raise UserError(f"control_mode={control_mode!r} is unknown: choose one of relative, absolute")
-        if not 16 <= render_size <= 4096:
-            raise UserError(f"render_size={render_size} is out of range: choose one from 16 to 4096")
-        self.control_mode = control_mode
-        self.render_size = render_size
+        super().__init__(
+            image_size=image_size,
+            success=success,
+            terminate_on_success=terminate_on_success,
+            render_mode=render_mode,
+            render_size=render_size,
+        )
+        self.control_mode = check_choice("control_mode", control_mode, ("relative", "absolute"))
         low, high = (-1.0, 1.0) if control_mode == "relative" else (0.0, WORLD)
         self.action_space = gym.spaces.Box(low, high, (2,), np.float32)
-        self._window: pygame.Surface | None = None
-        self._clock = pygame.time.Clock()
-        # Drawn larger, then smoothed down: an agent of 4 px still moves by fractions of a pixel.
-        self._oversampling = min(3, 1024 // image_size)
-        self._table = _empty_table(image_size * self._oversampling)
-        self._small_table = pygame.transform.smoothscale(self._table, (image_size, image_size))
-        self._canvas = self._table.copy()
-        self._build_bodies()
+        self.build()
 
-    def _build_bodies(self) -> None:
+    def build(self) -> None:
+        self._window = Window(self.metadata["render_fps"])
+        self._painter = Painter(self.image_size)
         self._agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
         # Both moments are the bar's: a slip of the public environment that defines its dynamics.
         self._block = pymunk.Body(1.0, 2 * pymunk.moment_for_poly(1.0, BAR))
@@ -102,13 +109,12 @@ class PushTEnv(GoalImageEnv):
         )
         self._space = pymunk.Space()
         self._space.add(*self._contents)
+        _IN_USE.add(self)
+        if self._state is not None:
+            self.restore(self._state)
 
-    def get_state(self) -> State:
-        return self._state.copy()
-
-    def set_state(self, state: State) -> None:
-        self._state = np.array(state, np.float64)
-        agent_x, agent_y, block_x, block_y, angle, velocity_x, velocity_y = self._state.tolist()
+    def restore(self, state: State) -> None:
+        agent_x, agent_y, block_x, block_y, angle, velocity_x, velocity_y = state.tolist()
         self._agent.position = agent_x, agent_y
         self._agent.velocity = velocity_x, velocity_y
         self._block.angle = angle  # before the position: the angle turns the block about its centre of gravity
@@ -132,7 +138,7 @@ class PushTEnv(GoalImageEnv):
                 return np.array([x, y, *block, 0.0, 0.0])
 
     def simulate(self, action: NDArray[np.float32]) -> None:
-        x, y, *_, velocity_x, velocity_y = self._state.tolist()
+        x, y, *_, velocity_x, velocity_y = self.get_state().tolist()
         target_x, target_y = float(action[0]), float(action[1])
         if self.control_mode == "relative":
             # Kept on the table, as absolute targets are: walls do not stop a kinematic agent.
@@ -145,8 +151,9 @@ class PushTEnv(GoalImageEnv):
             self._agent.velocity = velocity_x, velocity_y
             self._space.step(DT)
         pymunk.Body.update_position(self._block, DT)
-        # Going on from what is reported, not from pymunk's own numbers, which differ from it in the last bit.
-        self.set_state(np.array([x, y, *self._block.position, self._block.angle, velocity_x, velocity_y]))
+        # Continues from the reported state, not from pymunk's own numbers, which differ from it in the last bit.
+        self._state = np.array([x, y, *self._block.position, self._block.angle, velocity_x, velocity_y])
+        self.restore(self._state)
 
     def is_success(self, state: State, goal_state: State) -> bool:
         if self.success == "coverage":
@@ -169,71 +176,32 @@ class PushTEnv(GoalImageEnv):
         return {"coverage": coverage(self.get_state(), self.goal_state)}
 
     def picture(self, state: State) -> NDArray[np.uint8]:
-        self._canvas.blit(self._table, (0, 0))
-        picture, factor = self._small_table.copy(), self._oversampling
-        # Smoothing costs most: only whole pixels of the picture around what differs from the empty table are smoothed.
-        for drawn in _draw_scene(self._canvas, state):
-            box = pygame.Rect(drawn.x // factor, drawn.y // factor, drawn.w // factor + 2, drawn.h // factor + 2)
-            box = box.clip(picture.get_rect())
-            if box:  # nothing is left of what lies beyond the edge
-                part = self._canvas.subsurface([factor * value for value in box])
-                picture.blit(pygame.transform.smoothscale(part, box.size), box)
-        return _to_array(picture)
+        return self._painter.picture(state)
 
     def render(self) -> NDArray[np.uint8] | None:
         """The table with the goal block in green, ``(render_size, render_size, 3)``, or a window in `human` mode."""
         if self.render_mode is None:
             gym.logger.warn("render() needs a render_mode: gymnasium.make('lwm/PushT-v0', render_mode='rgb_array')")
             return None
-        canvas = _empty_table(self.render_size)
-        if np.isfinite(self.goal_state).all():
-            _draw_block(canvas, GOAL_COLOR, self.goal_state)
-        _draw_scene(canvas, self.get_state())
+        goal_state = self.goal_state if np.isfinite(self.goal_state).all() else None
+        table = draw_table(self.render_size, self.get_state(), goal_state)
         if self.render_mode == "rgb_array":
-            return _to_array(canvas)
-        if self._window is None:
-            pygame.display.init()
-            self._window = pygame.display.set_mode(canvas.get_size())
-        self._window.blit(canvas, (0, 0))
-        pygame.event.pump()
-        pygame.display.flip()
-        self._clock.tick(self.metadata["render_fps"])
+            return to_array(table)
+        self._window.show(table)
         return None
 
     def close(self) -> None:
-        if self._window is not None:
-            pygame.display.quit()
-            self._window = None
+        self._window.close()
 
 
-def _empty_table(size: int) -> pygame.Surface:
-    canvas = pygame.Surface((size, size))
-    canvas.fill(BACKGROUND)
-    scale = size / WORLD
-    walls = pygame.Rect(5 * scale, 5 * scale, 501 * scale, 501 * scale)
-    pygame.draw.rect(canvas, WALL_COLOR, walls, max(1, round(4 * scale)))
-    return canvas
+_IN_USE: weakref.WeakSet[PushTEnv] = weakref.WeakSet()
 
 
-def _draw_scene(canvas: pygame.Surface, state: State) -> tuple[pygame.Rect, pygame.Rect]:
-    """Draws agent and block; returns the two boxes drawn on."""
-    scale = canvas.get_width() / WORLD
-    agent = pygame.draw.circle(canvas, AGENT_COLOR, (state[0] * scale, state[1] * scale), AGENT_RADIUS * scale)
-    return agent, _draw_block(canvas, BLOCK_COLOR, state)
-
-
-def _draw_block(canvas: pygame.Surface, color: str, state: State) -> pygame.Rect:
-    scale = canvas.get_width() / WORLD
-    bar, stem = (
-        pygame.draw.polygon(canvas, color, [(x * scale, y * scale) for x, y in polygon])
-        for polygon in block_polygons(*state[2:5].tolist())
-    )
-    return bar.union(stem)
-
-
-def _to_array(canvas: pygame.Surface) -> NDArray[np.uint8]:
-    width, height = canvas.get_size()
-    return np.frombuffer(pygame.image.tobytes(canvas, "RGB"), np.uint8).reshape(height, width, 3).copy()
+@atexit.register
+def _free_spaces() -> None:
+    """Frees the spaces of environments that outlive the program: pymunk cannot when its modules are gone."""
+    for env in list(_IN_USE):
+        del env._space
 
 
 def position_error(state: State, goal_state: State, first: int = 0) -> float:

@@ -1,4 +1,4 @@
-"""Plane geometry of Push-T: the T made of two convex polygons, and what coverage needs, fast enough for every step."""
+"""Plane geometry of Push-T: the T of two convex polygons, its area, overlap and distance, in plain Python for speed."""
 
 from __future__ import annotations
 
@@ -9,43 +9,46 @@ Point = tuple[float, float]
 Polygon = tuple[Point, ...]
 Pose = tuple[float, float, float]  # x, y (px) and angle (rad) of a T
 
+WORLD = 512.0  # px, side of the table
+AGENT_RADIUS = 15.0  # px
+
 BAR: Polygon = ((-60.0, 30.0), (60.0, 30.0), (60.0, 0.0), (-60.0, 0.0))
 STEM: Polygon = ((-15.0, 30.0), (-15.0, 120.0), (15.0, 120.0), (15.0, 30.0))
 BLOCK_AREA = 120.0 * 30.0 + 30.0 * 90.0
 CENTER_OF_GRAVITY = (0.0, 45.0)  # mean of the two rectangles' centres, as in the public environment
-REACH = math.hypot(15.0, 75.0)  # from the centre of gravity to the farthest corners, those of the stem's foot
+REACH = math.hypot(15.0, 75.0)  # px from the centre of gravity to the farthest corners, at the stem's foot
 
 
 def place(polygon: Polygon, x: float, y: float, angle: float) -> Polygon:
-    """`polygon` turned by `angle` (rad) about the origin, then moved to (x, y)."""
+    """Corners of `polygon` after a turn by `angle` (rad) about the origin and a move to (x, y), px."""
     cos, sin = math.cos(angle), math.sin(angle)
     return tuple([(x + cos * u - sin * v, y + sin * u + cos * v) for u, v in polygon])
 
 
 def area(polygon: Polygon) -> float:
-    """Signed area by the shoelace formula."""
+    """Signed area of a polygon in px^2, by the shoelace formula: its sign is the direction of its corners."""
     edges = zip(polygon, (*polygon[1:], *polygon[:1]), strict=True)
     return 0.5 * sum([ax * by - bx * ay for (ax, ay), (bx, by) in edges])
 
 
 def overlap_area(subject: Polygon, clip: Polygon) -> float:
-    """Area that two convex polygons share (Sutherland and Hodgman's clipping)."""
+    """Area in px^2 of the intersection of two convex polygons, by Sutherland and Hodgman's clipping."""
     sign = math.copysign(1.0, area(clip))
     for (ax, ay), (bx, by) in zip(clip, (*clip[1:], *clip[:1]), strict=True):
         sides = [sign * ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) for x, y in subject]
         if min(sides) >= 0:
             continue
-        kept: list[Point] = []
+        inside: list[Point] = []
         for i, (point, side) in enumerate(zip(subject, sides, strict=True)):
-            before, side_before = subject[i - 1], sides[i - 1]
-            if (side >= 0) != (side_before >= 0):
-                share = side_before / (side_before - side)
-                kept.append((before[0] + share * (point[0] - before[0]), before[1] + share * (point[1] - before[1])))
+            (x, y), previous_side = subject[i - 1], sides[i - 1]
+            if (side >= 0) != (previous_side >= 0):
+                share = previous_side / (previous_side - side)
+                inside.append((x + share * (point[0] - x), y + share * (point[1] - y)))
             if side >= 0:
-                kept.append(point)
-        if not kept:
+                inside.append(point)
+        if not inside:
             return 0.0
-        subject = tuple(kept)
+        subject = tuple(inside)
     return abs(area(subject))
 
 
@@ -55,9 +58,9 @@ def block_polygons(x: float, y: float, angle: float) -> tuple[Polygon, Polygon]:
 
 
 def block_coverage(block: Pose, goal: Pose) -> float:
-    """Share of the T at `goal` that the T at `block` covers, in [0, 1]; 0 for a goal of NaN."""
+    """Share of the T at `goal` that the T at `block` covers, in [0, 1]; 0 if the goal is NaN."""
     centers = [place((CENTER_OF_GRAVITY,), *pose)[0] for pose in (block, goal)]
-    if not math.dist(*centers) < 2 * REACH:  # so that NaN ends here, too
+    if not math.dist(*centers) < 2 * REACH:  # NaN is not less, so it returns here too
         return 0.0
     parts = itertools.product(block_polygons(*block), block_polygons(*goal))
     return min(1.0, sum([overlap_area(part, goal_part) for part, goal_part in parts]) / BLOCK_AREA)

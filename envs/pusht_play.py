@@ -1,4 +1,4 @@
-"""Scripted play on Push-T: the data from which a world model learns what pushing does."""
+"""Scripted play on Push-T: data from which a world model learns the effect of pushing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .pusht import AGENT_RADIUS, RELATIVE_SCALE, WORLD
+from .pusht import RELATIVE_SCALE
+from .pusht_geometry import AGENT_RADIUS, WORLD
 
-# Outward normals and mid-points of the T's eight faces in the block's frame, with half the length a push may start
-# from.
+# Outward normal, mid-point and half the usable length of each of the T's eight faces, in the block's frame (px).
 _FACES = (
     ((0.0, -1.0), (0.0, 0.0), 55.0),  # top of the bar
     ((1.0, 0.0), (60.0, 15.0), 12.0),  # right end of the bar
@@ -22,9 +22,9 @@ _FACES = (
     ((-1.0, 0.0), (-15.0, 80.0), 38.0),  # left side of the stem
     ((0.0, 1.0), (0.0, 120.0), 12.0),  # foot of the stem
 )
-_CENTER = (0.0, 45.0)  # centre of gravity: what a detour goes around
-_REACH = 85.0 + AGENT_RADIUS  # px from the centre at which the agent passes every corner of the block
-_MARGIN = 30.0  # px from the walls that targets keep
+_CENTER = (0.0, 45.0)  # centre of gravity, px: the centre of detours
+_REACH = 85.0 + AGENT_RADIUS  # px from the centre: there the agent passes every corner of the block
+_MARGIN = 30.0  # px between targets and walls
 
 
 class PlayPolicy:
@@ -49,7 +49,7 @@ class PlayPolicy:
         self._noise_scale = self._rng.uniform(0.0, 0.12)
 
     def __call__(self, info: dict[str, Any]) -> NDArray[np.float32]:
-        """The next action for the state in `info`, ``(2,)`` in [-1, 1]."""
+        """The next action ``(2,)`` in [-1, 1] for the state in `info`."""
         x, y, block_x, block_y, angle = map(float, info["state"][:5])
         if self._steps_left <= 0:
             self._next_mode(block_x, block_y, angle)
@@ -66,7 +66,7 @@ class PlayPolicy:
 
     def _next_mode(self, block_x: float, block_y: float, angle: float) -> None:
         chance = self._rng.random()
-        if self._mode == "approach" or chance < 0.15:  # took too long: the way may be blocked
+        if self._mode == "approach" or chance < 0.15:  # it took too long: the path may be blocked
             self._mode = "wander"
         elif chance < 0.25:
             self._mode = "circle"
@@ -110,7 +110,7 @@ class PlayPolicy:
         return block_x + cos * point[0] - sin * point[1], block_y + sin * point[0] + cos * point[1]
 
     def _approach(self, x: float, y: float, block_x: float, block_y: float, angle: float) -> tuple[float, float]:
-        """Straight to the start of the push if nothing is in the way, else along a circle around the block."""
+        """Displacement (px) to the start of the push: straight if the path is free, else around the block."""
         target_x, target_y = self._to_world(self._start_point(), block_x, block_y, angle)
         dx, dy = target_x - x, target_y - y
         distance = math.hypot(dx, dy)
@@ -127,7 +127,7 @@ class PlayPolicy:
 
     @staticmethod
     def _blocked(x: float, y: float, target_x: float, target_y: float, center: tuple[float, float]) -> bool:
-        """Whether agent and target lie on different sides of the block, seen from its centre."""
+        """True if agent and target lie on different sides of the block, seen from its centre."""
         first = math.atan2(y - center[1], x - center[0])
         second = math.atan2(target_y - center[1], target_x - center[0])
         return abs((second - first + math.pi) % (2 * math.pi) - math.pi) > 0.6
@@ -135,7 +135,7 @@ class PlayPolicy:
     def _orbit(
         self, x: float, y: float, center: tuple[float, float], target_x: float, target_y: float
     ) -> tuple[float, float]:
-        """One step along the circle that clears the block, the short way round to the target."""
+        """Displacement (px) along the circle that clears the block, in the shorter direction to the target."""
         bearing = math.atan2(y - center[1], x - center[0])
         wanted = math.atan2(target_y - center[1], target_x - center[0])
         ahead = bearing + 0.7 * math.copysign(1.0, (wanted - bearing + math.pi) % (2 * math.pi) - math.pi)
@@ -156,7 +156,7 @@ class PlayPolicy:
 
     @staticmethod
     def _leaves_table(position: float, direction: float) -> bool:
-        """Whether going on would squeeze the block, whose centre is at `position`, into a wall."""
+        """True if a push in `direction` squeezes a block with its centre at `position` (px) into a wall."""
         return (position < 95.0 and direction < -0.2) or (position > WORLD - 95.0 and direction > 0.2)
 
     def _wander(self, x: float, y: float, block_x: float, block_y: float, angle: float) -> tuple[float, float]:
@@ -171,7 +171,7 @@ class PlayPolicy:
 
 
 class NoisyPolicy(PlayPolicy):
-    """`PlayPolicy` whose actions are shaken, now a little, now much: what planners try, and play never does."""
+    """`PlayPolicy` with correlated noise of changing size on its actions, as in the candidates of planners."""
 
     def reset(self) -> None:
         """Forgets the current push; called at the start of an episode."""
@@ -180,12 +180,12 @@ class NoisyPolicy(PlayPolicy):
         self._shake_steps_left = 0
 
     def __call__(self, info: dict[str, Any]) -> NDArray[np.float32]:
-        """The next action for the state in `info`, ``(2,)`` in [-1, 1]."""
+        """The next action ``(2,)`` in [-1, 1] for the state in `info`."""
         if self._shake_steps_left <= 0:
             self._shake_steps_left = int(self._rng.integers(5, 30))
             self._shake_scale = self._rng.uniform(0.0, 0.45)
         self._shake_steps_left -= 1
-        # AR(1), as planners draw their candidates: see planners/sampling.py.
+        # AR(1) noise, as in the candidates of planners (planners/sampling.py).
         self._shake = 0.7 * self._shake + math.sqrt(1 - 0.7**2) * self._rng.standard_normal(2)
         action = super().__call__(info) + self._shake_scale * self._shake
         return np.clip(action, -1.0, 1.0).astype(np.float32)

@@ -1,15 +1,16 @@
-"""Evaluation: frozen tasks, one way to run them, intervals and tests for the result."""
+"""Evaluation: frozen tasks, the loop that plays them, and intervals, tests, tables and videos of the results."""
 
 from __future__ import annotations
 
 from .compare import Comparison, compare, mcnemar
 from .episode import Decision, Episode, EpisodeRecorder
 from .episode_log import EpisodeLog
-from .evaluate import evaluate, floors, make_env
+from .evaluate import EnvWrapper, evaluate, floors, make_env
 from .floors import NoOpPolicy, RandomPolicy, ReplayPolicy
 from .provenance import fingerprint, run_info
 from .report import compact_table, markdown_table, write_table
-from .results import Summary, save_results, summarize, table, wilson
+from .results import Summary, summarize, table, wilson
+from .results_file import save_results
 from .tasks import PROTOCOLS, Task, TaskSet, make_tasks, shipped
 from .video import Recorder, write_episode
 
@@ -17,6 +18,7 @@ __all__ = [
     "PROTOCOLS",
     "Comparison",
     "Decision",
+    "EnvWrapper",
     "Episode",
     "EpisodeLog",
     "EpisodeRecorder",

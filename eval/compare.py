@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from .results import reading
+from .results_file import parse_results
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 def compare(first: str | Path, second: str | Path) -> Comparison:
     """Paired comparison of two ``results.json`` on the same tasks."""
-    (tasks_a, solved_a), (tasks_b, solved_b) = _outcome(first), _outcome(second)
-    if tasks_a != tasks_b:
+    a, b = parse_results(first), parse_results(second)
+    solved_a, solved_b = a.solved, b.solved
+    if a.run["tasks"]["sha256"] != b.run["tasks"]["sha256"]:
         raise UserError(f"{first} and {second} come from different tasks: evaluate both on the same task file")
     if solved_a.keys() != solved_b.keys():
         raise UserError(f"{first} and {second} cover different tasks of their file: evaluate both on the same ones")
@@ -50,13 +51,3 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
     n = len(solved_a)
     rate_a, rate_b = sum(solved_a.values()) / n, sum(solved_b.values()) / n
     return Comparison(n, rate_a, rate_b, only_a, only_b, mcnemar(only_a, only_b))
-
-
-def _outcome(path: str | Path) -> tuple[str, dict[int, bool]]:
-    """The checksum of the tasks behind a ``results.json``, and which of them were solved."""
-    with reading(path) as contents:
-        tasks = contents["run"]["tasks"]["sha256"]
-        solved = {row["index"]: row["success"] for row in contents["episodes"]}
-        if not solved:
-            raise UserError("it has no episodes")
-    return tasks, solved

@@ -1,4 +1,4 @@
-"""One episode of an evaluation: what is kept of it, and what happens in it."""
+"""One episode of an evaluation: its steps and its outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .tasks import TaskSet
 
 @dataclass(frozen=True)
 class Episode:
-    """What came of one task.
+    """Outcome of one task.
 
     Attributes:
         index: number of the task in its set.
@@ -26,7 +26,7 @@ class Episode:
         steps_to_success: environment steps to the first success, None without one.
         final_errors: distance to the goal at the end, by the environment's names, which end in the unit.
         min_errors: the smallest of each distance on the way.
-        num_decisions: how often the policy planned.
+        num_decisions: number of plans.
         plan_ms: milliseconds of each planning call, divided by the episodes planned in it.
         rollouts: mean candidate rollouts a decision.
         flops: mean floating-point operations a decision.
@@ -49,13 +49,10 @@ class Episode:
 
 
 class Decision(Protocol):
-    """What a planning call took and found.
-
-    A policy that plans tells it in ``state.decisions``: one entry a row, None where the last `predict` did not plan.
-    """
+    """Cost and outcome of a planning call."""
 
     seconds: float  # wall time of the call
-    overshoot: float  # of these, how many are beyond the budget's
+    overshoot: float  # part of it beyond the budget
     batch: int  # episodes planned in it
     rollouts: float  # of one episode
     flops: float  # of one episode
@@ -64,23 +61,30 @@ class Decision(Protocol):
 
 
 class EpisodeRecorder(Protocol):
-    """Sees every step of the tasks that it asks for; `lwm_agent.eval.video.Recorder` is one."""
+    """Receives every step of the tasks that it asks for; `lwm_agent.eval.video.Recorder` is one."""
 
     def wants(self, index: int) -> bool:
-        """Whether to be shown task `index`."""
+        """Whether task `index` is to be recorded."""
         ...
 
     def record(self, index: int, info: dict[str, Any], decision: Decision | None) -> None:
-        """What the reset, then each step led to, and the planning call before it, if there was one."""
+        """Receives the info of the reset, then of each step, and the planning call before it, if there was one."""
         ...
 
     def finish(self, episode: Episode) -> None:
-        """The episode is over."""
+        """Receives the outcome, when the episode is over."""
         ...
 
 
 class Run:
-    """An episode on its way; `observation` is the newest, `success` tells whether it is solved, `seconds` adds up."""
+    """An episode that is being played.
+
+    Attributes:
+        index: number of the task in its set.
+        observation: the newest observation.
+        success: whether the task is solved.
+        seconds: wall time so far.
+    """
 
     def __init__(self, index: int, env: gym.Env[Any, Any], recorder: EpisodeRecorder | None) -> None:
         self.index = index
@@ -96,7 +100,7 @@ class Run:
     def reset(self, task_set: TaskSet, seed: int) -> None:
         """Puts the environment at the start of the task."""
         task = task_set.tasks[self.index]
-        # The start is given; what is random is what wrappers do, such as noise: by task, not by batch.
+        # The seed is for wrappers, such as noise. It follows from the task, so results do not depend on the batch.
         seed = int(np.random.SeedSequence([seed, self.index]).generate_state(1)[0])
         options = {"state": task.state, "goal_state": task.goal_state}
         self.observation, info = self._env.reset(seed=seed, options=options)
@@ -120,8 +124,8 @@ class Run:
             self._recorder.record(self.index, info, decision)
 
     def finish(self) -> Episode:
-        """What came of it."""
-        made = self._decisions
+        """Outcome of the episode."""
+        decisions = self._decisions
         episode = Episode(
             index=self.index,
             success=self.success,
@@ -129,12 +133,12 @@ class Run:
             steps_to_success=self._steps if self.success else None,
             final_errors=self._errors,
             min_errors=self._min_errors,
-            num_decisions=len(made),
-            plan_ms=tuple(1000.0 * decision.seconds / decision.batch for decision in made),
-            rollouts=float(np.mean([decision.rollouts for decision in made])) if made else 0.0,
-            flops=float(np.mean([decision.flops for decision in made])) if made else 0.0,
+            num_decisions=len(decisions),
+            plan_ms=tuple(1000.0 * decision.seconds / decision.batch for decision in decisions),
+            rollouts=float(np.mean([decision.rollouts for decision in decisions])) if decisions else 0.0,
+            flops=float(np.mean([decision.flops for decision in decisions])) if decisions else 0.0,
             seconds=self.seconds,
-            overshoot_ms=max((1000.0 * decision.overshoot for decision in made), default=0.0),
+            overshoot_ms=max((1000.0 * decision.overshoot for decision in decisions), default=0.0),
         )
         if self._recorder is not None:
             self._recorder.finish(episode)

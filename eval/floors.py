@@ -1,4 +1,4 @@
-"""Policies that need no model: the floors under every score, and the ceiling above it."""
+"""Policies without a model: the floors under every score, and the ceiling above it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RandomPolicy:
         self._seed = seed
 
     def begin(self, tasks: Sequence[Task]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """State for episodes of `tasks`, told apart by their states: floors may not see pictures."""
+        """State for episodes of `tasks`, identified by their states: the pictures of floors may be black."""
         hashes = [crc32(np.array([task.state, task.goal_state]).tobytes()) for task in tasks]
         return np.array(hashes, np.int64), np.zeros(len(tasks), np.int64)
 
@@ -59,7 +59,9 @@ class RandomPolicy:
         if state is None:
             state, episode_start = (np.zeros(n, np.int64), np.full(n, -1)), np.ones(n, bool)
         hashes, steps = state
-        fresh = np.zeros(n, bool) if episode_start is None else episode_start & (steps != 0)  # at 0, `begin` saw to it
+        fresh = (
+            np.zeros(n, bool) if episode_start is None else episode_start & (steps != 0)
+        )  # at step 0, `begin` has set the hashes
         if fresh.any():
             pictures = np.concatenate([observation["pixels"], observation["goal"]], axis=1)
             hashes = np.where(fresh, [crc32(picture.tobytes()) for picture in pictures], hashes)
@@ -72,9 +74,9 @@ class RandomPolicy:
 
 
 class ReplayPolicy:
-    """Replays the actions from which each task was cut, then zeros: what a perfect planner would score at least.
+    """Replays the actions from which each task was cut, then zeros: the least score of a perfect planner.
 
-    It is told its tasks by `begin`, which `evaluate` calls on policies that have it; an agent has no such method.
+    `evaluate` calls its `begin` with the tasks.
     """
 
     def __init__(self, action_space: Box) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..errors import UserError
 from .figures import new_figure, save_figure
-from .report import beginning, limits, settings
-from .results import reading
+from .report import budget_labels, changed_settings, proposal_label
+from .results_file import parse_results
 
 LABEL_WIDTH, TITLE_WIDTH = 60, 80  # letters
 _MARKERS = "osD^vP*Xp<>hd8"
@@ -21,7 +21,7 @@ _COLORS = (*(f"C{number}" for number in range(10)), "black", "magenta", "limegre
 
 @dataclass(frozen=True)
 class _Point:
-    """What a plot shows of one ``results.json``; `line` is common to all that differ in what may be spent only."""
+    """Data of one ``results.json`` in a plot; results that differ in their budget only have the same `line`."""
 
     tasks: str
     planner: str
@@ -36,7 +36,7 @@ class _Point:
 def compute_plot(paths: Iterable[str | Path], out: str | Path) -> None:
     """Draws success rates over what a decision costs, GFLOP on the left and milliseconds on the right, into `out`.
 
-    One row of axes for each set of tasks; lines join what a planner reached within different budgets, with 95 %
+    One row of axes for each set of tasks; lines join the results of a planner within different budgets, with 95 %
     intervals; the dashed line is the better of the floors. Results that plan nothing, the floors themselves and replay,
     are left out.
 
@@ -53,18 +53,18 @@ def compute_plot(paths: Iterable[str | Path], out: str | Path) -> None:
             _draw(ax, shown, column, planners)
         row[0].set(title=name, ylabel="success, %")
     for ax, unit in zip(axes[-1], ("GFLOP a decision", "milliseconds a decision"), strict=True):
-        ax.set(xscale="log", xlabel=unit)
-        ax.xaxis.set_minor_formatter("")  # they would overlap
+        _scale(ax)
+        ax.set_xlabel(unit)
     legend = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(legend.values(), legend.keys(), loc="outside right upper", frameon=False)
     save_figure(figure, out)
 
 
 def bar_plot(paths: Iterable[str | Path], out: str | Path) -> None:
-    """Draws success rates of planners as bars into `out`, with 95 % intervals and with what was set beside each.
+    """Draws success rates of planners as bars into `out`, with 95 % intervals and with the changed settings of each.
 
-    One axes for each set of tasks, whose first planner, the dashed line, is what the others are compared with; what all
-    of them have in common is in its title. Results that plan nothing are left out.
+    One axes for each set of tasks, whose first planner, the dashed line, is what the others are compared with; settings
+    that all of them share are in its title. Results that plan nothing are left out.
 
     Raises:
         ValueError: as `compute_plot`.
@@ -79,7 +79,9 @@ def bar_plot(paths: Iterable[str | Path], out: str | Path) -> None:
         ax.axvline(values[0], color="grey", linestyle="--", linewidth=1)
         common = [setting for setting in group[0].settings if all(setting in point.settings for point in group)]
         own = [[setting for setting in point.settings if setting not in common] for point in group]
-        labels = [_in_lines([point.planner, *rest], LABEL_WIDTH) for point, rest in zip(group, own, strict=True)]
+        labels = [
+            _in_lines([point.planner, *settings], LABEL_WIDTH) for point, settings in zip(group, own, strict=True)
+        ]
         ax.set_yticks(range(len(group)), labels)
         ax.set_title(_in_lines([name, *common], TITLE_WIDTH))
         ax.set_xlim(0, 100)
@@ -89,7 +91,7 @@ def bar_plot(paths: Iterable[str | Path], out: str | Path) -> None:
 
 
 def _read(paths: Iterable[str | Path]) -> tuple[list[_Point], list[str]]:
-    """What there is to plot, and the sets of tasks."""
+    """Results to plot, and their sets of tasks."""
     points = [point for path in paths if (point := _point(Path(path))) is not None]
     if not points:
         raise UserError("none of the results is of a planner: there is nothing to plot")
@@ -101,33 +103,45 @@ def _in_lines(words: Sequence[str], width: int) -> str:
 
 
 def _errors(points: Sequence[_Point]) -> list[list[float]]:
-    """How far the intervals reach to either side, as matplotlib's error bars want it."""
+    """Lengths of the intervals to either side, in the form of matplotlib's error bars."""
     low = [max(0.0, point.success - point.ci95[0]) for point in points]
     return [low, [max(0.0, point.ci95[1] - point.success) for point in points]]
 
 
 def _point(path: Path) -> _Point | None:
-    with reading(path) as contents:
-        run, summary = contents["run"], contents["summary"]
-        if not summary["flops"] or summary["plan_ms_p50"] is None:
-            return None
-        tasks, floors = run["tasks"], contents["floors"].values()
-        return _Point(
-            tasks=f"{tasks['env_id']}, {tasks['protocol']} {tasks['split']}, offset {tasks['offset_env_steps']}",
-            planner=run["planner"]["name"] + beginning(run["planner"]),
-            settings=(*limits(run["planner"]), *settings(run)),
-            line=_line(run),
-            success=100 * summary["success"],
-            ci95=(100 * summary["ci95"][0], 100 * summary["ci95"][1]),
-            floor=100 * max((floor["success"] for floor in floors), default=0.0),
-            costs=(summary["flops"] / 1e9, summary["plan_ms_p50"]),
-        )
+    results = parse_results(path)
+    run, summary = results.run, results.summary
+    if not summary.flops or summary.plan_ms_p50 is None:
+        return None
+    tasks, floors = run["tasks"], results.floors.values()
+    return _Point(
+        tasks=f"{tasks['env_id']}, {tasks['protocol']} {tasks['split']}, offset {tasks['offset_env_steps']}",
+        planner=run["planner"]["name"] + proposal_label(run["planner"]),
+        settings=(*budget_labels(run["planner"]), *changed_settings(run)),
+        line=_line(run),
+        success=100 * summary.success,
+        ci95=(100 * summary.ci95[0], 100 * summary.ci95[1]),
+        floor=100 * max((floor.success for floor in floors), default=0.0),
+        costs=(summary.flops / 1e9, summary.plan_ms_p50),
+    )
 
 
 def _line(run: dict[str, Any]) -> str:
-    """All that decides what a planner does, but for how long it may."""
+    """Settings from which a planner's actions follow, except for its budget."""
     planner = {name: value for name, value in run["planner"].items() if name not in ("budget", "iterations")}
     return json.dumps([planner, run.get("checkpoint")], sort_keys=True)
+
+
+def _scale(ax: Any) -> None:
+    """Gives `ax` a logarithmic horizontal axis with labels at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    ax.set_xlim(low / 1.6, high * 1.6)  # at least a factor of 2.5, so that there is a label
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=50))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter("{x:g}")
 
 
 def _draw(ax: Any, points: Sequence[_Point], column: int, planners: Sequence[str]) -> None:
@@ -147,5 +161,5 @@ def _draw(ax: Any, points: Sequence[_Point], column: int, planners: Sequence[str
         )
     floor = max(point.floor for point in points)
     ax.axhline(floor, color="grey", linestyle="--", linewidth=1, label="better floor")
-    ax.set_ylim(0, 100)
+    ax.set_ylim(-3, 103)  # markers at the ends are not cut
     ax.grid(alpha=0.3)

@@ -1,8 +1,10 @@
-"""Where a result comes from: command, tasks, checkpoint, settings, versions and hardware."""
+"""Provenance of a result: command, tasks, checkpoint, settings, versions and hardware."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shlex
@@ -14,6 +16,7 @@ from typing import Any
 
 from .tasks import TaskSet
 
+ROOT = __name__.partition(".")[0]
 PACKAGES = ("lwm-agent", "torch", "numpy", "gymnasium", "pymunk", "pygame", "mujoco", "ogbench")
 
 
@@ -25,11 +28,11 @@ def run_info(
     planner: Mapping[str, Any] | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything needed to repeat a run and to judge its timings.
+    """Settings, versions and hardware: all that is needed to repeat a run and to judge its timings.
 
     Args:
         task_set: the tasks.
-        seed: of the evaluation.
+        seed: seed of the evaluation.
         checkpoint: hash of the policy's checkpoint.
         planner: settings of the policy's planner.
         env_kwargs: arguments of the environment on top of the set's own.
@@ -48,13 +51,47 @@ def run_info(
         "checkpoint": checkpoint,
         "planner": dict(planner or {}),
         "seed": seed,
+        "sources": sources(),
         **machine(),
     }
 
 
 def fingerprint(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of `run_info` that decides the outcome of an episode: the same, and an evaluation may be resumed."""
-    return {key: run[key] for key in ("tasks", "checkpoint", "planner", "seed")}
+    """The part of `run_info` from which the outcome of an episode follows: an evaluation is resumed if it is the same.
+
+    Two working trees with changed files can have the same commit and dirty mark: the hash of the sources tells them
+    apart. `max_rollouts` is not a part of it: it follows from free memory, which differs at each start, and changes
+    actions by rounding only. The results record that of the last run.
+    """
+    code = {"version": run["versions"].get("lwm-agent"), "commit": run["commit"], "sources": run["sources"]}
+    return {**{key: run[key] for key in ("tasks", "checkpoint", "planner", "seed")}, "code": code}
+
+
+def sources() -> str:
+    """Hash of the package's source files: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, file in sorted(source_files().items()):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def source_files() -> dict[str, Path]:
+    """Source files of the package by module name, ``lwm_agent.eval.tasks.py``, wherever its rooms are installed."""
+    files: dict[str, Path] = {}
+    for name in (ROOT, *(f"{ROOT}.{room}" for room in ("envs", "planners", "eval"))):
+        spec = importlib.util.find_spec(name)
+        for place in () if spec is None else spec.submodule_search_locations or ():
+            files |= _modules(name, Path(place))
+    return files
+
+
+def _modules(package: str, folder: Path) -> dict[str, Path]:
+    """Source files of a package by module name."""
+    modules: dict[str, Path] = {}
+    for place, _, names in os.walk(folder, followlinks=True):
+        room = ".".join((package, *Path(place).relative_to(folder).parts))
+        modules |= {f"{room}.{name}": Path(place, name) for name in names if name.endswith(".py")}
+    return modules
 
 
 def command_line() -> str:
@@ -63,16 +100,13 @@ def command_line() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What timings depend on: versions and hardware."""
+    """Versions and hardware, on which timings depend."""
     versions = {"python": platform.python_version(), **_versions()}
     return {"versions": versions, "commit": commit(Path(__file__).parent.parent), "hardware": _hardware()}
 
 
 def commit(folder: Path) -> str | None:
-    """Commit of the working tree `folder`, with a "+" where files were changed since; None if it is none of Git's.
-
-    Of a result that took several runs, the last one's.
-    """
+    """Commit of the working tree `folder`, with a "+" where files were changed since; None if it is none of Git's."""
     if not (folder / ".git").exists():
         return None
     command = ["git", "-C", str(folder), "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
@@ -93,7 +127,7 @@ def _versions() -> dict[str, str]:
 
 
 def _hardware() -> dict[str, Any]:
-    import torch  # only here: nothing else in evaluation needs it
+    import torch  # nothing else in evaluation needs it
 
     return {
         "platform": platform.platform(),

@@ -1,4 +1,4 @@
-"""Several results as one Markdown table, such as the one in the README."""
+"""Markdown tables of several results, such as the one in the README."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ..errors import UserError
-from ..files import write_text
+from ..files import read_text, write_text
 from ..protocols import DEFAULT_COST
-from .results import reading
+from .results import Summary
+from .results_file import parse_results
 
 _HEADER = (
     "| env | protocol | offset | planner | success % | 95 % CI | n | random % | do nothing % | steps | "
     "plan ms p50 / p95 | rollouts | GFLOP |"
 )
 
+_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "[": "\\[", "]": "\\]", "`": "&#96;"}
+
 FLOORS = {"random": "random", "none": "do nothing"}
-"""What tables call them."""
+"""Names of the floors in tables."""
 
 
 def markdown_table(paths: Iterable[str | Path], folder: str | Path = ".") -> str:
@@ -45,19 +49,20 @@ def compact_table(paths: Iterable[str | Path], folder: str | Path = ".") -> str:
         ValueError: a file is not a results.json, or two are of the same planner on the same tasks.
     """
     cells: dict[tuple[str, str], str] = {}
-    below: dict[tuple[str, str], str] = {}
+    floors: dict[tuple[str, str], str] = {}
     for path in map(Path, paths):
-        with reading(path) as contents:
-            run, summary, floors = contents["run"], contents["summary"], contents["floors"]
-            planner, tasks = f"`{run['planner']['name']}`", " ".join(map(str, _tasks(run)))
-            if (planner, tasks) in cells:
-                raise UserError(f"{path} is another result of {planner} on {tasks}: a compact table has room for one")
-            success = f"[{_percent(summary)}]({_link(path, Path(folder))})"
-            cells[planner, tasks] = f"{success} ({_interval(summary)}), {_gflop(summary)}"
-            below |= {(FLOORS[name], tasks): _percent(floor) for name, floor in floors.items()}
+        results = parse_results(path)
+        planner, tasks = _code(results.run["planner"]["name"]), " ".join(map(str, _tasks(results.run)))
+        if (planner, tasks) in cells:
+            raise UserError(f"{path} is another result of {planner} on {tasks}: a compact table has room for one")
+        success = f"[{_percent(results.summary)}]({_link(path, Path(folder))})"
+        cells[planner, tasks] = f"{success} ({_interval(results.summary)}), {_gflop_label(results.summary)}"
+        floors |= {
+            (FLOORS[name], tasks): _percent(results.floors.get(name)) for name in FLOORS if name in results.floors
+        }
     columns = list(dict.fromkeys(tasks for _, tasks in cells))
     names = [*dict.fromkeys(name for name, _ in cells), *FLOORS.values()]
-    cells |= below
+    cells |= floors
     rows = [[name, *(cells.get((name, tasks), "-") for tasks in columns)] for name in names]
     return "\n".join(map(_line, [["", *columns], ["---"] * (len(columns) + 1), *rows]))
 
@@ -68,7 +73,7 @@ def write_table(
     mark: str = "results",
     make: Callable[[Iterable[str | Path], Path], str] = markdown_table,
 ) -> None:
-    """Replaces what a Markdown `document` has between ``<!-- mark -->`` and ``<!-- /mark -->`` by the table.
+    """Replaces the lines of a Markdown `document` between ``<!-- mark -->`` and ``<!-- /mark -->`` by the table.
 
     `make` is one of this module's tables.
 
@@ -76,34 +81,34 @@ def write_table(
         ValueError: as the table, or the document has no such lines.
     """
     document = Path(document)
-    text = document.read_text(encoding="utf-8")
+    text = read_text(document)
     begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
-    before, found, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
+    before, opening, marked = text.partition(begin)
+    _, closing, after = marked.partition(end)
+    if not opening or not closing:
         raise UserError(f"{document} has no lines {begin.strip()} and {end.strip()} for the table to stand between")
     write_text(document, before + begin + make(paths, document.parent) + "\n" + end + after)
 
 
 def _row(path: Path, folder: Path) -> str:
-    with reading(path) as contents:
-        run, summary, floors = contents["run"], contents["summary"], contents["floors"]
-        cells = [
-            *_tasks(run),
-            f"[`{run['planner']['name']}`]({_link(path, folder)})"
-            + beginning(run["planner"])
-            + "".join(f", {limit}" for limit in limits(run["planner"]))
-            + "".join(f", `{setting}`" for setting in settings(run)),
-            f"**{_percent(summary)}**",
-            _interval(summary),
-            summary["n"],
-            _percent(floors.get("random")),
-            _percent(floors.get("none")),
-            _number(summary["steps_to_success"], "g"),
-            f"{_number(summary['plan_ms_p50'], '.0f')} / {_number(summary['plan_ms_p95'], '.0f')}",
-            _number(summary["rollouts"] or None, ".0f"),
-            _gflop(summary),
-        ]
+    results = parse_results(path)
+    run, summary, floors = results.run, results.summary, results.floors
+    cells = [
+        *_tasks(run),
+        f"[{_code(run['planner']['name'])}]({_link(path, folder)})"
+        + proposal_label(run["planner"])
+        + "".join(f", {limit}" for limit in budget_labels(run["planner"]))
+        + "".join(f", {_code(setting)}" for setting in changed_settings(run)),
+        f"**{_percent(summary)}**",
+        _interval(summary),
+        summary.n,
+        _percent(floors.get("random")),
+        _percent(floors.get("none")),
+        _number(summary.steps_to_success, "g"),
+        f"{_number(summary.plan_ms_p50, '.0f')} / {_number(summary.plan_ms_p95, '.0f')}",
+        _number(summary.rollouts or None, ".0f"),
+        _gflop_label(summary),
+    ]
     return _line(cells)
 
 
@@ -114,21 +119,33 @@ def _line(cells: Iterable[Any]) -> str:
 def _tasks(run: dict[str, Any]) -> tuple[str, str, int]:
     """Environment, protocol and split, and offset."""
     tasks = run["tasks"]
-    return tasks["env_id"], f"{tasks['protocol']} {tasks['split']}", tasks["offset_env_steps"]
+    return _plain(tasks["env_id"]), _plain(f"{tasks['protocol']} {tasks['split']}"), tasks["offset_env_steps"]
 
 
 def _link(path: Path, folder: Path) -> str:
-    """The way from `folder` to the file."""
-    return Path(os.path.relpath(path, folder)).as_posix()
+    """Relative link from `folder` to the file; characters that would end a Markdown link are percent-encoded."""
+    return quote(Path(os.path.relpath(path, folder)).as_posix(), safe="/+=,~")
 
 
-def beginning(planner: dict[str, Any]) -> str:
-    """Where its plans began, if that was not a proposal."""
+def _plain(name: str) -> str:
+    """Name as text in a cell of a Markdown table: no columns, lines or HTML of its own."""
+    text = " ".join(name.split())
+    return "".join(_ESCAPES.get(character, character) for character in text)
+
+
+def _code(name: str) -> str:
+    """Name as code in a cell of a Markdown table, where ``|`` would end the cell and ``<`` begin HTML."""
+    text = " ".join(name.split()).replace("`", "'")
+    return "`" + text.replace("|", "\\|").replace("<", "&lt;") + "`"
+
+
+def proposal_label(planner: dict[str, Any]) -> str:
+    """Words for a planner whose plans began without a proposal."""
     return "" if "agent" not in planner or planner["agent"]["proposal"] else ", no proposal"
 
 
-def limits(planner: dict[str, Any]) -> list[str]:
-    """The most that it was allowed to spend."""
+def budget_labels(planner: dict[str, Any]) -> list[str]:
+    """Words for the limits of a planner's budget."""
     budget = planner.get("budget", {})
     units = {
         "rollouts": (1, "rollouts"),
@@ -139,26 +156,26 @@ def limits(planner: dict[str, Any]) -> list[str]:
     return [f"within {budget[name] / size:g} {unit}" for name, (size, unit) in units.items() if budget.get(name)]
 
 
-def settings(run: dict[str, Any]) -> list[str]:
-    """What was set on the command line, but for the proposal, of which `beginning` tells, and any unusual cost."""
+def changed_settings(run: dict[str, Any]) -> list[str]:
+    """Settings of the command line, without the proposal (see `proposal_label`), and an unusual planning cost."""
     words = shlex.split(run["command"].replace("--set=", "--set "))
-    given = dict(value.split("=", 1) for option, value in pairwise(words) if option == "--set" and "=" in value)
+    settings = dict(value.split("=", 1) for option, value in pairwise(words) if option == "--set" and "=" in value)
     cost = run["planner"].get("agent", {}).get("cost", DEFAULT_COST)
     if cost != DEFAULT_COST:
-        given["agent.cost"] = cost  # maybe set by no one: the checkpoint's recommendation, or the protocol's
-    return [f"{name}={value}" for name, value in given.items() if name != "agent.proposal"]
+        settings["agent.cost"] = cost  # it may come from the checkpoint or the protocol
+    return [f"{name}={value}" for name, value in settings.items() if name != "agent.proposal"]
 
 
-def _gflop(summary: dict[str, Any]) -> str:
-    return _number(summary["flops"] / 1e9 or None, ".0f" if summary["flops"] >= 1e10 else ".1f")
+def _gflop_label(summary: Summary) -> str:
+    return _number(summary.flops / 1e9 or None, ".0f" if summary.flops >= 1e10 else ".1f")
 
 
-def _percent(summary: dict[str, Any] | None) -> str:
-    return "-" if summary is None else f"{100 * summary['success']:.1f}"
+def _percent(summary: Summary | None) -> str:
+    return "-" if summary is None else f"{100 * summary.success:.1f}"
 
 
-def _interval(summary: dict[str, Any]) -> str:
-    return f"{100 * summary['ci95'][0]:.1f}-{100 * summary['ci95'][1]:.1f}"
+def _interval(summary: Summary) -> str:
+    return f"{100 * summary.ci95[0]:.1f}-{100 * summary.ci95[1]:.1f}"
 
 
 def _number(value: float | None, form: str) -> str:

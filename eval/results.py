@@ -1,23 +1,16 @@
-"""Success rates with their intervals: as numbers, on disk and as a table."""
+"""Success rates with their intervals, as numbers and as a table; `results_file` stores them."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..errors import UserError
-from ..files import write_text
 from .episode import Episode
 
 
@@ -33,7 +26,7 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the episodes of one policy come to.
+    """Averages over the episodes of one policy.
 
     Attributes:
         success: success rate, in [0, 1].
@@ -84,60 +77,12 @@ def summarize(episodes: Sequence[Episode]) -> Summary:
     )
 
 
-def save_results(
-    directory: str | Path,
-    run: Mapping[str, Any],
-    episodes: Sequence[Episode],
-    floors: Mapping[str, Sequence[Episode]] | None = None,
-) -> Summary:
-    """Writes ``results.json`` (run, summary, floors, episodes) and ``results.csv`` (one row an episode)."""
-    summary = summarize(episodes)
-    contents = {
-        "run": run,
-        "summary": asdict(summary),
-        "floors": {name: asdict(summarize(floor)) for name, floor in (floors or {}).items()},
-        "episodes": [asdict(episode) for episode in episodes],
-    }
-    write_text(Path(directory) / "results.json", json.dumps(contents, indent=1, allow_nan=False) + "\n")
-    write_text(Path(directory) / "results.csv", _to_csv(episodes))
-    return summary
-
-
-@contextmanager
-def reading(path: str | Path) -> Iterator[dict[str, Any]]:
-    """The contents of a ``results.json``; what cannot be read from them raises a ValueError that names the file."""
-    try:
-        yield json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise UserError(f"{path} is not a results.json, or is damaged: {error!r}") from error
-
-
-def _to_csv(episodes: Sequence[Episode]) -> str:
-    text = io.StringIO()
-    rows = [_csv_row(episode) for episode in episodes]
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _csv_row(episode: Episode) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for name, value in asdict(episode).items():
-        if isinstance(value, dict):
-            row |= {f"{name.removesuffix('_errors')}_{key}": entry for key, entry in value.items()}
-        elif name == "plan_ms":
-            row["plan_ms_p50"] = float(np.median(value)) if value else None
-        else:
-            row[name] = int(value) if isinstance(value, bool) else value
-    return row
-
-
 def table(rows: Mapping[str, Summary], title: str | None = None) -> Table:
-    """One line a policy: its success beside that of the floors, and what a decision of it costs."""
-    columns = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    """Table of one line a policy: its success beside that of the floors, and the cost of a decision."""
+    overshoot = ("ms over",) if any(row.overshoot_ms > 0 for row in rows.values()) else ()
+    columns = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
     columns.add_column("policy", no_wrap=True)
-    for name in ("success %", "95 % CI", "n", "steps", "ms p50/p95", "rollouts", "GFLOP"):
+    for name in ("success %", "95 % CI", "n", "steps", "ms p50/p95", "rollouts", "GFLOP", *overshoot):
         columns.add_column(name, justify="right", no_wrap=True)
     for name, row in rows.items():
         columns.add_row(
@@ -146,12 +91,18 @@ def table(rows: Mapping[str, Summary], title: str | None = None) -> Table:
             f"{100 * row.ci95[0]:.1f}-{100 * row.ci95[1]:.1f}",
             str(row.n),
             _cell(row.steps_to_success, "g"),
-            f"{_cell(row.plan_ms_p50, '.3g')} / {_cell(row.plan_ms_p95, '.3g')}",
+            f"{_milliseconds(row.plan_ms_p50)}/{_milliseconds(row.plan_ms_p95)}",
             _cell(row.rollouts or None, ".0f"),
-            _cell(row.flops / 1e9 or None, ".3g"),
+            _cell(row.flops / 1e9 or None, ".3g" if row.flops < 1e11 else ".0f"),
+            *(_milliseconds(row.overshoot_ms) for _ in overshoot),
         )
     return columns
 
 
 def _cell(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
+
+
+def _milliseconds(value: float | None) -> str:
+    """Three significant digits, never in powers of ten."""
+    return _cell(value, ".0f" if value is not None and value >= 100 else ".3g")

@@ -1,4 +1,4 @@
-"""Frozen pairs of start and goal: every policy is evaluated on the same tasks, and a file is all it takes."""
+"""Tasks: frozen pairs of start and goal, on which every policy is evaluated, and the file that holds them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from ..envs import ENVS, EnvSpec
 from ..envs.base import GoalImageEnv, State
 from ..errors import MachineError, UserError
 from ..files import write_text
+from .json_file import checked_count, checked_list, checked_numbers, checked_object, parse_json, read_text
+from .task_checks import check_rules, check_tasks
 
 SHIPPED = Path(__file__).parent / "tasks"
 FORMAT = "lwm-agent tasks 1"
@@ -54,11 +56,11 @@ class TaskSet:
         env: name in `ENVS`.
         env_id: id for ``gymnasium.make``.
         env_kwargs: its arguments, such as the success criterion.
-        protocol: how windows were filtered, a key of `PROTOCOLS`.
+        protocol: rule that chose the windows, a key of `PROTOCOLS`.
         split: ``test``, ``val`` or ``custom``.
         offset_env_steps: environment steps between start and goal in the episode they come from.
         budget_env_steps: environment steps that a policy may use.
-        seed: what the episodes were drawn from.
+        seed: source of the episodes.
         tasks: the tasks.
     """
 
@@ -86,7 +88,7 @@ class TaskSet:
 
     @property
     def sha256(self) -> str:
-        """Hash of the file's contents: what two results must share to be compared."""
+        """Hash of the file's contents; two results can be compared if they share it."""
         return hashlib.sha256(self._to_json().encode()).hexdigest()
 
     def save(self, path: str | Path) -> None:
@@ -98,38 +100,53 @@ class TaskSet:
 
     @classmethod
     def load(cls, path: str | Path) -> TaskSet:
-        """Reads what `save` wrote; raises ValueError on anything else."""
+        """Tasks of a file that `save` wrote.
+
+        Raises:
+            UserError: the file is damaged, or its tasks are none of the environment that it names.
+        """
+        text = read_text(path, "a task file")
         try:
-            contents = json.loads(Path(path).read_text(encoding="utf-8"))
+            contents = parse_json(text, constants=True)
         except ValueError as error:
             raise UserError(f"{path} is not a task file, or is damaged: {error}") from error
-        found = contents.pop("format", None) if isinstance(contents, dict) else None
-        if found != FORMAT:
-            raise UserError(f"{path} is not a task file: its format is {found!r}, expected {FORMAT!r}")
-        _check_keys(contents, cls, str(path))
+        stored = contents.pop("format", None) if isinstance(contents, dict) else None
+        if stored != FORMAT:
+            raise UserError(f"{path} is not a task file: its format is {stored!r:.60}, expected {FORMAT!r}")
         try:
-            tasks = tuple(_parse_task(index, task) for index, task in enumerate(contents.pop("tasks")))
-            return cls(**contents, tasks=tasks)
-        except (TypeError, ValueError) as error:
+            _check_keys(contents, cls, "the file")
+            check_rules(contents)
+            rows = checked_list(contents.pop("tasks"), "tasks")
+            task_set = cls(**contents, tasks=tuple(_parse_task(index, row) for index, row in enumerate(rows)))
+            states = [(task.state, task.goal_state) for task in task_set.tasks]
+            check_tasks(task_set.env, task_set.env_kwargs, states, [task.env_actions for task in task_set.tasks])
+        except MachineError:
+            raise
+        except ValueError as error:
             raise UserError(f"{path} is damaged: {error}") from error
+        return task_set
 
 
-def _parse_task(index: int, task: Any) -> Task:
-    _check_keys(task, Task, f"task {index}")
+def _parse_task(index: int, value: Any) -> Task:
+    """Task of a JSON value; raises ValueError if it has other fields or types."""
+    place = f"task {index}"
+    row = checked_object(value, place)
+    _check_keys(row, Task, place)
+    actions = checked_list(row["env_actions"], f"{place}: env_actions")
     return Task(
-        state=tuple(map(float, task["state"])),
-        goal_state=tuple(map(float, task["goal_state"])),
-        env_actions=tuple(tuple(map(float, action)) for action in task["env_actions"]),
-        episode_seed=int(task["episode_seed"]),
-        start_step=int(task["start_step"]),
+        state=checked_numbers(row["state"], f"{place}: state"),
+        goal_state=checked_numbers(row["goal_state"], f"{place}: goal_state"),
+        env_actions=tuple(checked_numbers(action, f"{place}: env_actions") for action in actions),
+        episode_seed=checked_count(row["episode_seed"], f"{place}: episode_seed"),
+        start_step=checked_count(row["start_step"], f"{place}: start_step"),
     )
 
 
-def _check_keys(contents: Any, cls: type[Task] | type[TaskSet], where: str) -> None:
-    expected, found = {field.name for field in fields(cls)}, set(contents)
-    if expected != found:
-        missing, unknown = sorted(expected - found), sorted(found - expected)
-        raise UserError(f"{where} is damaged: missing {missing}, unknown {unknown}")
+def _check_keys(contents: dict[str, Any], cls: type[Task] | type[TaskSet], place: str) -> None:
+    expected, stored = {field.name for field in fields(cls)}, set(contents)
+    if expected != stored:
+        missing, unknown = sorted(expected - stored), sorted(stored - expected)
+        raise ValueError(f"{place} has wrong keys: missing {missing}, unknown {unknown}")
 
 
 def shipped(env: str, protocol: str = "strict", split: str = "test", offset: int = 25) -> TaskSet:
@@ -174,15 +191,15 @@ def make_tasks(
         env: name in `ENVS`.
         offset: environment steps between start and goal; the budget is twice that.
         episodes: tasks wanted; episodes whose window the protocol refuses are replaced by further ones.
-        seed: what the episodes are drawn from; never the same episodes as the training data of any seed.
+        seed: source of the episodes, which are never those of training data, whatever their seed.
         protocol: a key of `PROTOCOLS`.
         split: name to file the tasks under.
-        progress: called with the number of tasks found and wanted after each.
+        progress: called after each task with the number of tasks so far and the number wanted.
     """
     spec = _checked_spec(env, offset, protocol)
     tasks: list[Task] = []
     # Nothing here looks at pictures.
-    with gym.make(spec.env_id, **spec.blind, terminate_on_success=False, disable_env_checker=True) as player:
+    with gym.make(spec.env_id, **spec.no_pixels_kwargs, terminate_on_success=False, disable_env_checker=True) as player:
         simulator = cast(GoalImageEnv, player.unwrapped)
         for episode in range(MAX_TRIES * episodes):
             task = _cut_window(player, env, offset, np.random.SeedSequence([seed, episode, HELD_OUT]))

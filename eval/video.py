@@ -1,4 +1,4 @@
-"""Videos of episodes: what happens, what should happen, and what the planner expects it to cost."""
+"""Videos of episodes: the present, the goal and the cost of each plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..envs.base import GoalImageEnv, State
-from ..errors import UserError
+from ..errors import MachineError, UserError
 from ..files import replacing
 from .episode import Decision, Episode
 from .tasks import TaskSet
@@ -38,17 +38,38 @@ def write_episode(path: str | Path, frames: Sequence[Frame], fps: int = 10) -> N
         raise UserError(f"{path.name} is no video that can be written: choose one of {', '.join(FORMATS)}")
     timing = {"fps": fps} if path.suffix == ".mp4" else {"duration": 1000 / fps}
     with replacing(path) as partial:
-        imageio.mimwrite(partial, list(frames), **timing, **FORMATS[path.suffix])
+        try:
+            imageio.mimwrite(partial, list(frames), **timing, **FORMATS[path.suffix])
+        except (ImportError, RuntimeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(partial)):
+                raise  # of the file, not of ffmpeg
+            raise MachineError(
+                f"{path} cannot be written, ffmpeg is missing or fails: pip install imageio-ffmpeg, or set "
+                f"IMAGEIO_FFMPEG_EXE to an ffmpeg with libx264 ({error})"
+            ) from error
+
+
+def check_video(path: str | Path) -> None:
+    """Writes a video of one black frame and removes it again.
+
+    Raises:
+        UserError: videos cannot be written at `path`.
+    """
+    write_episode(path, [np.zeros((16, 16, 3), np.uint8)])
+    Path(path).unlink()
 
 
 class Recorder:
-    """Writes a video of each of the first tasks; hand it to `evaluate`.
+    """Writes a video of each of the first tasks of an evaluation.
 
     Args:
-        directory: where the videos go, as ``task-000.mp4``.
+        directory: folder of the videos, ``task-000.mp4`` and so on.
         task_set: the tasks that are evaluated.
         count: number of tasks to record, from the first.
         suffix: ``.mp4`` or ``.gif``.
+
+    Raises:
+        UserError: videos cannot be written, because of the folder or of ffmpeg.
     """
 
     def __init__(self, directory: str | Path, task_set: TaskSet, *, count: int = 4, suffix: str = ".mp4") -> None:
@@ -58,6 +79,7 @@ class Recorder:
         self._count = count
         self._suffix = suffix
         self._task_set = task_set
+        check_video(self._directory / f"check{suffix}")
         # Draws states larger than the policy sees them, without touching the environment that is evaluated.
         env = gym.make(task_set.env_id, disable_env_checker=True, **{**task_set.env_kwargs, "image_size": PANEL})
         self._painter = cast(GoalImageEnv, env.unwrapped)
@@ -66,11 +88,11 @@ class Recorder:
         self._costs: dict[int, list[tuple[int, float]]] = {}
 
     def wants(self, index: int) -> bool:
-        """Whether to be shown task `index`."""
+        """Whether task `index` is to be recorded."""
         return index < self._count
 
     def record(self, index: int, info: dict[str, Any], decision: Decision | None) -> None:
-        """Remembers the state after the reset or a step of task `index`, and the planning call before it."""
+        """Keeps the state after the reset or a step of task `index`, and the planning call before it."""
         states, costs = self._states.setdefault(index, []), self._costs.setdefault(index, [])
         if decision is not None:
             costs.append((len(states) - 1, float(decision.cost)))
@@ -89,7 +111,7 @@ class Recorder:
         write_episode(self.path(episode.index), frames + frames[-1:] * self._fps, self._fps)
 
     def path(self, index: int) -> Path:
-        """Where the video of a task is written."""
+        """Path of the video of a task."""
         return self._directory / f"task-{index:03d}{self._suffix}"
 
 
@@ -112,7 +134,7 @@ def compose(now: Frame, goal: Frame, plot: Image.Image, title: str, verdict: boo
 
 
 def draw_costs(costs: Sequence[tuple[int, float]], step: int, budget: int) -> Image.Image:
-    """The costs ``(step, cost)`` of the plans made before `step`, on axes that fit all of them."""
+    """The costs ``(step, cost)`` of the plans before `step`, on axes that fit all of them."""
     image = Image.new("RGB", (PANEL, PANEL), PAPER)
     draw = ImageDraw.Draw(image)
     if not costs:

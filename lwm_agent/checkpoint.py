@@ -1,36 +1,42 @@
 """Checkpoints: a folder with config.json, model.safetensors and README.md, all that planning needs and no pickle.
 
-What was learned on top of the world model, its heads, lies beside it in heads.safetensors.
+Heads, learned on top of the world model, lie beside it in heads.safetensors. config.json holds a SHA-256 of each file,
+and of its own other entries.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
-import struct
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
 
-from .errors import UserError
-from .files import replace_folder
-from .models import MODELS, Heads
+from .checkpoint_config import (
+    CARD,
+    CONFIG,
+    FORMAT,
+    HASHES,
+    HEADS,
+    WEIGHTS,
+    check_arguments,
+    check_units,
+    hash_of,
+    read_config,
+    serialized,
+)
+from .errors import FileError
+from .files import advice, check_writable, recover_folder, replacing_folder, resolved, write_text
+from .models import MODELS, Heads, WorldModel
 from .normalizer import Normalizer
-from .protocols import DEFAULT_COST
+from .protocols import DEFAULT_COST, GoalActor
+from .weights import CheckpointError, build, load_weights, save_weights, sha256
 
-FORMAT = 1
-CONFIG, WEIGHTS, HEADS, CARD = "config.json", "model.safetensors", "heads.safetensors", "README.md"
+__all__ = ["Checkpoint", "CheckpointError", "checksum", "find_checkpoint", "output_folder", "shipped_checkpoints"]
+
 ZOO = Path(__file__).parent / "zoo"
-
-
-class CheckpointError(UserError):
-    """A checkpoint is missing, damaged or made for something else; the message says which, and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +50,14 @@ class Checkpoint:
         normalizer: units of pictures and actions.
         env: name of the environment on the command line, or a Gymnasium id.
         env_kwargs: conventions of the data (image size, fidelity, control mode...), as in `EnvSpec`.
-        training: how it was trained and what it reached on validation data, for the model card.
-        heads: what was learned on its latents, if anything was.
+        training: settings, data and validation results of the training, for the model card.
+        heads: actor and temporal distance learned on its latents, or None.
         cost: planning cost that agents use by default, such as one chosen on validation tasks.
     """
 
     name: str
     model_config: dict[str, Any]
-    model: nn.Module
+    model: WorldModel
     normalizer: Normalizer
     env: str
     env_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -59,36 +65,39 @@ class Checkpoint:
     heads: Heads | None = None
     cost: str = DEFAULT_COST
 
+    @property
+    def goal_actor(self) -> GoalActor | None:
+        """The learned actor: of the heads, or the model's own."""
+        return self.model.goal_actor if self.heads is None else self.heads
+
     def save(self, folder: Path | str, card: str) -> None:
-        """Writes the folder atomically: what was there before is replaced only when the new one is complete.
+        """Writes the folder atomically: an earlier checkpoint is replaced only when the new one is complete.
 
         Parameters are stored in half precision (relative error below 0.05 % where above 6e-5), buffers as they are.
 
         Raises:
             CheckpointError: the folder holds something other than a checkpoint, or a weight exceeds half precision.
+            FileError: the folder cannot be written, or the disk is full.
         """
-        folder = Path(folder)
         check_replaceable(folder)
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        _save_weights(self.model, partial / WEIGHTS)
-        if self.heads is not None:
-            _save_weights(self.heads, partial / HEADS)
-        config = {
-            "format": FORMAT,
-            "model": self.name,
-            "model_config": self.model_config,
-            "normalizer": asdict(self.normalizer),
-            "env": self.env,
-            "env_kwargs": self.env_kwargs,
-            "training": self.training,
-            "heads": None if self.heads is None else self.heads.settings,
-            "cost": self.cost,
-        }
-        (partial / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
-        (partial / CARD).write_text(card)
-        replace_folder(partial, folder)
+        with replacing_folder(folder) as work:
+            modules = {WEIGHTS: self.model, **({} if self.heads is None else {HEADS: self.heads})}
+            for name, module in modules.items():
+                save_weights(module, work / name)
+            config = {
+                "format": FORMAT,
+                "model": self.name,
+                "model_config": self.model_config,
+                "normalizer": asdict(self.normalizer),
+                "env": self.env,
+                "env_kwargs": self.env_kwargs,
+                "training": self.training,
+                "heads": None if self.heads is None else self.heads.settings,
+                "cost": self.cost,
+            }
+            hashes = {name: sha256(work / name) for name in modules}
+            write_text(work / CONFIG, serialized(config | {HASHES: {CONFIG: hash_of(config), **hashes}}))
+            write_text(work / CARD, card)
 
     @classmethod
     def load(cls, path_or_name: Path | str, device: torch.device | str = "cpu") -> Checkpoint:
@@ -97,20 +106,29 @@ class Checkpoint:
         Raises:
             CheckpointError: nothing is there, or what is there is damaged or of another format.
         """
-        folder = find(path_or_name)
-        config = _read_config(folder)
-        name = config["model"]
+        folder = find_checkpoint(path_or_name)
+        config = read_config(folder)
+        path, name = folder / CONFIG, config["model"]
         if name not in MODELS:
             raise CheckpointError(f"{folder}: model {name!r} is unknown to this version: it knows {', '.join(MODELS)}")
         try:
-            model = MODELS[name](**config["model_config"])
+            check_arguments("model_config", MODELS[name].model, config["model_config"])
             normalizer = Normalizer(**config["normalizer"])
-            heads = Heads(**config["heads"]) if config.get("heads") else None
+            if config.get("heads") is not None:
+                check_arguments("heads", Heads, config["heads"])
         except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{folder / CONFIG} does not describe a {name} model: {error}") from error
-        _load_weights(model, folder / WEIGHTS)
+            raise CheckpointError(f"{path} does not describe a {name} model: {error}") from error
+        what = f"{path} does not describe a {name} model: it"
+        kind = MODELS[name].model
+        external = len(kind.external_parts) > 0
+        model = build(lambda: kind(**config["model_config"]), folder / WEIGHTS, what, external)
+        heads = None if config.get("heads") is None else build(lambda: Heads(**config["heads"]), folder / HEADS, what)
+        check_units(path, model, normalizer, config)
+        _check_hashes(folder, config)
+        load_weights(model, folder / WEIGHTS)
+        model.load_external_weights()
         if heads is not None:
-            _load_weights(heads, folder / HEADS)
+            load_weights(heads, folder / HEADS)
         return cls(
             name=name,
             model_config=config["model_config"],
@@ -119,107 +137,110 @@ class Checkpoint:
             normalizer=normalizer,
             env=config["env"],
             env_kwargs=config["env_kwargs"],
-            training=config["training"],
+            training=_migrated(config["training"], config["model"]),
             cost=config.get("cost", DEFAULT_COST),
         )
 
 
-def available() -> list[str]:
+def shipped_checkpoints() -> list[str]:
     """Names of the checkpoints that ship with the package."""
     return sorted(path.parent.name for path in ZOO.glob(f"*/{CONFIG}"))
 
 
-def find(path_or_name: Path | str) -> Path:
-    """Folder of a checkpoint given by path or by the name of one in the package."""
-    for folder in (Path(path_or_name), ZOO / str(path_or_name)):
+def find_checkpoint(path_or_name: Path | str) -> Path:
+    """Folder of a checkpoint, from its path or from the name of one that ships with the package.
+
+    A save that was interrupted between two renames is finished first.
+    """
+    name = str(path_or_name)
+    if not name:
+        raise CheckpointError(f"the name of the checkpoint is empty: {_choices()}")
+    folder = Path(path_or_name)
+    try:
+        recover_folder(folder)
         if (folder / CONFIG).is_file():
             return folder
-    raise CheckpointError(
-        f"no checkpoint at {str(path_or_name)!r}: give a folder that holds {CONFIG} and {WEIGHTS}, "
-        f"or one of the package's own: {', '.join(available()) or '(none)'}"
-    )
+        if name in shipped_checkpoints():
+            return ZOO / name
+        inner = folder / "checkpoint"
+        hint = f"do you mean {inner}? Or " if (inner / CONFIG).is_file() else ""
+    except (FileError, OSError) as error:
+        raise CheckpointError(f"the checkpoint {name!r} cannot be read: {advice(error)}") from error
+    raise CheckpointError(f"no checkpoint at {name!r}: {hint}{_choices()}")
 
 
 def checksum(path_or_name: Path | str) -> str:
-    """SHA-256 of a checkpoint's configuration and weights, which results are stamped with."""
-    folder = find(path_or_name)
-    digest = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS, HEADS):
+    """SHA-256 of a checkpoint's configuration, but for its hashes, and weights; results are stamped with it."""
+    folder = find_checkpoint(path_or_name)
+    config = read_config(folder)
+    known = HASHES in config
+    config.pop(HASHES, None)
+    digest = hashlib.sha256(serialized(config).encode() if known else (folder / CONFIG).read_bytes())
+    for name in (WEIGHTS, HEADS):
         if (folder / name).exists():
             digest.update((folder / name).read_bytes())
     return digest.hexdigest()
 
 
 def check_replaceable(folder: Path | str) -> None:
-    """Raises CheckpointError if saving a checkpoint as `folder` would throw away anything but a checkpoint."""
-    folder = Path(folder)
-    if not folder.exists():
-        return
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
-    more = sorted(names - {CONFIG, WEIGHTS, HEADS, CARD})
-    if more or (names and CONFIG not in names):
-        held = more[0] if more else "no " + CONFIG
-        raise CheckpointError(f"{folder} is no checkpoint (it holds {held}): name a folder of its own for the new one")
-    if names:
-        _read_config(folder)
+    """Raises an error if a checkpoint could not be saved as `folder`, or would throw away anything but a checkpoint."""
+    place = resolved(folder)
+    recover_folder(place)
+    if place.is_dir():
+        names = {path.name for path in place.iterdir()}
+        more = sorted(names - {CONFIG, WEIGHTS, HEADS, CARD})
+        if more or (names and CONFIG not in names):
+            entry = more[0] if more else "no " + CONFIG
+            raise CheckpointError(
+                f"{folder} is no checkpoint (it holds {entry}): name a folder of its own for the new one"
+            )
+        if names:
+            read_config(place)
+    elif place.exists():
+        raise CheckpointError(f"{folder} is no checkpoint (it is a file): name a folder of its own for the new one")
+    check_writable(place, folder=True)
 
 
-def target(path_or_name: Path | str, out: Path | str | None) -> Path:
-    """Folder for what becomes of a checkpoint: `out`, or where it lies.
+def output_folder(path_or_name: Path | str, out: Path | str | None) -> Path:
+    """Folder for the checkpoint that a command makes of another: `out`, or where that lies.
 
     Raises:
         CheckpointError: something else is there, or the checkpoint is the package's own.
+        FileError: the folder cannot be written.
     """
-    folder = find(path_or_name) if out is None else Path(out)
-    if out is None and ZOO in folder.resolve().parents:
+    folder = find_checkpoint(path_or_name) if out is None else Path(out)
+    if out is None and ZOO.resolve() in folder.resolve().parents:
         raise CheckpointError(f"{path_or_name} ships with the package and stays as it is: name a folder with --out")
     check_replaceable(folder)
     return folder
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}): copy or train the checkpoint again") from error
-    if not isinstance(config, dict) or "format" not in config:
-        raise CheckpointError(f"{path} is not an lwm-agent checkpoint: it has no 'format' entry")
-    if config["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {config['format']!r}; this version reads {FORMAT}: install the lwm-agent that wrote it"
-        )
-    missing = {"model", "model_config", "normalizer", "env", "env_kwargs", "training"} - config.keys()
-    if missing:
-        raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}: copy or train the checkpoint again")
-    return config
+def _choices() -> str:
+    return (
+        f"give a folder that holds {CONFIG} and {WEIGHTS}, or one of the package's own: "
+        f"{', '.join(shipped_checkpoints()) or '(none)'}"
+    )
 
 
-def _save_weights(module: nn.Module, path: Path) -> None:
-    parameters = dict(module.named_parameters())
-    weights = {
-        name: (tensor.half() if name in parameters else tensor).detach().cpu().contiguous()
-        for name, tensor in module.state_dict().items()
-    }
-    for name, tensor in weights.items():
-        if name in parameters and not tensor.isfinite().all():
-            raise CheckpointError(f"{name} has weights beyond 65504, or no numbers: lower learning_rate")
-    save_file(weights, path)
+def _check_hashes(folder: Path, config: Mapping[str, Any]) -> None:
+    """Compares the files with their SHA-256; checkpoints of earlier versions have none."""
+    hashes = config.get(HASHES)
+    if hashes is None:
+        return
+    names = [CONFIG, WEIGHTS, *([] if config.get("heads") is None else [HEADS])]
+    for name in names:
+        actual = hash_of(config) if name == CONFIG else sha256(folder / name)
+        if hashes.get(name) != actual:
+            raise CheckpointError(
+                f"{folder / name} is not what was saved: its SHA-256 is {actual}, and {CONFIG} says "
+                f'{hashes.get(name)}: copy the checkpoint again, or remove "{HASHES}" from {CONFIG} to use it as it is'
+            )
 
 
-def _load_weights(model: nn.Module, path: Path) -> None:
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError, struct.error) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): copy or train the checkpoint again") from error
-    expected = model.state_dict()
-    problems = [f"{name} is missing" for name in expected.keys() - weights.keys()]
-    problems += [f"{name} is unexpected" for name in weights.keys() - expected.keys()]
-    problems += [
-        f"{name} is {tuple(weights[name].shape)}, expected {tuple(expected[name].shape)}"
-        for name in expected.keys() & weights.keys()
-        if weights[name].shape != expected[name].shape
-    ]
-    if problems:
-        raise CheckpointError(f"{path} does not fit what {CONFIG} describes: {'; '.join(sorted(problems)[:5])}")
-    model.load_state_dict(weights)
+def _migrated(training: dict[str, Any], model: str) -> dict[str, Any]:
+    """The record of a training as this version writes it; earlier ones called the model's settings "model"."""
+    stages = [name for name in ("predictor", "heads", "before") if isinstance(training.get(name), dict)]
+    parts: dict[str, Any] = {name: _migrated(training[name], model) for name in stages}
+    if isinstance(training.get("model"), dict):
+        parts |= {"model": model, "model_settings": training["model"]}
+    return {**training, **parts}

@@ -20,3 +20,7 @@ class MachineError(UserError, RuntimeError):
 
 class DivergedError(UserError, FloatingPointError):
     """A training whose loss is no number any more."""
+
+
+class FileError(UserError, OSError):
+    """A file or folder that cannot be read or written; the message names it, the cause and the fix."""

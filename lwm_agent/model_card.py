@@ -1,11 +1,17 @@
-"""The README.md of a checkpoint."""
+"""The README.md of a checkpoint.
+
+Names and paths come from users: they are escaped, so that no value can change the Markdown around it. An entry that is
+missing or of an unexpected type is shown as it is, never an error.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,14 +19,20 @@ import torch
 from .checkpoint import Checkpoint
 from .protocols import DEFAULT_COST
 
+_SAFE = re.compile(r"[^`|<>&\x00-\x1f\x7f\u2028\u2029]+")
+"""Text that a code span of Markdown shows as it is, also in a table."""
+
+_PLAIN = re.compile(r"[\w .,:/()+-]")
+"""Characters that mean nothing in Markdown, HTML and YAML."""
+
 _TEMPLATE = """---
 library_name: lwm-agent
-tags: [world-model, jepa, planning, {env}]
+tags: [world-model, planning, {tag}]
 license: mit
 ---
 # {title}
 
-A {name} world model for `{env}` with a predictor of kind `{predictor}`, trained from pixels and actions alone.
+{description} for {env}, trained from pixels and actions alone.
 {parameters:.2f} M parameters.
 
 ```python
@@ -32,120 +44,174 @@ action, state = agent.predict(observation)
 
 | | |
 |---|---|
-| data | {data}, {frames:,} frames |
-| steps | {steps:,} of {batch_size} clips x {clip_length} frames, seed {seed}, {precision}{changes} |
-| time | {minutes:.0f} minutes |
+| model | {settings} |
+| data | {data}, {frames} frames |
+| steps | {steps} of {batch_size} clips x {clip_length} frames, seed {seed}, {precision}{changes} |
+| time | {minutes} minutes |
 | hardware | {hardware} |
 
-Command: `{command}`
+Command: {command}
 
 Validation (held-out episodes):
 
 {validation}
 """
 
-_PREDICTOR = """
-## Predictor
-
-With the encoder frozen: {steps:,} steps of {batch_size} clips x {clip_length} frames, {minutes:.0f}
-minutes{changes}.
-
-Command: `{command}`
-
-{validation}
-"""
-
-_HEADS = """
-## Heads
-
-An actor and a temporal distance on the frozen latents: {steps:,} steps of {batch_size} pairs of frames, {minutes:.0f}
-minutes{changes}.
-
-Command: `{command}`
-
-{validation}
-"""
+_STAGES = {
+    "predictor": (
+        "Predictor",
+        "With the encoder frozen: {steps} steps of {batch_size} clips x {clip_length} frames, {minutes} minutes"
+        "{changes}.",
+    ),
+    "heads": (
+        "Heads",
+        "An actor and a temporal distance on the frozen latents: {steps} steps of {batch_size} pairs of frames, "
+        "{minutes} minutes{changes}.",
+    ),
+}
+"""Heading and summary of each part that is trained after the world model."""
 
 
 def model_card(checkpoint: Checkpoint) -> str:
     """Markdown that says what the checkpoint is, where it comes from and what it reached on validation data."""
     training = checkpoint.training
-    overrides = _options("model", training["model"])
+    preset = training.get("preset", "tiny")
+    options = {
+        "env": checkpoint.env,
+        "model": checkpoint.name,
+        "preset": preset,
+        **_data(training),
+        **_named(training, "steps", "seed"),
+    }
+    if "set" in training:  # earlier versions recorded no changed settings, and computed in bf16-mixed
+        options |= _named(training, "precision")
+    settings = _settings("train", training.get("set")) + _settings("model", training.get("model_settings"))
     card = _TEMPLATE.format(
-        title=f"{checkpoint.name} / {training['preset']} / {checkpoint.env}",
-        env=checkpoint.env,
-        name=checkpoint.name,
-        predictor=checkpoint.model_config.get("predictor", "transformer"),
+        tag=_tag(checkpoint.env),
+        title=" / ".join(_text(part) for part in (checkpoint.name, preset, checkpoint.env)),
+        env=_code(checkpoint.env),
+        description=" ".join(checkpoint.model.describe().split()),
         parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()) / 1e6,
-        minutes=training["seconds"] / 60,
-        hardware=training.get("hardware", "not recorded"),
-        command=f"lwm-agent train --env {checkpoint.env} --preset {training['preset']} {_data(training)} "
-        f"--steps {training['steps']} --seed {training['seed']}{overrides}{_train_options(training)}",
-        data=", ".join(f"`{path}`" for path in _files(training)),
-        changes=_changes(training),
-        validation=_table(training["validation"]),
-        **{key: training[key] for key in ("frames", "steps", "batch_size", "clip_length", "seed", "precision")},
+        settings=", ".join(_code(f"{key}={value}") for key, value in checkpoint.model_config.items()) or "defaults",
+        data=", ".join(_code(path) for path in _files(training)) or "not recorded",
+        hardware=_text(training.get("hardware", "not recorded")),
+        precision=_text(training.get("precision", "precision not recorded")),
+        command=_command("train", options, settings),
+        validation=_table(training.get("validation")),
+        **_numbers(training),
     )
-    if "predictor" in training:
-        card += _stage(_PREDICTOR, "predictor", training["predictor"])
-    if checkpoint.heads is not None:
-        card += _stage(_HEADS, "heads", training["heads"])
+    for part in ("predictor", "heads"):
+        if part in training and (part != "heads" or checkpoint.heads is not None):
+            card += _stage(part, training[part])
     if checkpoint.cost != DEFAULT_COST:
-        card += f"\n## Planning\n\nAgents minimise `{checkpoint.cost}` unless told otherwise.\n"
+        card += f"\n## Planning\n\nThe default planning cost of agents is {_code(checkpoint.cost)}.\n"
     return card
 
 
 def hardware(device: torch.device) -> str:
-    """What this process and `device` compute on, for the record of a training."""
+    """CPU, GPU and version of torch that this process computes with, for the record of a training."""
     gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
     return f"{gpu}{os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}"
 
 
-def _stage(template: str, part: str, training: Mapping[str, Any]) -> str:
-    """How a part was trained, and before that, how what it was trained on from."""
-    before = _stage(template, part, training["before"]) if "before" in training else ""
-    return before + template.format(
-        minutes=training["seconds"] / 60,
-        changes=_changes(training),
-        command=f"lwm-agent train-{part} --checkpoint {training['checkpoint']} {_data(training)} "
-        f"--steps {training['steps']} --seed {training['seed']}{_settings(part, training)}",
-        validation=_table(training["validation"]),
-        **{key: training[key] for key in ("steps", "batch_size", "clip_length") if key in training},
+def _stage(part: str, training: Any) -> str:
+    """Section about the training of a part, after that of the training that it continued."""
+    if not isinstance(training, Mapping):
+        return ""
+    earlier = _stage(part, training["before"]) if "before" in training else ""
+    heading, summary = _STAGES[part]
+    options = _named(training, "checkpoint") | _data(training) | _named(training, "steps", "seed")
+    settings = _settings(part, training.get("set")) + _settings("model", training.get("model_settings"))
+    return (
+        f"{earlier}\n## {heading}\n\n{summary.format(**_numbers(training))}\n\n"
+        f"Command: {_command(f'train-{part}', options, settings)}\n\n{_table(training.get('validation'))}\n"
     )
 
 
-def _data(training: Mapping[str, Any]) -> str:
-    return " ".join(f"--data {file}" for file in _files(training))
+def _numbers(training: Mapping[str, Any]) -> dict[str, str]:
+    """Numbers and changes of a training, as text."""
+    seconds = training.get("seconds")
+    minutes = seconds / 60 if isinstance(seconds, int | float) and abs(seconds) < 1e15 else seconds
+    changes = training.get("changes")
+    return {
+        "frames": _number(training.get("frames"), ",.0f"),
+        "steps": _number(training.get("steps"), ",.0f"),
+        "batch_size": _number(training.get("batch_size"), ".0f"),
+        "clip_length": _number(training.get("clip_length"), ".0f"),
+        "seed": _number(training.get("seed"), ".0f"),
+        "minutes": _number(minutes, ".0f"),
+        "changes": "".join(f"; resumed: {_text(text)}" for text in changes) if isinstance(changes, list) else "",
+    }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: Any, form: str) -> str:
+    """A number as text; an integer too large for a float, and anything else, as it is."""
+    if value is None:
+        return "?"
+    if not _is_number(value):
+        return _text(value)
+    try:
+        return format(value, form)
+    except (OverflowError, ValueError):
+        return _text(value)
+
+
+def _data(training: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {"data": _files(training)}
 
 
 def _files(training: Mapping[str, Any]) -> list[str]:
-    """What was trained on; earlier versions knew one file."""
-    return [training["data"]] if isinstance(training["data"], str) else training["data"]
+    """Paths of the data; earlier versions knew one file."""
+    data = training.get("data", [])
+    return [str(path) for path in data] if isinstance(data, list | tuple) else [str(data)]
 
 
-def _train_options(training: Mapping[str, Any]) -> str:
-    """Options for what was set of the training; earlier versions did not say, and computed in bf16-mixed."""
-    if "set" not in training:
-        return ""
-    return f" --precision {training['precision']}{_options('train', training['set'])}"
+def _named(training: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: training[name] for name in names if name in training}
 
 
-def _settings(part: str, training: Mapping[str, Any]) -> str:
-    """Options for what was set of a part's training; earlier versions did not say."""
-    return _options(part, training.get("set", {})) + _options("model", training.get("model", {}))
+def _command(command: str, options: Mapping[str, Any], settings: Iterable[str]) -> str:
+    """A command line in a code span, quoted for a shell."""
+    words = [f"lwm-agent {command}"]
+    for name, value in options.items():
+        words += [f"--{name} {shlex.quote(str(part))}" for part in (value if isinstance(value, list) else [value])]
+    return _code(" ".join((*words, *(f"--set {shlex.quote(setting)}" for setting in settings))))
 
 
-def _options(group: str, settings: Mapping[str, Any]) -> str:
+def _settings(group: str, settings: Any) -> list[str]:
     """`settings` as the command line reads them: JSON, but for words."""
+    if not isinstance(settings, Mapping):
+        return []
     words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
-    return "".join(f" --set {group}.{name}={word}" for name, word in words.items())
+    return [f"{group}.{name}={word}" for name, word in words.items()]
 
 
-def _changes(training: Mapping[str, Any]) -> str:
-    """What resuming changed; nothing is known of it where a part was trained by an earlier version."""
-    return "".join(f"; resumed: {change}" for change in training.get("changes", ()))
-
-
-def _table(metrics: Mapping[str, float]) -> str:
-    rows = (f"| {name} | {value:.4g} |" for name, value in metrics.items())
+def _table(metrics: Any) -> str:
+    if not isinstance(metrics, Mapping):
+        return "Not recorded."
+    rows = (f"| {_text(name)} | {_number(value, '.4g')} |" for name, value in metrics.items())
     return "\n".join(("| metric | value |", "|---|---|", *rows))
+
+
+def _code(value: Any) -> str:
+    """`value` as code; as HTML where a code span could not hold it."""
+    text = str(value)
+    return f"`{text}`" if _SAFE.fullmatch(text) else f"<code>{_escaped(text)}</code>"
+
+
+def _text(value: Any) -> str:
+    """`value` as text without markup; underscores inside a word are none."""
+    return _escaped(str(value))
+
+
+def _escaped(text: str) -> str:
+    return "".join(character if _PLAIN.match(character) else f"&#{ord(character)};" for character in text)
+
+
+def _tag(env: str) -> str:
+    """`env` as an item of a YAML list, other characters than those of a Gymnasium id left out."""
+    return re.sub(r"[^\w./]+", "-", env).strip("-.") or "environment"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +40,25 @@ class Normalizer:
     def __post_init__(self) -> None:
         for name, values in vars(self).items():
             if name != "discrete":
-                object.__setattr__(self, name, tuple(float(value) for value in values))
+                object.__setattr__(self, name, _finite(name, values))
+        if not isinstance(self.discrete, bool):
+            raise UserError(f"discrete={self.discrete!r} must be True or False")
+        self._check()
+
+    def _check(self) -> None:
+        """Refuses lists of different lengths, scales that are not positive, and bounds that contradict each other."""
+        for name, values in vars(self).items():
+            axis = "pixel_mean" if name.startswith("pixel") else "action_mean"
+            if name != "discrete" and len(values) != len(getattr(self, axis)):
+                raise UserError(f"{name} has {len(values)} numbers and {axis} has {len(getattr(self, axis))}")
         if min((*self.pixel_std, *self.action_std)) <= 0:
             raise UserError(f"standard deviations must be positive: pixels {self.pixel_std}, actions {self.action_std}")
+        for index, (low, high) in enumerate(zip(self.action_low, self.action_high, strict=True)):
+            if low >= high:
+                raise UserError(
+                    f"action_low[{index}]={low} must be below action_high[{index}]={high}: either this action never "
+                    "changes in the data, or the data and the declared bounds have different units (control_mode)"
+                )
 
     @property
     def action_size(self) -> int:
@@ -85,3 +102,14 @@ class Normalizer:
     def _normalize(self, actions: Tensor) -> Tensor:
         mean, std = (torch.tensor(values, device=actions.device) for values in (self.action_mean, self.action_std))
         return (actions - mean) / std
+
+
+def _finite(name: str, values: Any) -> tuple[float, ...]:
+    """Tuple of at least one finite number."""
+    try:
+        numbers = tuple(float(value) for value in values if not isinstance(value, bool | str))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}={values!r} must be a list of numbers") from error
+    if not numbers or len(numbers) < len(values) or not all(map(math.isfinite, numbers)):
+        raise UserError(f"{name}={values!r} must be finite numbers, at least one")
+    return numbers

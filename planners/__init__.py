@@ -1,27 +1,32 @@
-"""Planners minimise a function of action sequences; they know no world model and no environment."""
+"""Planners minimise a function of action sequences; they know no world model and no environment.
+
+A new planner is a module with a subclass of `Planner`, and a line in `registry.py`. Importing this package does not
+import torch: names are looked up when they are used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import fields
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from lwm_agent.errors import UserError
-from lwm_agent.protocols import Planner
+from .budget import UNLIMITED, Budget
+from .registry import PLANNERS
 
-from .base import UNLIMITED, Budget, plan
-from .best_proposal import Incumbent
-from .categorical_cem import CategoricalCEM
-from .cem import CEM, GuidedCEM
-from .chain import Chain
-from .costs import COSTS, make_cost
-from .gradient import SGD, Gradient
-from .grasp import GRASP
-from .icem import ICEM
-from .lbfgs import LBFGS
-from .mppi import MPPI
-from .predictive_sampling import PredictiveSampling
-from .random_shooting import RandomShooting
+if TYPE_CHECKING:
+    from .base import plan
+    from .best_proposal import BestProposal
+    from .categorical_cem import CategoricalCEM
+    from .cem import CEM, GuidedCEM
+    from .chain import Chain
+    from .costs import COSTS, make_cost
+    from .factory import make_planner
+    from .gradient import SGD, Gradient
+    from .grasp import GRASP
+    from .icem import ICEM
+    from .lbfgs import LBFGS
+    from .mppi import MPPI
+    from .predictive_sampling import PredictiveSampling
+    from .random_shooting import RandomShooting
 
 __all__ = [
     "CEM",
@@ -33,12 +38,12 @@ __all__ = [
     "PLANNERS",
     "SGD",
     "UNLIMITED",
+    "BestProposal",
     "Budget",
     "CategoricalCEM",
     "Chain",
     "Gradient",
     "GuidedCEM",
-    "Incumbent",
     "PredictiveSampling",
     "RandomShooting",
     "make_cost",
@@ -46,53 +51,12 @@ __all__ = [
     "plan",
 ]
 
-PLANNERS: dict[str, type[Any]] = {
-    "actor": Incumbent,
-    "categorical-cem": CategoricalCEM,
-    "cem": CEM,
-    "gradient": Gradient,
-    "grasp": GRASP,
-    "guided": GuidedCEM,
-    "icem": ICEM,
-    "lbfgs": LBFGS,
-    "mppi": MPPI,
-    "predictive-sampling": PredictiveSampling,
-    "random-shooting": RandomShooting,
-    "sgd": SGD,
-}
+_PLACES = {"COSTS": "costs", "Chain": "chain", "make_cost": "costs", "make_planner": "factory", "plan": "base"}
 
 
-def make_planner(name: str, **settings: Any) -> Planner:
-    """The planner called `name`, with the given settings and the defaults of its class for the others.
-
-    Two names joined by a plus, ``cem+gradient``, are a `Chain` of both. Its parts are set by ``first.num_samples`` or
-    ``second.lr``; as the second may again be a chain, so may ``second.first.lr``.
-
-    Raises:
-        ValueError: unknown name, unknown setting, or a value out of range.
-        TypeError: a value of the wrong type.
-    """
-    first, plus, second = name.partition("+")
-    if plus:
-        return _make_chain(first, second, settings)
-    if name not in PLANNERS:
-        raise UserError(f"unknown planner {name!r}, choose one of {sorted(PLANNERS)}, or two of them joined by '+'")
-    _refuse_unknown(name, settings, [item.name for item in fields(PLANNERS[name])])
-    planner: Planner = PLANNERS[name](**settings)
-    return planner
-
-
-def _make_chain(first: str, second: str, settings: dict[str, Any]) -> Chain:
-    parts = ("first.", "second.")
-    of_parts = [
-        {key.removeprefix(part): value for key, value in settings.items() if key.startswith(part)} for part in parts
-    ]
-    own = {key: value for key, value in settings.items() if not key.startswith(parts)}
-    _refuse_unknown(f"{first}+{second}", own, ["spread", "first.NAME", "second.NAME"])
-    return Chain(first=make_planner(first, **of_parts[0]), second=make_planner(second, **of_parts[1]), **own)
-
-
-def _refuse_unknown(planner: str, names: Iterable[str], known: list[str]) -> None:
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        raise UserError(f"unknown settings {unknown} of planner {planner!r}, which takes {known or 'none'}")
+def __getattr__(name: str) -> object:
+    if name in _PLACES:
+        return getattr(import_module(f".{_PLACES[name]}", __name__), name)
+    if name in __all__:  # the class of a planner
+        return next(planner for planner in PLANNERS.values() if planner.__name__ == name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

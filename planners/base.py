@@ -1,188 +1,137 @@
-"""What all planners share: the budget, the meter that enforces it, and the planning loop."""
+"""The planning loop, which is the same for all planners."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from time import perf_counter
 
 import torch
 from torch import Tensor
 
-from lwm_agent.compute.device import synchronize
 from lwm_agent.errors import UserError
-from lwm_agent.protocols import Dynamics, Objective, Plan, Planner, Problem
+from lwm_agent.protocols import Plan, Planner, Problem
 
-from .checks import check_types, check_value
-from .sampling import select_best
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """The most that one call of `plan` may spend, in any of four units; None does not limit.
-
-    With a limit, a planner goes on until the next iteration would exceed it, whatever its own `iterations`; of a chain,
-    that is the last planner.
-
-    Attributes:
-        rollouts: candidate rollouts for each episode; one with a gradient counts twice.
-        iterations: iterations of the planner.
-        flops: floating-point operations for each episode, of its candidates and its proposals.
-        seconds: wall time for the whole batch; the call of the model under way is completed, and the first ones, until
-            there is a plan.
-    """
-
-    rollouts: int | None = None
-    iterations: int | None = None
-    flops: float | None = None
-    seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for item in fields(self):
-            value = getattr(self, item.name)
-            valid = value is None or 0 < value < float("inf")
-            check_value(self, item.name, valid, "positive and finite, or None for no limit")
+from .budget import UNLIMITED, Budget
+from .horizons import zero_padding
+from .meter import Meter, MeteredDynamics, OutOfBudget, list_episodes
+from .proposals import rank_proposals
 
 
-UNLIMITED = Budget()
-
-
-class OutOfBudget(Exception):  # noqa: N818  (the signal that ends a plan, not an error)
-    """Raised by a `Meter` in place of a call that the budget does not cover."""
-
-
-@dataclass
-class Meter:
-    """An objective that counts what it spends for each episode, and refuses a call that the budget does not cover."""
-
-    objective: Objective
-    budget: Budget = UNLIMITED
-    flops_per_rollout: float = 0.0
-    rollouts: int = field(default=0, init=False)
-    flops: float = field(default=0.0, init=False)  # spent for each episode
-    start: float = field(init=False)
-    has_plan: bool = field(default=False, init=False)  # until then, the clock stops nothing
-
-    def __post_init__(self) -> None:
-        self.start = perf_counter()
-        if self.budget.flops is not None:
-            check_value(self, "flops_per_rollout", self.flops_per_rollout > 0, "positive under a budget in flops")
-
-    def __call__(self, actions: Tensor) -> Tensor:
-        """Costs ``(B, S)`` of `actions` ``(B, S, T, F*A)``; a cost that is not a number counts as infinite."""
-        self.spend(actions, actions.requires_grad)
-        costs = self.objective(actions)
-        if costs.shape != actions.shape[:2]:
-            raise UserError(f"objective must return (B, S) = {tuple(actions.shape[:2])}, got {tuple(costs.shape)}")
-        if actions.requires_grad and not costs.requires_grad:
-            raise UserError("objective has no gradient: evaluate it without no_grad or detach, or use another planner")
-        return finite(costs)
-
-    def spend(self, actions: Tensor, differentiated: bool = False, flops_each: float | None = None) -> None:
-        """Charges one rollout for each of the candidates `actions` ``(B, S, T, F*A)``, two if `differentiated`.
-
-        `flops_each` are those of a candidate, where they are not those of a rollout.
-        """
-        # Weights are frozen, so the backward pass goes through activations only: about one more forward pass.
-        charged = actions.shape[1] * (2 if differentiated else 1)
-        rollouts = self.rollouts + charged
-        flops = self.flops + charged * (self.flops_per_rollout if flops_each is None else flops_each)
-        for unit, needed in {"rollouts": rollouts, "flops": flops}.items():
-            limit = getattr(self.budget, unit)
-            if limit is not None and needed > limit:
-                raise OutOfBudget(f"Budget({unit}={limit}) is too small, {needed} {unit} an episode are needed")
-        if self.budget.seconds is not None and self.has_plan:
-            synchronize(actions.device)
-            if perf_counter() - self.start >= self.budget.seconds:
-                raise OutOfBudget(f"Budget(seconds={self.budget.seconds}) is spent")
-        self.rollouts, self.flops = rollouts, flops
-
-
-@dataclass(frozen=True)
-class MeteredDynamics:
-    """Dynamics that charge a meter: T steps of a candidate, whether or not they follow each other, are a rollout.
-
-    Those that do not follow each other are `step_flops`.
-    """
-
-    dynamics: Dynamics
-    meter: Meter
-    step_flops: float | None
-
-    @property
-    def start(self) -> Tensor:
-        """Latent of the present, ``(B, *Z)``."""
-        return self.dynamics.start
-
-    @property
-    def goal(self) -> Tensor:
-        """Latent of the goal, ``(B, *Z)``."""
-        return self.dynamics.goal
-
-    def rollout(self, actions: Tensor) -> Tensor:
-        """Latents ``(B, S, T, *Z)`` after each block of `actions` ``(B, S, T, F*A)``."""
-        self.meter.spend(actions, actions.requires_grad)
-        return self.dynamics.rollout(actions)
-
-    def step(self, latents: Tensor, actions: Tensor, loss: Callable[..., Tensor], *of: Tensor) -> tuple[Tensor, Tensor]:
-        """As in `Dynamics`."""
-        self.meter.spend(actions, differentiated=True, flops_each=self.step_flops)
-        return self.dynamics.step(latents, actions, loss, *of)
-
-
-@torch.no_grad()
-def plan(planner: Planner, problem: Problem, budget: Budget = UNLIMITED, flops_per_rollout: float = 0.0) -> Plan:
+def plan(
+    planner: Planner,
+    problem: Problem,
+    budget: Budget = UNLIMITED,
+    flops_per_rollout: float | Sequence[float] = 0.0,
+    clock: Callable[[], float] = perf_counter,
+) -> Plan:
     """Best plan that `planner` finds for `problem` within `budget`: the one loop around all planners.
 
     It stops when the `budget` is spent or, without one, after the planner's own `iterations`. A budget that covers the
-    proposals of the problem and no iteration leaves the best of them. `flops_per_rollout`, the floating-point
-    operations of one candidate, is needed by a budget in flops only.
+    proposals of the problem and no iteration leaves the best of them.
+
+    Args:
+        planner: the planner.
+        problem: B planning problems; the plan of each does not depend on the others, but for a budget in seconds.
+        budget: what the plan of each may spend.
+        flops_per_rollout: floating-point operations of one candidate, for all episodes or one number for each; needed
+            by a budget in flops only.
+        clock: seconds since some moment.
 
     Raises:
-        ValueError: wrong shapes, a budget too small for any plan, or an episode without a candidate of finite cost.
+        UserError: wrong shapes, a budget too small for any plan, or an episode without a candidate of finite cost.
     """
     check_problem(problem)
-    meter = Meter(problem.objective, budget, flops_per_rollout)
-    dynamics = None if problem.dynamics is None else MeteredDynamics(problem.dynamics, meter, problem.step_flops)
-    metered = replace(problem, objective=meter, dynamics=dynamics)
-    best = nothing_yet(problem)
+    with _own_modes(problem.init.device):
+        return _plan(planner, _leave_inference(problem), budget, flops_per_rollout, clock)
+
+
+@contextmanager
+def _own_modes(device: torch.device) -> Iterator[None]:
+    """Modes in which all planners compute, whatever those of the caller: planners themselves ask for gradients."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+def _leave_inference(problem: Problem) -> Problem:
+    """`problem` with copies of the tensors that were made in inference mode, through which no gradient may pass."""
+    tensors = {"init": problem.init, "scale": problem.scale, "low": problem.low, "high": problem.high}
+    copies = {name: tensor.clone() for name, tensor in tensors.items() if tensor.is_inference()}
+    return replace(problem, **copies) if copies else problem  # type: ignore[arg-type]
+
+
+def _plan(
+    planner: Planner,
+    problem: Problem,
+    budget: Budget,
+    flops_per_rollout: float | Sequence[float],
+    clock: Callable[[], float],
+) -> Plan:
+    meter = Meter(problem, budget, flops_per_rollout, clock)
+    metered = _meter_problem(problem, meter)
+    best = first_guess(metered)
     trace: list[Tensor] = []
     iterations = planner.iterations if budget == UNLIMITED else budget.iterations
     try:
         if problem.propose is not None:
-            meter.flops = problem.propose_flops
-            best = best_guess(*problem.propose(), meter)
-            metered = replace(metered, init=best[0])
-            meter.has_plan = not best[1].isposinf().any()
-        for found in islice(planner.improve(metered), iterations):
-            best = better(best, found)
+            metered = _propose(metered, meter)
+            assert metered.init_cost is not None
+            best = metered.init, metered.init_cost
+            meter.check_payments()
+            meter.check_time()
+        for candidate in planner.improve(metered):
+            best = cheaper(best, candidate)
             trace.append(best[1])
-            meter.has_plan = True
-    except OutOfBudget as stop:
-        if not meter.has_plan:
-            advice = "lower num_samples, or num_proposals where an actor proposes, or raise the budget"
-            raise UserError(f"{stop} for any plan of {type(planner).__name__}: {advice}") from None
+            meter.finish_iteration(iterations)
+            if meter.finished:
+                break
+    except OutOfBudget:
+        pass
+    _check_found(best[1], meter, planner)
     actions, cost = best
-    lost = cost.isposinf().nonzero().flatten().tolist()
-    if lost:
-        raise UserError(f"no candidate of episodes {lost} has a finite cost: check the world model and its inputs")
-    seconds = perf_counter() - meter.start
+    seconds = clock() - meter.start
     overshoot = 0.0 if budget.seconds is None else max(0.0, seconds - budget.seconds)
     steps = torch.stack(trace) if trace else cost.new_empty(0, len(cost))
-    return Plan(actions, cost, steps, meter.rollouts, meter.flops, seconds, overshoot)
+    return Plan(actions, cost, steps, tuple(meter.rollouts), tuple(meter.flops), seconds, overshoot)
 
 
-def best_guess(guesses: Tensor, costs: Tensor, meter: Meter) -> tuple[Tensor, Tensor]:
-    """The cheapest ``(B, T, F*A)`` of `guesses` ``(B, P, T, F*A)``, each of which took a rollout, and its cost."""
-    meter.spend(guesses)
-    return select_best(guesses, finite(costs))
+def _meter_problem(problem: Problem, meter: Meter) -> Problem:
+    """`problem` as planners see it: calls are charged to `meter`, and what lies beyond a horizon is zero."""
+    batch, longest = problem.init.shape[:2]
+    dynamics = None
+    if problem.dynamics is not None:
+        step_flops = None if problem.step_flops is None else list_episodes("step_flops", problem.step_flops, batch)
+        dynamics = MeteredDynamics(problem.dynamics, meter, step_flops)
+    horizons = None if set(problem.horizons or ()) == {longest} else problem.horizons
+    metered = replace(problem, objective=meter, dynamics=dynamics, horizons=horizons, spending=meter)
+    return replace(metered, init=zero_padding(problem.init, metered))
 
 
-def finite(costs: Tensor) -> Tensor:
-    """`costs`, infinite where they are not a number."""
-    return costs.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+def _propose(problem: Problem, meter: Meter) -> Problem:
+    """`problem` with the cheapest of its proposals, each of which takes a rollout, as first guess, and the others."""
+    assert problem.propose is not None
+    meter.flops = list_episodes("propose_flops", problem.propose_flops, len(problem.init))
+    proposals, costs = problem.propose()
+    meter.spend(proposals.shape[1])
+    ranked, costs = rank_proposals(zero_padding(proposals, problem), meter.admit(costs))
+    if meter.budget.seconds is not None:
+        meter.planned = (~costs[:, 0].isposinf()).tolist()
+    problem = replace(problem, init=ranked[:, 0], init_cost=costs[:, 0])
+    if ranked.shape[1] == 1:
+        return problem
+    return replace(problem, proposals=ranked[:, 1:], proposal_costs=costs[:, 1:])
+
+
+def _check_found(cost: Tensor, meter: Meter, planner: Planner) -> None:
+    """Raises ValueError unless the plan of each episode has a finite `cost` ``(B,)``."""
+    lost = cost.isposinf().nonzero().flatten().tolist()
+    for episode in lost:
+        if meter.refusal(episode) and not meter.planned[episode]:
+            advice = "lower num_samples, or num_proposals where an actor proposes, or raise the budget"
+            raise UserError(f"{meter.refusal(episode)} for any plan of {type(planner).__name__}: {advice}")
+    if lost:
+        raise UserError(f"no candidate of episodes {lost} has a finite cost: check the world model and its inputs")
 
 
 def check_problem(problem: Problem) -> None:
@@ -190,23 +139,33 @@ def check_problem(problem: Problem) -> None:
     shape = tuple(problem.init.shape)
     if len(shape) != 3:
         raise UserError(f"Problem.init must be (B, T, F*A), got {shape}")
-    batch, _, block = shape
+    batch, longest, block = shape
     for name, wanted in {"scale": shape, "low": (block,), "high": (block,)}.items():
-        found = tuple(getattr(problem, name).shape)
-        if found != wanted:
-            raise UserError(f"Problem.{name} must be {wanted} to fit init {shape}, got {found}")
+        actual = tuple(getattr(problem, name).shape)
+        if actual != wanted:
+            raise UserError(f"Problem.{name} must be {wanted} to fit init {shape}, got {actual}")
     if problem.action_size < 1 or block % problem.action_size:
         raise UserError(f"Problem.action_size must divide the action block F*A = {block}, got {problem.action_size}")
     if len(problem.generators) != batch:
         raise UserError(f"Problem.generators must be one for each of {batch} episodes, got {len(problem.generators)}")
+    _check_horizons(problem.horizons, batch, longest)
 
 
-def nothing_yet(problem: Problem) -> tuple[Tensor, Tensor]:
+def _check_horizons(horizons: tuple[int, ...] | None, batch: int, longest: int) -> None:
+    if horizons is None:
+        return
+    if len(horizons) != batch:
+        raise UserError(f"Problem.horizons must be one for each of {batch} episodes, got {len(horizons)}")
+    if not all(type(horizon) is int and 1 <= horizon <= longest for horizon in horizons):
+        raise UserError(f"Problem.horizons must be whole numbers from 1 to T = {longest}, got {horizons}")
+
+
+def first_guess(problem: Problem) -> tuple[Tensor, Tensor]:
     """The first guess ``(B, T, F*A)`` at an infinite cost ``(B,)``, which any candidate beats."""
     return problem.init, problem.init.new_full(problem.init.shape[:1], torch.inf)
 
 
-def better(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def cheaper(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """The cheaper of two plans ``(B, T, F*A)`` with their costs ``(B,)``, episode by episode; the old one if equal."""
     wins = new[1] < old[1]
     return torch.where(wins[:, None, None], new[0], old[0]), torch.where(wins, new[1], old[1])

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 from torch import Tensor
 
-from lwm_agent.protocols import Problem
+from lwm_agent.protocols import Planner, Problem
 
 from .checks import check_elites, check_settings, check_value
+from .proposals import ALL, BEST, join_proposals
 from .sampling import clamp, refit, sample_actions, select_elites
 
 
 @dataclass(frozen=True, kw_only=True)
-class CEM:
+class CEM(Planner):
     """Cross-entropy method: samples a Gaussian, refits it to its elites, and repeats (Rubinstein, 1999).
 
     Correlated noise and the kept best candidate are from iCEM (arXiv 2008.06389).
@@ -26,7 +28,10 @@ class CEM:
         noise_correlation: correlation of the noise of successive environment steps.
         momentum: share of the old mean and standard deviation that is kept.
         min_std: lower bound of the refitted standard deviation, in normalised action units.
-        keep_best: whether the best candidate of an iteration competes again in the next.
+        keep_best: whether the best candidate of an iteration competes again in the next. In the first iteration, that
+            is the first guess: it is evaluated twice, as the mean and as the best.
+        proposals: "best" starts from the best proposal only; with "all", the others compete in the first refit at their
+            known costs, without a rollout.
     """
 
     num_samples: int = 128
@@ -36,6 +41,7 @@ class CEM:
     momentum: float = 0.0
     min_std: float = 0.05
     keep_best: bool = True
+    proposals: str = BEST
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -45,19 +51,22 @@ class CEM:
     def improve(self, problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the best candidate ``(B, T, F*A)`` of each iteration and its cost ``(B,)``."""
         mean, std, best = problem.init, problem.scale, clamp(problem.init, problem)
-        while True:
+        for iteration in count():
             candidates = sample_actions(problem, mean, std, self.num_samples, self.noise_correlation)
             if self.keep_best:
                 candidates[:, 1] = best
-            elites, costs = select_elites(candidates, problem.objective(candidates), self.num_elites)
+            costs = problem.objective(candidates)
+            if iteration == 0 and self.proposals == ALL:
+                candidates, costs = join_proposals(problem, candidates, costs)
+            elites, costs = select_elites(candidates, costs, self.num_elites)
             best = elites[:, 0]
-            mean, std = refit(elites, mean, std, self.momentum, self.min_std)
+            mean, std = refit(problem, elites, mean, std, self.momentum, self.min_std)
             yield best, costs[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedCEM(CEM):
-    """`CEM` in the small, for the neighbourhood of a learned proposal: less than a third of the candidates."""
+    """`CEM` with fewer candidates and iterations, for a search near a learned proposal."""
 
     needs_proposal = True
 

@@ -1,4 +1,4 @@
-"""Planning costs: what makes an imagined future bad, one number ``(B, S)`` a candidate, and sums of such."""
+"""Planning costs: numbers ``(B, S)``, one a candidate, of how bad its imagined future is, and weighted sums of them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,49 @@ from lwm_agent.errors import UserError
 
 @dataclass(frozen=True)
 class Futures:
-    """What costs are made of: S imagined futures for each of B episodes.
+    """S imagined futures for each of B episodes, of which costs are computed.
 
     Attributes:
         distances: distance to the goal after each action block, ``(B, S, T)``; ``(B, S, 1)``, after the last one only,
             will do for a cost that is `terminal_only`.
         actions: the blocks, ``(B, S, T, F*A)``.
-        log_steps: looks up the logarithm of the model steps that are left after each block, ``(B, S, T)``; only a world
-            model with a learned temporal distance can tell.
-        deviations: looks up how far each block is from what the actor would do there, ``(B, S, T)``; only a world model
-            with a learned actor can tell.
+        compute_log_steps: computes the logarithm of the model steps that are left after each block, ``(B, S, T)``; None
+            if the world model has no learned temporal distance.
+        compute_deviations: computes the distance of each block from what the actor would do there, ``(B, S, T)``; None
+            if the world model has no actor.
+        valid: whether a block belongs to its episode's plan, ``(B, T)``, as in `Problem`: costs do not depend on the
+            others. None if all do.
     """
 
     distances: Tensor
     actions: Tensor
-    log_steps: Callable[[], Tensor] | None = None
-    deviations: Callable[[], Tensor] | None = None
+    compute_log_steps: Callable[[], Tensor] | None = None
+    compute_deviations: Callable[[], Tensor] | None = None
+    valid: Tensor | None = None
+
+    def last(self, values: Tensor) -> Tensor:
+        """`values` ``(B, S, T)`` after the last block of each plan, ``(B, S)``; of one block, those after it."""
+        if self.valid is None or values.shape[2] == 1:
+            return values[..., -1]
+        return values.take_along_dim(last_block(self.valid), dim=2).squeeze(2)
+
+    def smallest(self, values: Tensor) -> Tensor:
+        """Smallest of `values` ``(B, S, T)`` over the blocks of each plan, ``(B, S)``."""
+        if self.valid is not None:
+            values = values.masked_fill(~self.valid[:, None], torch.inf)
+        return values.amin(dim=-1)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean of `values` ``(B, S, T)`` over the blocks of each plan, ``(B, S)``."""
+        if self.valid is None:
+            return values.mean(dim=-1)
+        valid = self.valid[:, None]
+        return torch.where(valid, values, 0).sum(dim=-1) / valid.sum(dim=-1)
+
+
+def last_block(valid: Tensor) -> Tensor:
+    """Index ``(B, 1, 1)`` of the last block of each plan, of those that are `valid` ``(B, T)``."""
+    return valid.sum(dim=1)[:, None, None] - 1
 
 
 Cost = Callable[[Futures], Tensor]
@@ -37,29 +64,30 @@ Cost = Callable[[Futures], Tensor]
 
 def terminal(futures: Futures) -> Tensor:
     """Distance after the last block: be at the goal when the horizon ends."""
-    return futures.distances[..., -1]
+    return futures.last(futures.distances)
 
 
 def best_step(futures: Futures) -> Tensor:
     """Smallest distance of the rollout: reach the goal at any time, as far as a goal may be reached early."""
-    return futures.distances.amin(dim=-1)
+    return futures.smallest(futures.distances)
 
 
 def running(futures: Futures) -> Tensor:
     """Mean distance of the rollout: get to the goal early and stay."""
-    return futures.distances.mean(dim=-1)
+    return futures.mean(futures.distances)
 
 
 def control_penalty(futures: Futures) -> Tensor:
     """Mean squared normalised action, whatever the horizon: stay near the mean action of the training data."""
-    return futures.actions.square().mean(dim=(-2, -1))
+    squares = futures.actions.square()
+    return squares.mean(dim=(-2, -1)) if futures.valid is None else futures.mean(squares.mean(dim=-1))
 
 
 def temporal_distance(futures: Futures) -> Tensor:
     """Smallest logarithm of the steps that are left: get to where the goal can be reached from (arXiv 2608.12959)."""
-    if futures.log_steps is None:
+    if futures.compute_log_steps is None:
         raise UserError("the cost 'temporal-distance' needs a learned one: train it with `lwm-agent train-heads`")
-    return futures.log_steps().amin(dim=-1)
+    return futures.smallest(futures.compute_log_steps())
 
 
 def actor_deviation(futures: Futures) -> Tensor:
@@ -68,9 +96,9 @@ def actor_deviation(futures: Futures) -> Tensor:
     A search finds what a world model gets wrong, and it is wrong where its data never were. This keeps it where they
     were, as a behaviour prior does in offline planning (MBOP, arXiv 2008.05556).
     """
-    if futures.deviations is None:
+    if futures.compute_deviations is None:
         raise UserError("the cost 'actor-deviation' needs an actor: train one with `lwm-agent train-heads`")
-    return futures.deviations().mean(dim=-1)
+    return futures.mean(futures.compute_deviations())
 
 
 COSTS: dict[str, Cost] = {
@@ -95,17 +123,17 @@ class WeightedSum:
 
     @property
     def terminal_only(self) -> bool:
-        """Whether it looks at the end of a rollout and at nothing else."""
+        """True if it looks at the end of a rollout and at nothing else."""
         return all(cost is terminal for _, cost in self.terms)
 
     @property
     def asks_for_steps(self) -> bool:
-        """Whether it needs a learned temporal distance."""
+        """True if it needs a learned temporal distance."""
         return any(cost is temporal_distance for _, cost in self.terms)
 
     @property
     def asks_for_actor(self) -> bool:
-        """Whether it needs a learned actor."""
+        """True if it needs a learned actor."""
         return any(cost is actor_deviation for _, cost in self.terms)
 
 

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from lwm_agent.errors import UserError
-from lwm_agent.protocols import Dynamics, Problem
+from lwm_agent.protocols import Dynamics, Planner, Problem
 
 from .checks import check_settings, check_value
-from .descent import descend, differentiate
-from .sampling import sample_actions, select_best
+from .descent import Adam, differentiate
+from .horizons import draw_episodes
+from .sampling import clamp, sample_actions, select_best
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRASP:
+class GRASP(Planner):
     """Gradient relaxed stochastic planner (arXiv 2602.00475), a lifted search: states are variables beside actions.
 
     A lifted step predicts one block ahead of all virtual states in parallel. Actions descend towards the states that
@@ -71,45 +72,77 @@ class GRASP:
             raise UserError("GRASP needs Problem.dynamics, a world model to step: give it, or use another planner")
         actions = sample_actions(problem, problem.init, problem.scale, self.num_samples, self.noise_correlation)
         for phase in count():
-            optimizer = torch.optim.Adam([actions], lr=self.sync_lr)
+            optimizer = Adam(self.sync_lr)
             for _ in range(self.sync_steps):
                 costs, gradient = differentiate(problem.objective, actions)
                 yield select_best(actions, costs)
-                descend(optimizer, actions, gradient, problem)
-            optimizer = torch.optim.Adam([actions], lr=self.lr)
-            states = dynamics.rollout(actions)[:, :, :-1] if phase > 0 else straight_line(dynamics, actions)
+                actions = clamp(optimizer.step(actions, gradient), problem)
+            optimizer = Adam(self.lr)
+            states = dynamics.rollout(actions)[:, :, :-1] if phase > 0 else straight_line(problem, dynamics, actions)
+            states = end_at_goal(states, problem, dynamics)
             for _ in range(self.lifted_steps):
-                reached, gradient = self._lifted_step(dynamics, states, actions)
-                descend(optimizer, actions, gradient, problem)
+                reached, gradient = self._lifted_step(problem, dynamics, states, actions)
+                actions = clamp(optimizer.step(actions, gradient), problem)
                 noise = self.state_noise * sample_state_noise(problem, dynamics, states)
                 states = torch.lerp(states, reached[:, :, :-1], self.state_lr) + noise
+                states = end_at_goal(states, problem, dynamics)
 
-    def _lifted_step(self, dynamics: Dynamics, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Where steps from start and `states` lead, ``(B, S, T, *Z)``, and the gradient of their loss in `actions`."""
+    def _lifted_step(
+        self, problem: Problem, dynamics: Dynamics, states: Tensor, actions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Latents ``(B, S, T, *Z)`` one step after start and `states`, and the gradient of their loss in `actions`."""
         ends = (len(states), actions.shape[1], 1, *states.shape[3:])
         start, goal = (latent[:, None, None].expand(ends) for latent in (dynamics.start, dynamics.goal))
         before, after = torch.cat([start, states], dim=2), torch.cat([states, goal], dim=2)
-        return dynamics.step(before, actions, self._loss, after, goal)
+        if problem.valid is None:
+            return dynamics.step(before, actions, self._loss, after, goal)
+        valid = problem.valid[:, None].expand(-1, actions.shape[1], -1)
+        return dynamics.step(before, actions, self._loss, after, goal, valid)
 
-    def _loss(self, reached: Tensor, after: Tensor, goal: Tensor) -> Tensor:
-        """How far states are from those `after` them, ``(B, S, T, *Z)``, and from the `goal` ``(B, S, 1, *Z)``."""
+    def _loss(self, reached: Tensor, after: Tensor, goal: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Squared distance of latents ``(B, S, T, *Z)`` to the states `after` them and to the `goal` ``(B, S, 1, *Z)``.
+
+        Summed over the steps that are `valid` ``(B, S, T)``: those within an episode's horizon.
+        """
         loss = (reached - after).square() + self.goal_weight * (reached - goal).square()
-        return loss.flatten(3).mean(dim=3).sum()
+        distances = loss.flatten(3).mean(dim=3)
+        return (distances if valid is None else torch.where(valid, distances, 0)).sum()
 
 
-def straight_line(dynamics: Dynamics, actions: Tensor) -> Tensor:
-    """Virtual states ``(B, S, T - 1, *Z)`` between start and goal, evenly spaced, the same for all of `actions`."""
-    samples, horizon = actions.shape[1:3]
-    line = [torch.lerp(dynamics.start, dynamics.goal, step / horizon) for step in range(horizon + 1)]
-    return torch.stack(line, dim=1)[:, None, 1:-1].repeat_interleave(samples, dim=1)
+def straight_line(problem: Problem, dynamics: Dynamics, actions: Tensor) -> Tensor:
+    """Virtual states ``(B, S, T - 1, *Z)`` between start and goal, evenly spaced, the same for all of `actions`.
+
+    The line of an episode reaches the goal at its own horizon; what follows is for `end_at_goal` to fill.
+    """
+    samples, longest = actions.shape[1:3]
+
+    def draw_line(horizon: int) -> Tensor:
+        states = [torch.lerp(dynamics.start, dynamics.goal, step / horizon) for step in range(horizon + 1)]
+        return torch.stack(states, dim=1)[:, 1:-1]  # (B, T - 1, *Z)
+
+    line = draw_line(longest)
+    for horizon, episodes in problem.equal_horizons.items():
+        line[episodes, : horizon - 1] = draw_line(horizon)[episodes]
+    return line[:, None].repeat_interleave(samples, dim=1)
+
+
+def end_at_goal(states: Tensor, problem: Problem, dynamics: Dynamics) -> Tensor:
+    """`states` ``(B, S, T - 1, *Z)``, which are the goal from the end of each episode's plan on."""
+    if problem.valid is None:
+        return states
+    latent_axes = (1,) * (states.dim() - 3)
+    before_end = problem.valid[:, 1:].reshape(len(states), 1, -1, *latent_axes)  # a later block of the plan follows
+    return torch.where(before_end, states, dynamics.goal[:, None, None])
 
 
 def sample_state_noise(problem: Problem, dynamics: Dynamics, states: Tensor) -> Tensor:
     """Noise like `states` ``(B, S, T - 1, *Z)``, as large as start and goal differ in the root mean square."""
-    size = states.shape[1:]
-    noise = [
-        torch.randn(size, generator=generator, device=states.device, dtype=states.dtype)
-        for generator in problem.generators
-    ]
+    samples, _, *latent = states.shape[1:]
+
+    def draw(generator: torch.Generator, horizon: int) -> Tensor:
+        size = (samples, horizon - 1, *latent)
+        return torch.randn(size, generator=generator, device=states.device, dtype=states.dtype)
+
+    noise = draw_episodes(problem, draw, states.shape[1:], dim=-len(latent) - 1)
     scale = (dynamics.goal - dynamics.start).flatten(1).square().mean(dim=1).sqrt()
-    return torch.stack(noise) * scale.reshape(-1, *(1 for _ in size))
+    return noise * scale.reshape(-1, *(1,) * (states.dim() - 1))

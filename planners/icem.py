@@ -10,14 +10,15 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from lwm_agent.protocols import Problem
+from lwm_agent.protocols import Planner, Problem
 
 from .checks import check_elites, check_settings, check_value
+from .proposals import ALL, BEST, join_proposals
 from .sampling import perturb, refit, sample_coloured_noise, select_elites
 
 
 @dataclass(frozen=True, kw_only=True)
-class ICEM:
+class ICEM(Planner):
     """Cross-entropy method with coloured noise, an elite memory and a shrinking population (iCEM, arXiv 2008.06389).
 
     The best elites of an iteration compete again in the next, at the cost that is already known. The paper also shifts
@@ -33,6 +34,8 @@ class ICEM:
         keep_elites: share of the elites that competes again in the next iteration.
         momentum: share of the old mean and standard deviation that is kept.
         min_std: lower bound of the refitted standard deviation, in normalised action units.
+        proposals: "best" starts from the best proposal only; with "all", the others compete in the first refit at their
+            known costs, without a rollout.
     """
 
     num_samples: int = 128
@@ -43,6 +46,7 @@ class ICEM:
     keep_elites: float = 0.3
     momentum: float = 0.1
     min_std: float = 0.05
+    proposals: str = BEST
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -60,11 +64,13 @@ class ICEM:
         """Yields the best candidate ``(B, T, F*A)`` so far, after each iteration, and its cost ``(B,)``."""
         mean, std, num_kept = problem.init, problem.scale, ceil(self.keep_elites * self.num_elites)
         kept, kept_costs = mean[:, None][:, :0], mean.new_empty(len(mean), 0)
+        if self.proposals == ALL:
+            kept, kept_costs = join_proposals(problem, kept, kept_costs)
         for iteration in count():
             noise = sample_coloured_noise(problem, self.population(iteration), self.noise_beta)
             candidates = perturb(problem, mean, std, noise)
             costs = torch.cat([problem.objective(candidates), kept_costs], dim=1)
             elites, costs = select_elites(torch.cat([candidates, kept], dim=1), costs, self.num_elites)
             kept, kept_costs = elites[:, :num_kept], costs[:, :num_kept]
-            mean, std = refit(elites, mean, std, self.momentum, self.min_std)
+            mean, std = refit(problem, elites, mean, std, self.momentum, self.min_std)
             yield elites[:, 0], costs[:, 0]

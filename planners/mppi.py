@@ -8,18 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lwm_agent.protocols import Problem
+from lwm_agent.protocols import Planner, Problem
 
 from .checks import check_settings, check_value
+from .horizons import by_horizon
 from .sampling import clamp, sample_actions, select_best
 
 
 @dataclass(frozen=True, kw_only=True)
-class MPPI:
+class MPPI(Planner):
     """Path integral control: the mean of all candidates, weighted by exp(-cost / temperature) (arXiv 1509.01149).
 
     As in TD-MPC2 (arXiv 2310.16828), the standard deviation is refitted with the same weights, so that the search
-    narrows.
+    narrows. In the first iteration, the first guess is evaluated twice: as the mean and as the best.
 
     Attributes:
         num_samples: S, candidates an iteration; the first is the mean itself.
@@ -49,20 +50,27 @@ class MPPI:
             candidates[:, 1] = best
             costs = problem.objective(candidates)
             weights = path_weights(costs, self.temperature)[:, :, None, None]
-            mean = (weights * candidates).sum(dim=1)
-            variance = (weights * (candidates - mean[:, None]).square()).sum(dim=1)
+            mean, variance = by_horizon(problem, weighted_moments, candidates, weights)
             std = variance.sqrt().clamp_min(self.min_std)
             best, cost = select_best(candidates, costs)
             yield best, cost
 
 
+def weighted_moments(candidates: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance ``(B, T, F*A)`` of `candidates` ``(B, S, T, F*A)`` by `weights` ``(B, S, 1, 1)``."""
+    mean = (weights * candidates).sum(dim=1)
+    return mean, (weights * (candidates - mean[:, None]).square()).sum(dim=1)
+
+
 def path_weights(costs: Tensor, temperature: float) -> Tensor:
     """Weights ``(B, S)`` of candidates by their `costs` ``(B, S)``; they add up to 1, and an infinite cost has none.
 
-    Where all costs are infinite, so that nothing is known, all weights are equal.
+    Where all costs are infinite, all weights are equal.
     """
     excess = (costs - costs.amin(dim=1, keepdim=True)).nan_to_num(nan=0.0, posinf=torch.inf)
-    # The median of the finite ones, as neither outliers nor failed rollouts should set the scale.
-    spread = excess.masked_fill(excess.isinf(), torch.nan).nanmedian(dim=1, keepdim=True).values
+    # The median of the finite ones, as neither outliers nor failed rollouts should set the scale. Not torch.nanmedian:
+    # it has no deterministic algorithm on CUDA.
+    middle = (excess.isfinite().sum(dim=1, keepdim=True) - 1) // 2
+    spread = excess.sort(dim=1).values.take_along_dim(middle, dim=1)
     tiny = torch.finfo(costs.dtype).tiny  # where all costs are equal, so are all weights
     return torch.softmax(-excess / (temperature * spread).clamp_min(tiny), dim=1)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lwm_agent.protocols import Problem
+from lwm_agent.protocols import Planner, Problem
 
 from .checks import check_settings, check_value
 from .sampling import sample_actions, select_best
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictiveSampling:
+class PredictiveSampling(Planner):
     """Draws candidates around the best one so far, with noise of a fixed size (Howell et al., arXiv 2212.00541).
 
     The paper perturbs the knots of a spline; here, noise that is correlated over environment steps keeps plans smooth.

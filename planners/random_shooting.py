@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lwm_agent.protocols import Problem
+from lwm_agent.protocols import Planner, Problem
 
 from .checks import check_settings
 from .sampling import sample_actions, select_best
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomShooting:
+class RandomShooting(Planner):
     """Draws fresh candidates around the first guess at each iteration, and learns nothing from the last ones.
 
     Attributes:

@@ -1,13 +1,16 @@
-"""How candidates are drawn, and what is made of the best of them."""
+"""Random candidates, and the choice of the best of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from lwm_agent.protocols import Problem
+
+from .horizons import by_horizon, draw_episodes, zero_padding
 
 
 def sample_noise(problem: Problem, num_samples: int, correlation: float) -> Tensor:
@@ -16,12 +19,18 @@ def sample_noise(problem: Problem, num_samples: int, correlation: float) -> Tens
     Independent noise moves an agent like a random walk, which stays near its start; correlated noise keeps a direction
     (iCEM, arXiv 2008.06389). Steps inside a block and across its borders are treated alike.
     """
-    env_steps = torch.arange(_num_env_steps(problem), device=problem.init.device)
-    lag = (env_steps[:, None] - env_steps).clamp_min(0)
-    # Cholesky factor of the correlation matrix c^|i-j|, in closed form.
-    factor = (correlation ** lag.to(problem.init.dtype)).tril()
-    factor[:, 1:] *= (1 - correlation**2) ** 0.5
-    return _shape_noise(problem, num_samples, lambda white: white @ factor.T)
+    device, dtype = problem.init.device, problem.init.dtype
+
+    @cache
+    def transposed_factor(num_env_steps: int) -> Tensor:
+        """Cholesky factor of the correlation matrix c^|i-j|, in closed form, transposed."""
+        env_steps = torch.arange(num_env_steps, device=device)
+        lag = (env_steps[:, None] - env_steps).clamp_min(0)
+        factor = (correlation ** lag.to(dtype)).tril()
+        factor[:, 1:] *= (1 - correlation**2) ** 0.5
+        return factor.T
+
+    return _shape_noise(problem, num_samples, lambda white: white @ transposed_factor(white.shape[-1]))
 
 
 def sample_coloured_noise(problem: Problem, num_samples: int, beta: float) -> Tensor:
@@ -30,28 +39,34 @@ def sample_coloured_noise(problem: Problem, num_samples: int, beta: float) -> Te
     A beta of 0 is white noise, 1 pink, 2 red (iCEM, arXiv 2008.06389, section 3.1). The lowest frequency, which does
     not move at all, has the power of the second lowest.
     """
-    env_steps = _num_env_steps(problem)
-    frequencies = torch.fft.fftfreq(env_steps, device=problem.init.device, dtype=problem.init.dtype).abs()
-    amplitudes = frequencies.clamp_min(1 / env_steps) ** (-beta / 2)
-    amplitudes = amplitudes / amplitudes.square().mean().sqrt()  # keeps the variance of every environment step at 1
-    return _shape_noise(problem, num_samples, lambda white: torch.fft.ifft(torch.fft.fft(white) * amplitudes).real)
+    device, dtype = problem.init.device, problem.init.dtype
 
+    @cache
+    def amplitudes(num_env_steps: int) -> Tensor:
+        """Factor of each frequency, which keeps the variance of every environment step at 1."""
+        frequencies = torch.fft.fftfreq(num_env_steps, device=device, dtype=dtype).abs()
+        powers = frequencies.clamp_min(1 / num_env_steps) ** (-beta / 2)
+        return powers / powers.square().mean().sqrt()
 
-def _num_env_steps(problem: Problem) -> int:
-    _, horizon, block = problem.init.shape
-    return horizon * block // problem.action_size
+    def colour(white: Tensor) -> Tensor:
+        return torch.fft.ifft(torch.fft.fft(white) * amplitudes(white.shape[-1])).real
+
+    return _shape_noise(problem, num_samples, colour)
 
 
 def _shape_noise(problem: Problem, num_samples: int, shape: Callable[[Tensor], Tensor]) -> Tensor:
     """White noise over environment steps, ``(S, A, T*F)`` an episode, sent through `shape`, as ``(B, S, T, F*A)``."""
     init = problem.init
-    size = (num_samples, problem.action_size, _num_env_steps(problem))
+    frameskip = init.shape[2] // problem.action_size
+
     # One call of `shape` an episode, so that its rounding does not depend on the batch either.
-    noise = [
-        shape(torch.randn(size, generator=generator, device=init.device, dtype=init.dtype))
-        for generator in problem.generators
-    ]
-    return torch.stack(noise).transpose(2, 3).reshape(-1, num_samples, *init.shape[1:])
+    def draw(generator: torch.Generator, horizon: int) -> Tensor:
+        size = (num_samples, problem.action_size, horizon * frameskip)
+        return shape(torch.randn(size, generator=generator, device=init.device, dtype=init.dtype))
+
+    padded = (num_samples, problem.action_size, init.shape[1] * frameskip)
+    noise = draw_episodes(problem, draw, padded, dim=-1)  # (B, S, A, T*F)
+    return noise.transpose(2, 3).reshape(-1, num_samples, *init.shape[1:])
 
 
 def sample_actions(problem: Problem, mean: Tensor, std: Tensor, num_samples: int, correlation: float) -> Tensor:
@@ -66,8 +81,8 @@ def perturb(problem: Problem, mean: Tensor, std: Tensor, noise: Tensor) -> Tenso
 
 
 def clamp(actions: Tensor, problem: Problem) -> Tensor:
-    """`actions` ``(..., F*A)``, moved inside the bounds."""
-    return actions.clamp(problem.low, problem.high)
+    """`actions` ``(B, ..., T, F*A)``, moved inside the bounds, and zero beyond each episode's horizon."""
+    return zero_padding(actions.clamp(problem.low, problem.high), problem)
 
 
 def select_best(candidates: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,8 +97,15 @@ def select_elites(candidates: Tensor, costs: Tensor, num_elites: int) -> tuple[T
     return candidates.take_along_dim(index[:, :, None, None], dim=1), costs
 
 
-def refit(elites: Tensor, mean: Tensor, std: Tensor, momentum: float, min_std: float) -> tuple[Tensor, Tensor]:
+def refit(
+    problem: Problem, elites: Tensor, mean: Tensor, std: Tensor, momentum: float, min_std: float
+) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation ``(B, T, F*A)`` of `elites` ``(B, K, T, F*A)``, with `momentum` of the old ones."""
-    mean = momentum * mean + (1 - momentum) * elites.mean(dim=1)
-    std = momentum * std + (1 - momentum) * elites.std(dim=1, correction=0)
-    return mean, std.clamp_min(min_std)
+
+    def blend(elites: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        mean = momentum * mean + (1 - momentum) * elites.mean(dim=1)
+        std = momentum * std + (1 - momentum) * elites.std(dim=1, correction=0)
+        return mean, std.clamp_min(min_std)
+
+    mean, std = by_horizon(problem, blend, elites, mean, std)
+    return mean, std

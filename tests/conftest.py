@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
+import lwm_agent  # noqa: F401  (before torch, which reads GOMP_SPINCOUNT when it is imported)
+
+# isort: split
 import numpy as np
 import pytest
 import torch
 
 from lwm_agent.data.writer import TrajectoryWriter
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # each worker taking every core is slower than each taking one
+# One thread, in the processes that tests start too. On a busy machine, two threads that wait for each other make small
+# operations ten times as slow: tests/test_lewm.py took 6.5 minutes instead of one.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

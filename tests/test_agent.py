@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,16 +19,19 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from lwm_agent import Agent
-from lwm_agent.agent.agent import AgentState
+from lwm_agent.agent.replanner import Replanner
+from lwm_agent.agent.state import AgentState
 from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.compute.device import can_compile
-from lwm_agent.models import PREDICTORS, PRESETS, Heads, LeWorldModel
+from lwm_agent.models import MODELS, PREDICTORS, Heads, LeWorldModel
+from lwm_agent.models.window import Window
 from lwm_agent.normalizer import Normalizer
 from lwm_agent.planners import PLANNERS, Budget, make_planner
+from lwm_agent.protocols import Belief, Problem
 
 ENV = "lwm/PushT-v0"
 MODEL: dict[str, Any] = {
-    **PRESETS["tiny"],
+    **MODELS["lewm"].presets["tiny"],
     "image_size": 32,
     "latent_size": 8,
     "width": 16,
@@ -37,7 +42,7 @@ MODEL: dict[str, Any] = {
     "action_size": 2,
     "frameskip": 5,
 }
-CONTINUOUS = [name for name, planner in PLANNERS.items() if not getattr(planner, "discrete", False)]
+CONTINUOUS = [name for name, planner in PLANNERS.items() if not planner.discrete]
 SMALL: dict[str, dict[str, Any]] = {name: {"num_samples": 7, "iterations": 2} for name in CONTINUOUS}
 for name in ("cem", "icem", "guided"):
     SMALL[name]["num_elites"] = 3
@@ -45,9 +50,9 @@ SMALL["grasp"] |= {"sync_steps": 1, "lifted_steps": 2}
 SMALL["actor"] = {}
 
 
-def checkpoint(predictor: str = "transformer") -> Checkpoint:
+def checkpoint(predictor: str = "transformer", kind: type[LeWorldModel] = LeWorldModel) -> Checkpoint:
     torch.manual_seed(0)
-    model = LeWorldModel(**MODEL, predictor=predictor).eval().requires_grad_(False)
+    model = kind(**MODEL, predictor=predictor).eval().requires_grad_(False)
     for parameter in model.predictor.parameters():  # AdaLN-zero starts as a constant: give actions an effect
         torch.nn.init.normal_(parameter, std=0.3)
     normalizer = Normalizer(
@@ -70,31 +75,38 @@ def checkpoint(predictor: str = "transformer") -> Checkpoint:
     )
 
 
-def make_agent(planner: str = "cem", predictor: str = "transformer", **settings: Any) -> Agent:
+def make_agent(
+    planner: str = "cem", predictor: str = "transformer", kind: type[LeWorldModel] = LeWorldModel, **settings: Any
+) -> Agent:
     # The plain planners are tested without a proposal, which has tests of its own.
     plain = {} if planner in ("actor", "guided") else {"proposal": "none"}
     settings = {"device": "cpu", "bf16": False, **plain, **settings}
-    return Agent(checkpoint(predictor), make_planner(planner, **SMALL[planner]), **settings)
+    return Agent(checkpoint(predictor, kind), make_planner(planner, **SMALL[planner]), **settings)
 
 
-class CountingModel(torch.nn.Module):
+class CountingModel(LeWorldModel):
     """A world model that counts the blocks it imagines, twice those with a gradient."""
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model, self.blocks, self.most_at_once = model, 0, 0
+    blocks, most_at_once = 0, 0
 
-    def __getattr__(self, name: str) -> Any:
-        return super().__getattr__(name) if name in ("model", "_modules") else getattr(self.model, name)
-
-    def rollout(self, belief: Any, actions: torch.Tensor) -> torch.Tensor:
+    def rollout(self, belief: Belief, actions: torch.Tensor) -> torch.Tensor:
         self.blocks += actions[..., 0].numel() * (2 if actions.requires_grad else 1)
         self.most_at_once = max(self.most_at_once, actions.shape[0] * actions.shape[1])
-        return self.model.rollout(belief, actions)  # type: ignore[no-any-return]
+        return super().rollout(belief, actions)
 
-    def advance(self, belief: Any, action: torch.Tensor) -> Any:
-        self.blocks += len(action)
-        return self.model.advance(belief, action)
+    def imagine(self, belief: Belief, block: torch.Tensor) -> Any:
+        self.blocks += len(block)
+        return super().imagine(belief, block)
+
+    def step(self, latents: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
+        self.blocks += 2 * len(blocks)
+        self.most_at_once = max(self.most_at_once, len(blocks))
+        return super().step(latents, blocks)
+
+
+def counted(agent: Agent) -> CountingModel:
+    assert isinstance(agent.model, CountingModel)
+    return agent.model
 
 
 @pytest.mark.parametrize("budget", [None, Budget(rollouts=40), Budget(iterations=1), Budget(flops=2e6)])
@@ -102,14 +114,12 @@ class CountingModel(torch.nn.Module):
 def test_counted_rollouts_are_those_that_the_model_imagines(planner: str, budget: Budget | None) -> None:
     chain = {"first.num_samples": 3, "first.num_elites": 2, "first.iterations": 2, "second.num_samples": 3}
     made = make_planner(planner, **SMALL.get(planner, chain))
-    agent = Agent(checkpoint(), made, device="cpu", bf16=False, num_proposals=4, horizon=3, budget=budget)
-    assert agent.proposal is not None
-    counting = CountingModel(agent.model)
-    agent.model, agent.proposal = counting, replace(agent.proposal, model=counting)
+    counting = checkpoint(kind=CountingModel)
+    agent = Agent(counting, made, device="cpu", bf16=False, num_proposals=4, horizon=3, budget=budget)
     _, state = agent.predict(observations(2))
     for decision in state.decisions:
         assert decision is not None
-        assert decision.rollouts == counting.blocks / (2 * 3)  # of two episodes, three blocks each
+        assert decision.rollouts == counted(agent).blocks / (2 * 3)  # of two episodes, three blocks each
         assert budget is None or decision.rollouts <= (budget.rollouts or math.inf)
         assert budget is None or decision.flops <= (budget.flops or math.inf)
         assert budget is None or len(decision.trace) <= (budget.iterations or math.inf)
@@ -123,15 +133,20 @@ def test_every_planner_keeps_budgets_in_every_unit_with_the_models_of_the_packag
     batch = {name: rng.integers(0, 256, (2, 64, 64, 3), np.uint8) for name in ("pixels", "goal")}
 
     def decide(**limit: float) -> Any:
-        agent.budget = Budget(**limit)  # type: ignore[arg-type]
+        agent.replanner = replace(agent.replanner, budget=Budget(**limit))  # type: ignore[arg-type]
         return agent.predict(batch)[1].decisions[0]
 
     freely = decide(iterations=2)
     assert len(freely.trace) == (1 if planner == "actor" else 2)
-    assert decide(rollouts=freely.rollouts - 1).rollouts < freely.rollouts
-    assert decide(flops=freely.flops - 1).flops < freely.flops
     late = decide(seconds=1e-6)
     assert late.overshoot > 0
+    if planner == "actor":  # which spends nothing beyond the proposals
+        for limit in ({"rollouts": freely.rollouts - 1}, {"flops": freely.flops - 1}):
+            with pytest.raises(ValueError, match="too small"):
+                decide(**limit)
+        return
+    assert decide(rollouts=freely.rollouts - 1).rollouts < freely.rollouts
+    assert decide(flops=freely.flops - 1).flops < freely.flops
     assert late.rollouts < freely.rollouts
 
 
@@ -163,8 +178,9 @@ def test_every_planner_acts_in_a_gymnasium_loop(planner: str) -> None:
 
 
 @pytest.mark.parametrize("mode", AutoresetMode)
-def test_it_acts_in_vector_envs_under_each_autoreset_mode(mode: AutoresetMode) -> None:
-    agent = make_agent()
+def test_agent_pursues_the_goals_of_vector_envs_under_each_autoreset_mode(mode: AutoresetMode) -> None:
+    """The loops of the README: every decision is for the goal in the picture, and no memory outlives an episode."""
+    agent = make_agent(replan_every_env_steps=3)
     envs = gym.make_vec(
         ENV,
         num_envs=3,
@@ -174,21 +190,53 @@ def test_it_acts_in_vector_envs_under_each_autoreset_mode(mode: AutoresetMode) -
         vector_kwargs={"autoreset_mode": mode},
     )
     observation, _ = envs.reset(seed=1)
-    state, start = None, np.ones(3, bool)
+    state, start, ages = None, np.ones(3, bool), np.zeros(3, int)
     begun = np.zeros(3, int)
-    for _ in range(30):
+    for step in range(30):
         action, state = agent.predict(observation, state, episode_start=start)
         assert action.shape == (3, 2)
+        assert np.array_equal(state.goal_pixels, observation["goal"])
+        torch.testing.assert_close(state.goal, agent.observer.begin(observation["goal"]).latent, atol=1e-5, rtol=0)
         begun += start
-        over_before = start if mode == AutoresetMode.NEXT_STEP else np.zeros(3, bool)
+        assert np.array_equal(state.ages, ages + 1), step
         observation, _, terminated, truncated, _ = envs.step(action)
         over = terminated | truncated
+        ages = np.where(start & (mode == AutoresetMode.NEXT_STEP) & (step > 0), 0, ages + 1)
         if mode == AutoresetMode.DISABLED and over.any():
             observation, _ = envs.reset(options={"reset_mask": over})
         start = over
-        assert all(row.elapsed_env_steps <= 13 for row in state.rows), over_before
+        ages = np.where(over, 0, ages)
     envs.close()
-    assert (begun >= 3).all()
+    assert (begun >= 2).all()
+
+
+@pytest.mark.parametrize("changed", ["goal", "goal and frame"])
+def test_new_goal_picture_starts_an_episode_anew(changed: str) -> None:
+    agent, pictures = make_agent(deadline_env_steps=9), observations(4)
+    first = {name: value[:2] for name, value in pictures.items()}
+    _, state = agent.predict(first)
+    for _ in range(6):
+        _, state = agent.predict(first, state)
+    later = {"goal": np.stack([first["goal"][0], pictures["goal"][3]]), "pixels": first["pixels"].copy()}
+    if changed == "goal and frame":
+        later["pixels"][1] = pictures["pixels"][3]
+    expected, fresh = agent.predict({name: value[1:] for name, value in later.items()})
+    kept, _ = agent.predict({name: value[:1] for name, value in later.items()}, state[[0]])
+    actions, state = agent.predict(later, state)
+    np.testing.assert_allclose(actions, np.concatenate([kept, expected]), atol=1e-4)
+    assert state.ages.tolist() == [8, 1]
+    assert torch.allclose(state.goal[1], fresh.goal[0], atol=1e-5)
+
+
+def test_state_keeps_no_reference_to_the_observation() -> None:
+    agent, batch = make_agent(), observations(2)
+    _, state = agent.predict(batch)
+    expected, _ = agent.predict(batch, state)
+    seen = {name: value.copy() for name, value in batch.items()}
+    _, state = agent.predict(seen)
+    for value in seen.values():
+        value[:] = 0
+    assert np.array_equal(agent.predict(batch, state)[0], expected)
 
 
 @pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])
@@ -234,13 +282,20 @@ def test_an_episode_is_acted_the_same_alone_and_in_a_batch(planner: str) -> None
 def test_chunks_bound_what_is_imagined_at_once_and_change_nothing(planner: str) -> None:
     batch, actions = observations(3), []
     for limit in (10_000, 15, 3, 1):  # all episodes of 7 candidates, two, a part of one, a single candidate
-        agent = make_agent(planner, max_rollouts=limit)
-        agent.model = counting = CountingModel(agent.model)
+        agent = make_agent(planner, kind=CountingModel, max_rollouts=limit)
         actions.append(agent.predict(batch)[0])
-        horizon = agent.horizon if planner == "grasp" else 1  # its lifted steps are taken side by side
-        assert counting.most_at_once <= limit * horizon
+        horizon = agent.schedule.horizon if planner == "grasp" else 1  # its lifted steps are taken side by side
+        assert counted(agent).most_at_once <= limit * horizon
     for chunked in actions[1:]:
         assert np.allclose(actions[0], chunked, atol=1e-4)
+
+
+def remembered(state: AgentState) -> list[int]:
+    """Frames in the belief of each episode."""
+    beliefs = state.beliefs
+    assert isinstance(beliefs, Window)
+    lengths: list[int] = beliefs.length[:, 0].tolist()
+    return lengths
 
 
 def test_an_episode_start_clears_its_own_rows_only() -> None:
@@ -248,16 +303,16 @@ def test_an_episode_start_clears_its_own_rows_only() -> None:
     _, state = agent.predict(batch)
     for _ in range(7):
         _, state = agent.predict(batch, state, episode_start=[False, False])
-    assert [row.elapsed_env_steps for row in state.rows] == [8, 8]
-    assert [row.latents.shape[1] for row in state.rows] == [2, 2]
+    assert state.ages.tolist() == [8, 8]
+    assert remembered(state) == [2, 2]
     _, state = agent.predict(batch, state, episode_start=[False, True])
-    assert [row.elapsed_env_steps for row in state.rows] == [9, 1]
-    assert [row.latents.shape[1] for row in state.rows] == [2, 1]
+    assert state.ages.tolist() == [9, 1]
+    assert remembered(state) == [2, 1]
 
 
 @pytest.mark.parametrize("replan_every_env_steps", [None, 1, 3])
 def test_a_mixed_batch_acts_as_its_episodes_do_alone(replan_every_env_steps: int | None) -> None:
-    """Rows of different age plan in groups: no row may see another's history, horizon or random numbers."""
+    """One planning call serves rows of any age: no row may see another's history, horizon or random numbers."""
     agent, batch = make_agent(deadline_env_steps=20, replan_every_env_steps=replan_every_env_steps), observations(2)
     first = {key: value[:1] for key, value in batch.items()}
     _, old = agent.predict(first)
@@ -265,36 +320,56 @@ def test_a_mixed_batch_acts_as_its_episodes_do_alone(replan_every_env_steps: int
         _, old = agent.predict(first, old)
     expected_old, _ = agent.predict(first, old)
     expected_new, _ = agent.predict({key: value[1:] for key, value in batch.items()})
-    stale = AgentState(old.rows * 2, old.decisions * 2)
+    stale = old[[0, 0]]
     actions, state = agent.predict(batch, stale, episode_start=[False, True])
     assert np.allclose(actions, np.concatenate([expected_old, expected_new]), atol=1e-4)
-    assert [decision.batch for decision in state.decisions] == [1, 1]  # type: ignore[union-attr]
+    assert [decision.batch for decision in state.decisions] == [2, 2]  # type: ignore[union-attr]
 
 
 def test_states_can_be_selected() -> None:
     _, state = make_agent().predict(observations(3))
     kept = state[np.array([2, 0])]
     assert len(kept) == 2
-    assert kept.rows == (state.rows[2], state.rows[0])
+    assert kept.seeds.tolist() == state.seeds[[2, 0]].tolist()
+    assert torch.equal(kept.plan, state.plan[[2, 0]])
+    assert torch.equal(kept.beliefs.latents, state.beliefs.latents[[2, 0]])  # type: ignore[attr-defined]
+    assert kept.decisions == (state.decisions[2], state.decisions[0])
 
 
 @pytest.mark.parametrize("replan_every_env_steps", [1, 2, 5, 10])
 def test_it_imagines_from_frames_a_block_apart_and_the_actions_really_taken(replan_every_env_steps: int) -> None:
     agent, stream = make_agent(replan_every_env_steps=replan_every_env_steps), observations(16)
-    state, taken = None, []
+    stream["goal"][:] = stream["goal"][0]
+    state, executed = None, []
     for step in range(16):
-        seen: list[Any] = []
-        agent.problem = lambda belief, *rest, seen=seen: seen.append(belief) or Agent.problem(agent, belief, *rest)  # type: ignore[method-assign,func-returns-value]
-        action, state = agent.predict({key: value[step : step + 1] for key, value in stream.items()}, state)
-        taken.append(action[0])
-        assert len(seen) == (step % replan_every_env_steps == 0)
-        for belief in seen:
+        with watched_problems(agent) as problems:
+            action, state = agent.predict({key: value[step : step + 1] for key, value in stream.items()}, state)
+        executed.append(action[0])
+        assert len(problems) == (step % replan_every_env_steps == 0)
+        for problem in problems:
+            belief = problem.objective.belief  # type: ignore[attr-defined]
             frames = [*range(step % 5, step + 1, 5)][-3:]
-            latents = agent.encode(stream["pixels"][frames]).latent
-            assert torch.allclose(belief.latents[0], latents, atol=1e-5)
-            blocks = [agent.normalizer.blocks(np.stack(taken[first : first + 5])) for first in frames[:-1]]
-            assert belief.actions.shape == (1, len(blocks), 10)
-            assert not blocks or torch.allclose(belief.actions[0], torch.stack(blocks), atol=1e-5)
+            latents = agent.observer.begin(stream["pixels"][frames]).latent
+            assert belief.length.tolist() == [len(frames)]
+            assert torch.allclose(belief.latents[0, 3 - len(frames) :], latents, atol=1e-5)
+            units = agent.checkpoint.normalizer
+            blocks = [units.blocks(np.stack(executed[first : first + 5])) for first in frames[:-1]]
+            assert not blocks or torch.allclose(belief.actions[0, 2 - len(blocks) :], torch.stack(blocks), atol=1e-5)
+
+
+@contextmanager
+def watched_problems(agent: Agent) -> Iterator[list[Problem]]:
+    """The problems that the agent poses inside."""
+    problems: list[Problem] = []
+    pose = Replanner.problem
+
+    def problem(self: Replanner, *args: Any, **kwargs: Any) -> Problem:
+        problems.append(pose(self, *args, **kwargs))
+        return problems[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Replanner, "problem", problem)
+        yield problems
 
 
 def test_a_new_plan_starts_from_what_is_left_of_the_last() -> None:
@@ -302,21 +377,21 @@ def test_a_new_plan_starts_from_what_is_left_of_the_last() -> None:
     _, state = agent.predict(batch)
     for _ in range(2):
         _, state = agent.predict(batch, state)
-    left = state.rows[0].plan
-    assert left.shape == (1, 7, 2)
-    seen: list[Any] = []
-    agent.problem = lambda *given: seen.append(given[2]) or Agent.problem(agent, *given)  # type: ignore[method-assign,func-returns-value]
-    agent.predict(batch, state)
-    assert torch.equal(seen[0].unflatten(2, (5, 2)).flatten(1, 2), torch.cat([left, torch.zeros(1, 3, 2)], dim=1))
+    left = state.plan[:, :7]
+    assert torch.equal(state.plan[:, 7:], torch.zeros(1, 3, 2))
+    with watched_problems(agent) as problems:
+        agent.predict(batch, state)
+    init = problems[0].init.unflatten(2, (5, 2)).flatten(1, 2)
+    assert torch.equal(init, torch.cat([left, torch.zeros(1, 3, 2)], dim=1))
 
 
 def test_the_horizon_shrinks_towards_the_deadline() -> None:
     agent, batch = make_agent(deadline_env_steps=17, horizon=3), observations(1)
     state, horizons = None, []
     for _ in range(20):
-        _, state = agent.predict(batch, state)
-        if state.decisions[0] is not None:
-            horizons.append((state.rows[0].plan.shape[1] + 1) / 5)
+        with watched_problems(agent) as problems:
+            _, state = agent.predict(batch, state)
+        horizons += [problem.init.shape[1] for problem in problems]
     assert horizons == [3, 3, 2, 1]
 
 
@@ -324,9 +399,9 @@ def test_the_last_block_before_the_deadline_is_taken_whole() -> None:
     agent, batch = make_agent(deadline_env_steps=12, horizon=3, replan_every_env_steps=1), observations(1)
     state, horizons = None, []
     for _ in range(12):
-        _, state = agent.predict(batch, state)
-        if state.decisions[0] is not None:
-            horizons.append((state.rows[0].plan.shape[1] + 1) / 5)
+        with watched_problems(agent) as problems:
+            _, state = agent.predict(batch, state)
+        horizons += [problem.init.shape[1] for problem in problems]
     assert horizons == [3, 3, 2, 2, 2, 2, 2, 1]  # from 12 steps left to 5
 
 
@@ -345,11 +420,14 @@ def test_it_replans_when_told(replan_every_env_steps: int | None) -> None:
 def test_bfloat16_weights_are_cast_once_and_leave_the_checkpoint_alone(predictor: str) -> None:
     agent = make_agent("guided", predictor, bf16=True)
     assert {weight.dtype for weight in agent.checkpoint.model.parameters()} == {torch.float32}
-    assert agent.model.predictor.inward.weight.dtype == torch.bfloat16
+    assert agent.model.predictor.input_proj.weight.dtype == torch.bfloat16
     uncast = make_agent("guided", predictor, bf16=True)
-    uncast.model = uncast.checkpoint.model
-    assert uncast.proposal is not None
-    uncast.proposal = replace(uncast.proposal, model=uncast.model, heads=uncast.checkpoint.heads)
+    model, heads = uncast.checkpoint.model, uncast.checkpoint.heads
+    assert uncast.replanner.proposal is not None
+    assert heads is not None
+    uncast.observer = replace(uncast.observer, model=model)
+    proposal = replace(uncast.replanner.proposal, model=model, actor=heads)
+    uncast.replanner = replace(uncast.replanner, observer=uncast.observer, actor=heads, proposal=proposal)
     batch = observations(2)
     assert np.array_equal(agent.predict(batch)[0], uncast.predict(batch)[0])
 
@@ -380,10 +458,11 @@ def test_compiled_it_imagines_the_same(planner: str, predictor: str, device: str
     assert costs[1] == pytest.approx(costs[0], abs=1e-4)
     assert agent.settings()["compile"]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
-    assert {"rollout", "advance"} <= vars(agent.model).keys()
-    assert agent.heads is not None
-    assert "deviations" in vars(agent.heads)
-    assert "forward" in vars(agent.heads.actor)
+    assert {"rollout", "imagine"} <= vars(agent.model).keys()
+    heads = agent.replanner.actor
+    assert isinstance(heads, Heads)
+    assert "deviations" in vars(heads)
+    assert "forward" in vars(heads.actor)
     assert "rollout" not in vars(agent.checkpoint.model)
 
 
@@ -397,7 +476,7 @@ def test_budgets_reach_the_planner() -> None:
     agent = make_agent(budget=Budget(rollouts=8))
     _, state = agent.predict(observations(1))
     assert state.decisions[0].rollouts == 7  # type: ignore[union-attr]
-    assert state.decisions[0].flops == 7 * agent.model.rollout_flops(5, 1)  # type: ignore[union-attr]
+    assert state.decisions[0].flops == 7 * agent.model.rollout_flops(5)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

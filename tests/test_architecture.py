@@ -9,51 +9,33 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions, requires
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = {  # folder to package, as in pyproject.toml
-    "lwm_agent": "lwm_agent",
-    "envs": "lwm_agent.envs",
-    "planners": "lwm_agent.planners",
-    "eval": "lwm_agent.eval",
-}
+from .import_graph import LAYERS, circles, faults, import_graph, imported, package_graph, report, room_of, sources
+
 MAY_IMPORT = {  # beside itself and the standard library; other modules may import anything
     "lwm_agent.envs": ("gymnasium", "mujoco", "numpy", "ogbench", "pygame", "pymunk", "lwm_agent.errors"),
-    "lwm_agent.planners": ("torch", "lwm_agent.compute.device", "lwm_agent.errors", "lwm_agent.protocols"),
+    "lwm_agent.planners": (
+        "torch",
+        "lwm_agent.compute.device",
+        "lwm_agent.errors",
+        "lwm_agent.protocols",
+        "lwm_agent.validation",
+    ),
     "lwm_agent.models": ("torch", "lwm_agent.errors", "lwm_agent.protocols"),
     "lwm_agent.eval": (
         *("PIL", "gymnasium", "imageio", "matplotlib", "numpy", "rich", "torch"),  # torch, to tell its version
         *("lwm_agent.envs", "lwm_agent.errors", "lwm_agent.files", "lwm_agent.protocols"),
     ),
     "lwm_agent.protocols": ("numpy", "torch"),
+    "lwm_agent.validation": ("lwm_agent.errors",),
 }
 UNSAFE = ("pickle", "cloudpickle", "dill", "joblib", "shelve", "torch.load")  # loading them can run a stranger's code
 
 
-def sources() -> dict[str, Path]:
-    """Full module name to file; a package is called ``package.__init__``, so that relative imports resolve alike."""
-    return {
-        ".".join((package, *path.relative_to(ROOT / folder).with_suffix("").parts)): path
-        for folder, package in PACKAGES.items()
-        for path in sorted((ROOT / folder).rglob("*.py"))
-    }
-
-
 def within(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
-
-
-def imported(module: str, tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parents = module.split(".")[: -node.level] if node.level else []
-            base = ".".join(parents + ([node.module] if node.module else []))
-            yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
 def bad_imports(module: str, tree: ast.AST) -> Iterator[str]:
@@ -116,6 +98,51 @@ def test_module_keeps_the_rules(module: str) -> None:
 )
 def test_broken_rule_is_found(module: str, source: str) -> None:
     assert len(violations(module, source)) == 1
+
+
+def test_rooms_have_no_circle_and_no_arrow_upwards() -> None:
+    assert faults(package_graph()) == []
+
+
+def test_import_graph_names_every_module() -> None:
+    printed = report(package_graph())
+    for module in sources():
+        name = module.removesuffix(".__init__").removeprefix("lwm_agent.")
+        assert re.search(rf"^    {re.escape(name)}( ->|$)", printed, flags=re.MULTILINE), module
+    assert printed.endswith("no circle, no arrow upwards\n")
+
+
+def test_every_room_has_a_layer() -> None:
+    assert {room_of(module) for module in sources()} <= {room for layer in LAYERS for room in layer}
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ({"envs.a": "from .b import x", "envs.b": "import lwm_agent.envs.a"}, "circle of modules: .*envs.a, .*envs.b"),
+        ({"envs.a": "from . import b", "envs.b": "def late():\n    from .a import x"}, "circle of modules"),
+        (
+            {"data.a": "from ..envs.b import x", "data.b": "", "envs.a": "from ..data import b", "envs.b": ""},
+            "of rooms: d",
+        ),
+        ({"envs.a": "from ..agent import b", "agent.b": ""}, "arrow upwards: .*envs.a -> .*agent.b"),
+        ({"eval.a": "if x:\n    from lwm_agent.cli import b", "cli.b": ""}, "arrow upwards: .*eval.a -> .*cli.b"),
+        ({"attic.a": ""}, "room without a layer: attic"),
+        ({"envs.a": "from .b import x", "envs.b": "if TYPE_CHECKING:\n    from .a import x"}, None),
+        ({"envs.__init__": "from .a import x", "envs.a": "from .b import x", "envs.b": "from ..errors import x"}, None),
+    ],
+)
+def test_fault_of_an_import_graph_is_found(texts: dict[str, str], expected: str | None) -> None:
+    found = faults(import_graph({f"lwm_agent.{module}": text for module, text in texts.items()}))
+    if expected is None:
+        assert found == []
+    else:
+        assert re.search(expected, "\n".join(found))
+
+
+def test_modules_in_one_circle_are_named_together() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": {"f"}, "f": {"e"}}
+    assert circles(graph) == [["a", "b", "c"], ["e", "f"]]
 
 
 def test_every_import_is_declared() -> None:

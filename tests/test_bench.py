@@ -19,7 +19,7 @@ from lwm_agent.cli.main import app
 from lwm_agent.experiments import bench
 from lwm_agent.experiments.bench import PRODUCT_SIDES, product_peak, run_bench, time_batch
 from lwm_agent.experiments.config import BenchConfig
-from lwm_agent.models import PRESETS, Heads, LeWorldModel
+from lwm_agent.models import MODELS, Heads, LeWorldModel
 from lwm_agent.normalizer import Normalizer
 from lwm_agent.planners import CEM
 
@@ -46,7 +46,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("untrained") / "checkpoint"
     heads = Heads(latent_size=8, block_size=10, width=16, max_steps=6)
-    untrained({**PRESETS["tiny"], **SMALL}, heads=heads).save(folder, "# card\n")
+    untrained({**MODELS["lewm"].presets["tiny"], **SMALL}, heads=heads).save(folder, "# card\n")
     return str(folder)
 
 
@@ -80,8 +80,8 @@ def test_every_batch_size_is_timed_and_written(checkpoint: str, tmp_path: Path) 
         assert row.rollouts == 16 + 1 + 2 * 6  # the actor's and the rest of the last plan, then the search
         model = Checkpoint.load(checkpoint).model
         agent = Agent(Checkpoint.load(checkpoint), "guided", bf16=False)
-        assert agent.proposal is not None
-        assert row.flops == row.rollouts * model.rollout_flops(5, context=2) + agent.proposal.flops(5, 2)  # type: ignore[operator]
+        assert agent.replanner.proposal is not None
+        assert row.flops == row.rollouts * model.rollout_flops(5) + agent.replanner.proposal.flops(5)  # type: ignore[operator]
         assert report.share(row) > 0
     written = json.loads((tmp_path / "bench.json").read_text())
     assert [row["batch"] for row in written["timings"]] == [1, 2, 4]
@@ -148,8 +148,8 @@ def test_the_command_line_prints_a_table(checkpoint: str, tmp_path: Path) -> Non
         ({"env": "cube"}, "was trained for pusht, not for cube"),
         ({"planner": "replay", "planner_settings": {}}, "unknown planner 'replay', choose one of"),
         ({"planner_settings": {"samples": 3}}, r"unknown settings \['samples'\]"),
-        ({"max_batch": 0}, "--max-batch 0 must be at least 1"),
-        ({"decisions": 2}, "--decisions 2 must be at least 3"),
+        ({"max_batch": 0}, "max_batch=0 must be at least 1"),
+        ({"decisions": 2}, "decisions=2 must be at least 3"),
     ],
 )
 def test_mistakes_are_told(checkpoint: str, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
@@ -178,8 +178,10 @@ def test_a_base_plan_on_an_h100_takes_50_ms_and_64_at_once_half_of_its_peak(monk
         pytest.skip("the target is of an H100")
     monkeypatch.setattr(bench, "PRODUCT_SIDES", PRODUCT_SIDES)
     planner = CEM(num_samples=300, num_elites=30, iterations=30)
-    agent = Agent(untrained(PRESETS["base"]), planner, cost="terminal", device="cuda", bf16=True, compile=True)
-    timing = BenchConfig(checkpoint="unused", output_dir=Path("unused"), decisions=20)
+    agent = Agent(
+        untrained(MODELS["lewm"].presets["base"]), planner, cost="terminal", device="cuda", bf16=True, compile=True
+    )
+    timing = BenchConfig(planner="cem", checkpoint="unused", output_dir=Path("unused"), decisions=20)
     alone, together = (time_batch(agent, batch, timing) for batch in (1, 64))
     assert alone.p50_ms <= 50
     assert together.flops_per_second >= 0.5 * product_peak(agent.device, torch.bfloat16)

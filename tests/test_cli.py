@@ -57,9 +57,9 @@ def test_eval_writes_results_with_their_floors(work: Path, planner: str) -> None
     command = f"eval --planner {planner} --checkpoint run/checkpoint --tasks tasks.json {SEARCH} {elites}"
     printed = run(f"{command} --output-dir {planner} --video 1", work)
     contents = results(work, planner)
-    assert contents.keys() == {"run", "summary", "floors", "episodes"}
+    assert contents.keys() == {"format", "run", "summary", "floors", "columns", "episodes"}
     assert contents["floors"].keys() == {"random", "none"}
-    assert [episode["index"] for episode in contents["episodes"]] == [0, 1, 2]
+    assert [row[contents["columns"].index("index")] for row in contents["episodes"]] == [0, 1, 2]
     assert contents["summary"]["n"] == 3
     assert contents["summary"]["rollouts"] == (24 if planner == "lbfgs" else 12)
     assert contents["run"]["planner"]["agent"]["deadline_env_steps"] == 20
@@ -163,7 +163,7 @@ def test_the_cube_is_evaluated_with_the_checkpoint_that_ships(tmp_path: Path) ->
         ),
         ("convert tasks.json --out other.h5", "tasks.json is damaged, cut short or not an npz file"),
         ("compare tasks.json tasks.json", "is not a results.json"),
-        ("compare run run", "Is a directory"),
+        ("compare run run", "is not a results.json: it is no regular file"),
         (
             "train-heads --checkpoint run/checkpoint --data data.h5 --out run",
             "run is no checkpoint (it holds checkpoint)",
@@ -218,11 +218,11 @@ def test_the_protocol_of_the_paper_plans_as_it_did(work: Path) -> None:
 
 def test_videos_that_were_not_filmed_are_not_told_of(work: Path) -> None:
     command = f"eval --checkpoint run/checkpoint --tasks tasks.json {SEARCH} --set planner.num_elites=2 --no-floors"
-    assert "and 1 videos" not in run(f"{command} --output-dir films", work)
+    assert "video" not in run(f"{command} --output-dir films", work)
     printed = run(f"{command} --output-dir films --video 1", work)
     assert "and 0 videos" in printed
     assert "--overwrite plays those again" in printed
-    assert "and 1 videos" in run(f"{command} --output-dir films --video 1 --overwrite", work)
+    assert "and 1 video" in run(f"{command} --output-dir films --video 1 --overwrite", work)
 
 
 def test_settings_are_json_where_they_are() -> None:

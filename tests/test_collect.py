@@ -17,10 +17,12 @@ import pytest
 
 from lwm_agent import Agent
 from lwm_agent.checkpoint import checksum
-from lwm_agent.collect.agent_policy import GoalsAhead
-from lwm_agent.collect.record import CollectConfig, area_resize, collect
+from lwm_agent.collect.agent_policy import ReachableGoalSampler
+from lwm_agent.collect.config import CollectConfig
+from lwm_agent.collect.record import area_resize, collect
 from lwm_agent.data.trajectories import DatasetError, Trajectories
 from lwm_agent.envs import ENVS
+from lwm_agent.errors import UserError
 from lwm_agent.planners import make_planner
 
 SMALL: dict[str, Any] = {"episodes": 5, "episode_env_steps": 7, "image_size": 32, "seed": 3, "workers": 1}
@@ -87,7 +89,7 @@ def test_actions_lead_from_frame_to_frame(pusht: Path) -> None:
     assert data.env_id is not None
     env = gym.make(data.env_id, terminate_on_success=False, **data.env_kwargs)
     for index in range(data.num_episodes):
-        pixels, action, state = data.episode(index)
+        pixels, action, state, _ = data.episode(index)
         assert state is not None
         observation, info = env.reset(options={"state": state[0]})
         for t in range(len(pixels)):
@@ -129,7 +131,8 @@ def test_interrupted_collection_resumes(pusht: Path, tmp_path: Path) -> None:
 
 SCRIPT = """
 import signal, sys, time
-from lwm_agent.collect.record import CollectConfig, collect
+from lwm_agent.collect.config import CollectConfig
+from lwm_agent.collect.record import collect
 
 def tell(done, total):
     print(done, flush=True)
@@ -175,7 +178,7 @@ def test_foreign_environment(tmp_path: Path) -> None:
     env = gym.make("Pendulum-v1", render_mode="rgb_array", g=9.0)
     seed = np.random.SeedSequence([3, 4]).spawn(2)[0].generate_state(1)[0]
     observation, _ = env.reset(seed=int(seed))
-    pixels, action, state = data.episode(4)
+    pixels, action, state, _ = data.episode(4)
     assert state is not None
     for t in range(8):
         np.testing.assert_array_equal(state[t], observation)
@@ -244,10 +247,10 @@ def test_an_agent_can_be_recorded(tmp_path: Path) -> None:
     agent = Agent.load("pusht-tiny", make_planner("guided", **planner), seed=3, deadline_env_steps=4, num_proposals=2)
     assert json.loads(str(made["@agent"])) == {**agent.settings(), "planner": asdict(agent.planner)}
     # It has four steps for each goal, which is where play gets in two; frames and actions go on from goal to goal.
-    pixels, action, states = Trajectories.open(first).episode(1)
+    pixels, action, states, _ = Trajectories.open(first).episode(1)
     assert states is not None
     env_seed, policy_seed = np.random.SeedSequence([SMALL["seed"], 1]).spawn(2)
-    rng, goals = np.random.default_rng(policy_seed), GoalsAhead(ENVS["pusht"], 2)
+    rng, goals = np.random.default_rng(policy_seed), ReachableGoalSampler(ENVS["pusht"], 2)
     with gym.make("lwm/PushT-v0", terminate_on_success=False) as env:
         _, info = env.reset(seed=int(env_seed.generate_state(1)[0]))
         for step in range(SMALL["episode_env_steps"]):
@@ -315,3 +318,154 @@ def test_bad_settings_are_refused(tmp_path: Path, settings: dict[str, Any], mess
     with pytest.raises(ValueError, match=message):
         collect(CollectConfig(out=tmp_path / "x.h5", **{**SMALL, **settings}))
     assert not (tmp_path / "x.h5").exists()
+
+
+ODD = '''
+"""Environment that shows what its argument says, and reuses its arrays."""
+import gymnasium as gym
+import numpy as np
+
+FRAMES = {
+    "none": lambda step: None,
+    "grey": lambda step: np.zeros((40, 40), np.uint8),
+    "float": lambda step: np.zeros((40, 40, 3)),
+    "alpha": lambda step: np.zeros((40, 40, 4), np.uint8),
+    "empty": lambda step: np.zeros((0, 40, 3), np.uint8),
+    "changing": lambda step: np.zeros((40 + step, 40, 3), np.uint8),
+    "list": lambda step: [np.zeros((40, 40, 3), np.uint8)],
+}
+
+class Odd(gym.Env):
+    metadata = {"render_modes": ["rgb_array"]}
+    action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    observation_space = gym.spaces.Box(-9, 9, (3,), np.float64)
+
+    def __init__(self, shows="reused", render_mode=None):
+        self.shows, self.render_mode = shows, render_mode
+        self.state, self.frame = np.zeros(3), np.zeros((32, 32, 3), np.uint8)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state[:] = 0
+        return self.state, {"state": self.state}
+
+    def step(self, action):
+        self.state += 1
+        return self.state, 0.0, False, False, {"state": self.state}
+
+    def render(self):
+        if self.shows != "reused":
+            return FRAMES[self.shows](int(self.state[0]))
+        self.frame[:] = self.state[0]
+        return self.frame
+
+gym.register("Odd-v0", Odd)
+'''
+
+
+@pytest.fixture
+def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An environment of the working directory, which is not on the path."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "odd_env.py").write_text(ODD, encoding="utf-8")
+    monkeypatch.chdir(folder)
+    yield "odd_env:Odd-v0"
+    gym.registry.pop("Odd-v0", None)
+    sys.modules.pop("odd_env", None)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_environment_of_the_working_directory_that_reuses_its_arrays(tmp_path: Path, odd: str, workers: int) -> None:
+    before = list(sys.path)
+    config = CollectConfig(out=tmp_path / "x.h5", env=odd, policy="random", **{**SMALL, "workers": workers})
+    data = Trajectories.open(collect(config))
+    assert sys.path == before
+    assert data.env_id == odd
+    assert data.state is not None
+    np.testing.assert_array_equal(data.state[:, 0], np.tile(np.arange(8), 5))
+    np.testing.assert_array_equal(data.pixels[:, 0, 0, 0], np.tile(np.arange(8), 5))
+
+
+@pytest.mark.parametrize(
+    ("shows", "message"),
+    [
+        ("none", "shows None as its frame: `render"),
+        ("grey", r"shows uint8 \(40, 40\) as its frame"),
+        ("float", r"shows float64 \(40, 40, 3\) as its frame"),
+        ("alpha", r"shows uint8 \(40, 40, 4\) as its frame"),
+        ("empty", "shows an empty frame"),
+        ("list", r"shows \[array"),
+        ("changing", r"shows frames of \(40, 40, 3\) and of \(41, 40, 3\)"),
+    ],
+)
+def test_frames_that_cannot_be_recorded_are_refused(tmp_path: Path, odd: str, shows: str, message: str) -> None:
+    config = CollectConfig(out=tmp_path / "x.h5", env=odd, policy="random", env_kwargs={"shows": shows}, **SMALL)
+    with pytest.raises(UserError, match=message):
+        collect(config)
+    assert shows == "changing" or not (tmp_path / "x.h5.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"seed": 2**64}, r"seed=18446744073709551616 must be under 2\*\*63"),
+        ({"seed": 2**70}, "must be under"),
+        ({"seed": 1.0}, "seed=1.0 must be int: write 1"),
+        ({"seed": True}, "seed=True must be int"),
+        ({"episodes": float("nan")}, "episodes=nan must be int"),
+        ({"episodes": 10**30}, "must be under"),
+        ({"episode_env_steps": 0}, "episode_env_steps=0 must be at least 1"),
+        ({"workers": "2"}, "workers='2' must be int"),
+        ({"image_size": 10**6}, "image_size=1000000 must be at most 512"),
+        ({"checkpoint": ""}, "checkpoint='' must not be empty"),
+        ({"env": ""}, "env='' must not be empty"),
+        ({"policy": " "}, "policy=' ' is unknown"),
+        ({"device": None}, "device=None must be str"),
+        ({"out": ""}, "out='' must not be empty"),
+        ({"overwrite": 1}, "overwrite=1 must be bool"),
+        ({"env_kwargs": []}, r"env_kwargs=\[\] must be Mapping"),
+        ({"env_kwargs": {"damping": float("nan")}}, "must be finite"),
+        ({"env_kwargs": {"damping": object()}}, "must fit in JSON"),
+        ({"checkpoint": "pusht-tiny", "offset": 10**6}, "offset=1000000 must be at most 300"),
+        ({"checkpoint": "pusht-tiny", "offset": 2.5}, "offset=2.5 must be int"),
+    ],
+)
+def test_settings_of_a_wrong_type_or_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        CollectConfig(**{"out": "x.h5", **SMALL, **settings})
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_is_refused_before_anything_is_recorded(tmp_path: Path, overwrite: bool) -> None:
+    with pytest.raises(DatasetError, match="a folder, pipe or device is there"):
+        collect(CollectConfig(out=tmp_path, overwrite=overwrite, **{**SMALL, "episodes": 10**6}))
+
+
+@pytest.mark.parametrize("env", ["no_such_module:Name-v0", "odd_env:Missing-v0", "CartPole-v1"])
+def test_environments_that_cannot_be_made_are_refused(tmp_path: Path, odd: str, env: str) -> None:
+    config = CollectConfig(out=tmp_path / "x.h5", env=env, policy="random", env_kwargs={"unknown": 1}, **SMALL)
+    with pytest.raises(UserError, match="cannot be made"):
+        collect(config)
+
+
+def test_frame_sizes_that_not_every_preset_takes_are_warned_of(tmp_path: Path) -> None:
+    from lwm_agent.models.encoders import ConvNet, ViT
+
+    with pytest.warns(UserWarning, match="image_size=84: .*tiny takes multiples of 16, base takes multiples of 14"):
+        collect(CollectConfig(out=tmp_path / "x.h5", policy="random", **{**SMALL, "image_size": 84, "episodes": 1}))
+    ConvNet(48)
+    ViT(42, depth=1)
+    for encoder in (ConvNet, ViT):
+        with pytest.raises(ValueError, match="must be a multiple of"):
+            encoder(50)
+
+
+def test_config_imports_neither_torch_nor_a_simulator() -> None:
+    code = (
+        "import sys, lwm_agent.collect.config; "
+        "sys.exit(', '.join({'torch', 'pygame', 'pymunk', 'mujoco', 'h5py'} & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (0, "")

@@ -17,13 +17,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lwm_agent.checkpoint import Checkpoint
-from lwm_agent.collect.record import CollectConfig, collect
-from lwm_agent.compatibility import Mismatch, conventions, mismatch, other_env
+from lwm_agent.collect.config import CollectConfig
+from lwm_agent.collect.record import collect
+from lwm_agent.compatibility import check_compatible, conventions, different_env
 from lwm_agent.data.trajectories import DatasetError, Trajectories
 from lwm_agent.envs import ENVS
+from lwm_agent.errors import UserError
 from lwm_agent.experiments.config import EvalConfig
 from lwm_agent.experiments.evaluate import load_tasks, make_policy, run_evaluation
-from lwm_agent.models import PRESETS, LeWorldModel
+from lwm_agent.models import MODELS, LeWorldModel
 from lwm_agent.normalizer import Normalizer
 from lwm_agent.training.config import HeadsConfig, TrainConfig
 from lwm_agent.training.frozen_encoder import check_fit
@@ -34,7 +36,7 @@ SMALL = {"latent_size": 8, "width": 16, "head_size": 4, "mlp_size": 16, "depth":
 
 
 @pytest.mark.parametrize("env", ["pusht", pytest.param("cube", marks=pytest.mark.ogbench)])
-def test_every_argument_is_a_convention_or_only_judges_limits_or_films(env: str) -> None:
+def test_arguments_of_environments_are_conventions_or_known_others(env: str) -> None:
     """A new argument of an environment must be filed under one of them."""
     parameters = inspect.signature(resolve_name(ENVS[env].entry_point)).parameters
     assert parameters.keys() == ENVS[env].conventions.keys() | {
@@ -46,24 +48,28 @@ def test_every_argument_is_a_convention_or_only_judges_limits_or_films(env: str)
     assert all(parameters[name].default == default for name, default in ENVS[env].conventions.items())
 
 
-def test_what_is_left_out_is_the_default_and_what_is_no_convention_is_left_out() -> None:
+def test_conventions_include_defaults_and_nothing_else() -> None:
     expected = {"image_size": 64, "fidelity": "stock", "shadows": True}
     assert conventions("cube", {"fidelity": "stock", "success": "pose"}) == expected
     assert conventions("lwm/Cube-v0", {"fidelity": "stock"}) == expected
     assert conventions("Pendulum-v1", {"g": 9.0}) == {"g": 9.0}
 
 
-def test_a_mismatch_names_both_values_and_how_to_record_the_first() -> None:
-    assert mismatch("cube", {}, {"fidelity": "lite", "success": "pose"}) is None
-    assert mismatch("cube", {"shadows": False, "image_size": 32}, {"fidelity": "stock", "image_size": 32}) == Mismatch(
-        trained="fidelity='lite', shadows=False",
-        given="fidelity='stock', shadows=True",
-        options="--set env.fidelity=lite --set env.shadows=false",
+def test_incompatible_conventions_are_named_with_the_options_of_the_first() -> None:
+    def difference(env: str, trained: dict[str, Any], requested: dict[str, Any]) -> str | None:
+        try:
+            check_compatible(env, trained, requested, trained_by="we have", requested_by="they have", fix=str)
+        except UserError as error:
+            return str(error)
+        return None
+
+    assert difference("cube", {}, {"fidelity": "lite", "success": "pose"}) is None
+    assert difference("cube", {"shadows": False, "image_size": 32}, {"fidelity": "stock", "image_size": 32}) == (
+        "they have fidelity='stock', shadows=True and we have fidelity='lite', shadows=False: "
+        "--set env.fidelity=lite --set env.shadows=false"
     )
-    differing = mismatch("cube", {"image_size": 32}, {})
-    assert differing is not None
-    assert differing.options == "--image-size 32"
-    assert mismatch("Pendulum-v1", {"g": 9.0}, {"g": 8.0}) == Mismatch("g=9.0", "g=8.0", "--set env.g=9.0")
+    assert str(difference("cube", {"image_size": 32}, {})).endswith(": --image-size 32")
+    assert difference("Pendulum-v1", {"g": 9.0}, {"g": 8.0}) == "they have g=8.0 and we have g=9.0: --set env.g=9.0"
 
 
 @pytest.mark.parametrize(
@@ -78,12 +84,12 @@ def test_a_mismatch_names_both_values_and_how_to_record_the_first() -> None:
         ("mine", "lwm/PushT-v0", "pusht"),
     ],
 )
-def test_data_of_another_environment_are_found_out(env: str, env_id: str | None, other: str | None) -> None:
-    assert other_env(env, env_id) == other
+def test_different_env_names_the_environment_of_the_data(env: str, env_id: str | None, other: str | None) -> None:
+    assert different_env(env, env_id) == other
 
 
 @pytest.mark.ogbench
-def test_a_collection_is_not_resumed_with_another_fidelity(tmp_path: Path) -> None:
+def test_collection_refuses_to_resume_with_another_fidelity(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"env": "cube", "policy": "random", "episodes": 2, "episode_env_steps": 2, "workers": 1}
 
     def config(**env_kwargs: Any) -> CollectConfig:
@@ -114,7 +120,13 @@ def rewritten(data: str, path: Path, env: str = "pusht", **env_kwargs: Any) -> s
 
 
 def train_config(data: str, out: Path, **settings: Any) -> TrainConfig:
-    fixed = {"steps": 1, "batch_size": 4, "clip_length": 4, "device": "cpu", "model": {"image_size": 32, **SMALL}}
+    fixed = {
+        "steps": 1,
+        "batch_size": 4,
+        "clip_length": 4,
+        "device": "cpu",
+        "model_settings": {"image_size": 32, **SMALL},
+    }
     return TrainConfig.from_preset("tiny", data=(data,), out=str(out), **{**fixed, **settings})
 
 
@@ -124,10 +136,10 @@ def cube_data(data: str, tmp_path: Path) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")
-def test_a_training_takes_its_data_s_conventions_and_resumes_with_no_others(cube_data: str, tmp_path: Path) -> None:
+def test_training_takes_the_conventions_of_its_data_and_resumes_with_no_others(cube_data: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"stock.h5 was recorded in cube, not in pusht: pass --env cube"):
         train(train_config(cube_data, tmp_path / "run"))
-    trained = train(train_config(cube_data, tmp_path / "run", env="cube"))
+    trained = train(train_config(cube_data, tmp_path / "run", env="cube", keep_state=True))
     assert trained.env_kwargs == {
         "fidelity": "stock",
         "image_size": 32,
@@ -143,11 +155,11 @@ def test_a_training_takes_its_data_s_conventions_and_resumes_with_no_others(cube
 
 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")
-def test_a_training_begun_by_an_earlier_version_goes_on(data: str, tmp_path: Path) -> None:
-    train(train_config(data, tmp_path / "run"))
+def test_training_state_of_an_earlier_version_is_resumed(data: str, tmp_path: Path) -> None:
+    train(train_config(data, tmp_path / "run", keep_state=True))
     path = tmp_path / "run" / "training.safetensors"
     with safe_open(path, framework="pt") as file:
-        facts = file.metadata()
+        facts = {name: value for name, value in file.metadata().items() if name != "sha256"}
     settings = json.loads(facts["settings"])
     assert settings.pop("env_kwargs") == {"control_mode": "relative", "image_size": 32}
     save_file(load_file(path), path, {**facts, "settings": json.dumps(settings)})
@@ -155,7 +167,7 @@ def test_a_training_begun_by_an_earlier_version_goes_on(data: str, tmp_path: Pat
 
 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")
-def test_arguments_of_foreign_environments_are_remembered_too(data: str, tmp_path: Path) -> None:
+def test_arguments_of_foreign_environments_are_stored_and_compared(data: str, tmp_path: Path) -> None:
     foreign = rewritten(data, tmp_path / "foreign.h5", "Pendulum-v1", g=9.0)
     checkpoint = train(train_config(foreign, tmp_path / "run", env="Pendulum-v1"))
     assert checkpoint.env_kwargs == {"g": 9.0}
@@ -169,7 +181,7 @@ def test_arguments_of_foreign_environments_are_remembered_too(data: str, tmp_pat
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
     """An untrained checkpoint for lite pictures of the cube, of a version that did not store defaults."""
-    config = {**PRESETS["tiny"], **SMALL, "image_size": 32, "action_size": 2}
+    config = {**MODELS["lewm"].presets["tiny"], **SMALL, "image_size": 32, "action_size": 2}
     units = {"action_mean": (0.0,) * 2, "action_std": (1.0,) * 2, "action_low": (-1.0,) * 2, "action_high": (1.0,) * 2}
     Checkpoint(
         name="lewm",
@@ -202,7 +214,7 @@ def test_heads_are_not_trained_on_other_pictures(
         train_heads(HeadsConfig(checkpoint=folder, data=(made,), steps=1, device="cpu"))
 
 
-def test_data_fit_where_nothing_differs_or_nothing_is_known(data: str, folder: str, tmp_path: Path) -> None:
+def test_data_fit_with_equal_or_unrecorded_conventions(data: str, folder: str, tmp_path: Path) -> None:
     same = rewritten(data, tmp_path / "same.h5", "cube", fidelity="lite", success="pose")
     unknown = tmp_path / "unknown.h5"
     shutil.copy(data, unknown)
@@ -217,11 +229,14 @@ def eval_config(tmp_path: Path, **settings: Any) -> EvalConfig:
     return EvalConfig(**{**fixed, **settings})
 
 
-def test_an_evaluation_shows_what_the_checkpoint_was_trained_on(folder: str, tmp_path: Path) -> None:
+def test_evaluation_uses_the_conventions_of_the_checkpoint(folder: str, tmp_path: Path) -> None:
     for env_settings in ({}, {"fidelity": "lite"}, {"shadows": True, "image_size": 32}):
         config = eval_config(tmp_path, checkpoint=folder, env_settings=env_settings)
-        _, _, env_kwargs = make_policy(config, load_tasks(config))
-        assert env_kwargs == {"fidelity": "lite", "image_size": 32, "shadows": True}
+        assert make_policy(config, load_tasks(config)).env_kwargs == {
+            "fidelity": "lite",
+            "image_size": 32,
+            "shadows": True,
+        }
 
 
 @pytest.mark.parametrize(
@@ -236,7 +251,7 @@ def test_an_evaluation_shows_what_the_checkpoint_was_trained_on(folder: str, tmp
         ("image_size", 64, "asks for image_size=64 and .* with image_size=32"),
     ],
 )
-def test_an_evaluation_of_a_checkpoint_shows_nothing_else(
+def test_evaluation_refuses_other_conventions_than_the_checkpoint_s(
     folder: str, tmp_path: Path, name: str, value: Any, message: str
 ) -> None:
     config = eval_config(tmp_path, checkpoint=folder, env_settings={name: value})
@@ -245,7 +260,7 @@ def test_an_evaluation_of_a_checkpoint_shows_nothing_else(
     assert not config.output_dir.exists()
 
 
-def test_tasks_of_another_fidelity_are_refused_too(folder: str, tmp_path: Path) -> None:
+def test_evaluation_refuses_tasks_of_another_fidelity(folder: str, tmp_path: Path) -> None:
     tasks = tmp_path / "stock.json"
     replace(load_tasks(eval_config(tmp_path)), env_kwargs={"fidelity": "stock", "success": "pose"}).save(tasks)
     config = eval_config(tmp_path, checkpoint=folder, tasks=tasks)
@@ -253,20 +268,20 @@ def test_tasks_of_another_fidelity_are_refused_too(folder: str, tmp_path: Path) 
         make_policy(config, load_tasks(config))
 
 
-def test_how_success_is_judged_is_not_for_an_evaluation_to_choose(tmp_path: Path) -> None:
+def test_evaluation_refuses_to_change_the_success_criterion(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"env.success cannot be chosen .*: choose from image_size, fidelity, shadows"):
         eval_config(tmp_path, env_settings={"success": "position"})
 
 
 @pytest.mark.parametrize("planner", ["random", "none", "replay"])
-def test_policies_without_a_model_may_see_anything(tmp_path: Path, planner: str) -> None:
+def test_policies_without_a_model_take_any_conventions(tmp_path: Path, planner: str) -> None:
     config = eval_config(tmp_path, env="pusht", planner=planner, env_settings={"image_size": 48}, with_floors=False)
-    policy, _, env_kwargs = make_policy(config, load_tasks(config))
-    assert env_kwargs == {"image_size": 48}
+    entrant = make_policy(config, load_tasks(config))
+    assert entrant.env_kwargs == {"image_size": 48}
     if planner == "replay":
         run_evaluation(config)
         results = json.loads((config.output_dir / "results.json").read_text())
         assert results["run"]["tasks"]["env_kwargs"] == {"image_size": 48}
     else:
-        actions, _ = policy.predict({"pixels": np.zeros((3, 48, 48, 3)), "goal": np.zeros((3, 48, 48, 3))})
+        actions, _ = entrant.policy.predict({"pixels": np.zeros((3, 48, 48, 3)), "goal": np.zeros((3, 48, 48, 3))})
         assert actions.shape == (3, 2)

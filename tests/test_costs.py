@@ -60,7 +60,7 @@ def test_temporal_distance_has_its_gradient_in_the_steps() -> None:
     torch.testing.assert_close(gradient.sum(dim=2), torch.full((2, 11), 2.0))
 
 
-def test_steps_are_looked_up_only_where_they_are_asked_for() -> None:
+def test_log_steps_are_computed_only_where_a_cost_needs_them() -> None:
     blind = Futures(DISTANCES, ACTIONS)
     assert not make_cost("terminal+running").asks_for_steps
     make_cost("terminal+running")(blind)
@@ -69,21 +69,21 @@ def test_steps_are_looked_up_only_where_they_are_asked_for() -> None:
         make_cost("terminal+0.1*temporal-distance")(blind)
 
 
-def test_the_actor_is_asked_only_where_it_has_a_say() -> None:
+def test_deviations_are_computed_only_where_a_cost_needs_them() -> None:
     assert not make_cost("terminal+temporal-distance").asks_for_actor
     assert make_cost("terminal+0.1*actor-deviation").asks_for_actor
     with pytest.raises(ValueError, match="needs an actor: train one with `lwm-agent train-heads`"):
         make_cost("terminal+0.1*actor-deviation")(Futures(DISTANCES, ACTIONS, lambda: LOG_STEPS))
 
 
-def test_a_terminal_cost_can_do_without_the_way() -> None:
+def test_terminal_cost_needs_the_last_distance_only() -> None:
     cost = make_cost("0.5*terminal+terminal")
     assert cost.terminal_only
     assert not make_cost("terminal+0.1*control-penalty").terminal_only
     assert torch.equal(cost(Futures(DISTANCES[..., -1:], ACTIONS)), cost(Futures(DISTANCES, ACTIONS)))
 
 
-def test_a_sum_is_a_value() -> None:
+def test_equal_texts_make_equal_costs() -> None:
     """Equal text, equal cost; and an agent that holds one can be sent to another process."""
     cost = make_cost("terminal+0.5*running")
     assert cost == make_cost("terminal+0.5*running")
@@ -99,6 +99,6 @@ def test_unknown_name(text: str) -> None:
 
 
 @pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf", "much"])
-def test_weight_that_makes_no_sense(weight: str) -> None:
+def test_weight_out_of_range(weight: str) -> None:
     with pytest.raises(ValueError, match=f"weight of 'terminal' must be a positive number, got '{weight}'"):
         make_cost(f"running+{weight}*terminal")

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lwm_agent.compute import device
-from lwm_agent.compute.device import arrange_weights, fast_bf16
+from lwm_agent.compute.device import arrange_weights, fast_bf16, resolve_device
+from lwm_agent.errors import UserError
 
 INTEL, AMD = "vendor_id\t: GenuineIntel\nflags\t\t: fpu {}\n", "vendor_id\t: AuthenticAMD\nflags\t\t: fpu {}\n"
 
@@ -59,3 +60,20 @@ def test_weights_are_arranged_in_a_copy_that_computes_the_same() -> None:
     assert (elsewhere[0].weight.device.type, elsewhere[0].weight.dtype) == ("meta", torch.bfloat16)
     assert arrange_weights(network, torch.device("meta"), bf16=False)[0].weight.stride() == (24, 1)
     assert network[0].weight.device.type == "cpu"  # agents on several devices may share a checkpoint
+
+
+@pytest.mark.parametrize("name", ["", "tpu", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "auto:0", "cuda:0:1"])
+def test_unknown_device_is_refused_with_the_choices(name: str) -> None:
+    with pytest.raises(UserError, match=rf"device='{name}' is unknown: choose one of auto, cpu, cuda, mps"):
+        resolve_device(name)
+
+
+def test_gpu_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    assert resolve_device("auto").type == "cuda"
+    with pytest.raises(UserError, match=r"'cuda:2' is not available.*choose one of auto, cuda, cpu, cuda:0, cuda:1"):
+        resolve_device("cuda:2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match=r"'cuda:0' is not available on this machine: choose one of auto, "):
+        resolve_device("cuda:0")

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from lwm_agent import Agent
 from lwm_agent.checkpoint import Checkpoint
-from lwm_agent.collect.record import CollectConfig, area_resize, collect
+from lwm_agent.collect.config import CollectConfig
+from lwm_agent.collect.record import area_resize, collect
 from lwm_agent.data.trajectories import DatasetError
 from lwm_agent.data.writer import TrajectoryWriter
 from lwm_agent.planners import make_planner, plan
@@ -107,7 +108,9 @@ def checkpoint(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoi
     out = tmp_path_factory.mktemp("run")
     fixed = {"steps": 2, "batch_size": 4, "clip_length": 3, "validate_every": 2, "save_every": 2, "device": "cpu"}
     model = {**MODEL, "frameskip": 3}
-    return train(TrainConfig.from_preset("tiny", data=(str(data),), out=str(out), env=ENV, model=model, **fixed))
+    return train(
+        TrainConfig.from_preset("tiny", data=(str(data),), out=str(out), env=ENV, model_settings=model, **fixed)
+    )
 
 
 class GoalPictures(gym.ObservationWrapper[Any, Any, Any]):
@@ -148,7 +151,7 @@ def test_a_trained_agent_acts_by_indices(checkpoint: Checkpoint, replan_every_en
     assert actions.dtype == np.int64
     for row, i in enumerate((0, -1)):
         _, alone = agent.predict(seen[i])
-        torch.testing.assert_close(alone.rows[0].plan, together.rows[row].plan)
+        torch.testing.assert_close(alone.plan[0], together.plan[row])
 
 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")
@@ -157,7 +160,7 @@ def test_planners_and_heads_of_continuous_actions_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="CEM cannot plan: the checkpoint's actions are discrete; choose categ"):
         Agent(checkpoint, "cem")
-    with pytest.raises(ValueError, match="Incumbent cannot plan: the checkpoint's actions are discrete"):
+    with pytest.raises(ValueError, match="BestProposal cannot plan: the checkpoint's actions are discrete"):
         Agent(checkpoint, "actor")
     continuous = replace(checkpoint, normalizer=replace(checkpoint.normalizer, discrete=False))
     with pytest.raises(ValueError, match="CategoricalCEM cannot plan: the checkpoint's actions are continuous"):
@@ -173,7 +176,12 @@ def test_an_action_that_is_never_taken_is_named(tmp_path: Path) -> None:
     with TrajectoryWriter(tmp_path / "some.h5", discrete=True) as writer:
         for _ in range(4):
             writer.add(pixels, rows)
-    settings = {"data": (str(tmp_path / "some.h5"),), "out": str(tmp_path / "run"), "model": MODEL, "clip_length": 3}
+    settings = {
+        "data": (str(tmp_path / "some.h5"),),
+        "out": str(tmp_path / "run"),
+        "model_settings": MODEL,
+        "clip_length": 3,
+    }
     with pytest.raises(DatasetError, match="actions 1 are never taken"):
         train(TrainConfig.from_preset("tiny", **settings))
 

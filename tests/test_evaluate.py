@@ -4,10 +4,12 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
+from lwm_agent.envs.pusht import PushTEnv
 from lwm_agent.eval import (
     Episode,
     NoOpPolicy,
@@ -20,6 +22,7 @@ from lwm_agent.eval import (
     make_tasks,
     summarize,
 )
+from lwm_agent.eval.evaluate import PlanningState, TaskPolicy
 from lwm_agent.protocols import Policy
 
 SPACE = Box(-1.0, 1.0, (2,), np.float32)
@@ -123,7 +126,7 @@ def test_rows_stay_with_their_episodes_when_others_finish(task_set: TaskSet) -> 
     assert summarize(episodes).overshoot_ms == 1.0
 
 
-def test_a_task_that_starts_solved_needs_no_step(task_set: TaskSet) -> None:
+def test_task_solved_at_the_start_needs_no_step(task_set: TaskSet) -> None:
     solved = replace(task_set.tasks[1], goal_state=task_set.tasks[1].state)
     mixed = replace(task_set, tasks=(task_set.tasks[0], solved, task_set.tasks[2]))
     first, second, third = evaluate(POLICIES["replay"], mixed)
@@ -135,7 +138,7 @@ def test_a_task_that_starts_solved_needs_no_step(task_set: TaskSet) -> None:
         assert not episode.solved_at_start
 
 
-def test_errors_are_those_of_the_last_and_the_best_step(task_set: TaskSet) -> None:
+def test_episode_has_the_distances_of_the_last_and_the_best_step(task_set: TaskSet) -> None:
     for episode in evaluate(POLICIES["random"], task_set, indices=range(3)):
         assert episode.final_errors.keys() == episode.min_errors.keys() >= {"position_px", "angle_deg"}
         assert all(episode.min_errors[name] <= error for name, error in episode.final_errors.items())
@@ -162,26 +165,67 @@ def test_indices_choose_tasks_and_callbacks_see_each_once(task_set: TaskSet) -> 
         ({"indices": [-1]}, "0"),
     ],
 )
-def test_wrong_arguments(task_set: TaskSet, arguments: dict[str, Any], message: str) -> None:
+def test_evaluate_refuses_wrong_arguments(task_set: TaskSet, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate(POLICIES["none"], task_set, **arguments)
 
 
 @pytest.mark.parametrize("action", [[1.5, 0.0], [np.nan, 0.0], [0.0, 0.0, 0.0]])
-def test_actions_outside_the_space_are_refused(task_set: TaskSet, action: list[float]) -> None:
+def test_evaluate_refuses_actions_outside_the_space(task_set: TaskSet, action: list[float]) -> None:
     rogue = NoOpPolicy(SPACE)
     rogue._action = np.array(action, np.float32)
     with pytest.raises(ValueError, match="not in the action space"):
         evaluate(rogue, task_set)
 
 
-def test_env_kwargs_come_on_top_of_the_tasks(task_set: TaskSet) -> None:
+def test_env_kwargs_replace_those_of_the_tasks(task_set: TaskSet) -> None:
     easier = replace(task_set, env_kwargs={"success": "block"})
     with make_env(easier, {"image_size": 32}) as env:
         observation, _ = env.reset()
         assert observation["pixels"].shape == (32, 32, 3)
         assert env.unwrapped.success == "block"  # type: ignore[attr-defined]
         assert not env.unwrapped.terminate_on_success  # type: ignore[attr-defined]
+
+
+class BrightPixels(gym.ObservationWrapper[Any, Any, Any]):
+    """Shift of the pictures: white ones."""
+
+    def observation(self, observation: Any) -> Any:
+        return {**observation, "pixels": np.full_like(observation["pixels"], 255)}
+
+
+def test_wrap_env_changes_observations_but_not_success(task_set: TaskSet) -> None:
+    darkest: list[int] = []
+
+    class Watching(ReplayPolicy):
+        def predict(self, observation: dict[str, np.ndarray], *inputs: Any, **options: Any) -> Any:
+            darkest.append(int(observation["pixels"].min()))
+            return super().predict(observation, *inputs, **options)
+
+    plain = evaluate(POLICIES["replay"], task_set)
+    shifted = evaluate(Watching(SPACE), task_set, wrap_env=BrightPixels)
+    assert set(darkest) == {255}
+    assert _untimed(shifted) == _untimed(plain)
+    assert floors(task_set, wrap_env=BrightPixels).keys() == {"random", "none"}
+
+
+def test_wrap_env_that_fails_closes_the_environments(task_set: TaskSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Any] = []
+    monkeypatch.setattr(PushTEnv, "close", lambda env: closed.append(env))
+
+    def fail(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+        raise RuntimeError("no wrapper")
+
+    with pytest.raises(RuntimeError, match="no wrapper"):
+        evaluate(POLICIES["none"], task_set, wrap_env=fail)
+    assert len(closed) == 1
+
+
+def test_protocols_tell_policies_and_states_apart() -> None:
+    assert isinstance(POLICIES["replay"], TaskPolicy)
+    assert not isinstance(POLICIES["none"], TaskPolicy)
+    assert isinstance(Rows(np.zeros(1), np.zeros(1), (), [None]), PlanningState)
+    assert not isinstance((np.zeros(1),), PlanningState)
 
 
 def test_doing_nothing_stays_inside_a_space_without_zero() -> None:

@@ -98,7 +98,7 @@ def test_the_shipped_agents_rank_plans_as_with_floats(env: str) -> None:
         for seed in range(4):
             observation, _ = simulator.reset(seed=seed)
             torch.manual_seed(seed)
-            blocks = torch.randn(1, 150, 5, 5 * agents[0].normalizer.action_size)
+            blocks = torch.randn(1, 150, 5, 5 * agents[0].checkpoint.normalizer.action_size)
             costs = np.stack([rate(agent, observation, blocks) for agent in agents])
             correlations.append(np.corrcoef(costs.argsort(-1).argsort(-1))[0, 1])  # Spearman
     assert np.mean(correlations) >= 0.99
@@ -106,9 +106,9 @@ def test_the_shipped_agents_rank_plans_as_with_floats(env: str) -> None:
 
 @torch.no_grad()
 def rate(agent: Agent, observation: dict[str, np.ndarray], blocks: torch.Tensor) -> np.ndarray:
-    pixels, goal = (agent.encode(observation[name][None]) for name in ("pixels", "goal"))
+    pixels, goal = (agent.observer.begin(observation[name][None]) for name in ("pixels", "goal"))
     deadline, generators = torch.tensor([10.0]), [torch.Generator().manual_seed(0)]
-    problem = agent.problem(pixels, goal.latent, torch.zeros_like(blocks[:, 0]), deadline, generators)
+    problem = agent.replanner.problem(pixels, goal.latent, torch.zeros_like(blocks[:, 0]), deadline, generators)
     return problem.objective(blocks)[0].numpy()
 
 
@@ -145,7 +145,7 @@ def test_it_is_for_cpus_without_bfloat16() -> None:
 @pytest.mark.parametrize("env", ["pusht", "cube"])
 def test_compiled_it_imagines_the_same(env: str) -> None:
     agents = [Agent.load(f"{env}-tiny", "cem", device="cpu", int8=True, compile=compiled) for compiled in (False, True)]
-    belief = agents[0].encode(torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8).numpy())
+    belief = agents[0].observer.begin(torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8).numpy())
     blocks = torch.ones(1, 4, 3, 5 * agents[0].model.action_size)
     plain, compiled = (agent.model.rollout(belief, blocks) for agent in agents)
     assert (plain - compiled).abs().mean() < 0.01 * plain.abs().mean()

@@ -9,11 +9,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lwm_agent.compute.device import autocast
-from lwm_agent.models import MODELS, PRESETS, LeWorldModel
+from lwm_agent.models import MODELS, LeWorldModel
 from lwm_agent.models.encoders import ConvNet, ViT
-from lwm_agent.protocols import Batch, Belief
+from lwm_agent.models.sigreg import sigreg
+from lwm_agent.models.window import Window, make_window
+from lwm_agent.protocols import Batch
 
 B, S, T, F, A, L = 2, 3, 5, 4, 7, 6
+PRESETS = MODELS["lewm"].presets
 SMALL: dict[str, Any] = {
     **PRESETS["tiny"],
     "image_size": 32,
@@ -57,12 +60,12 @@ def blocks(*shape: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(*shape, F * A, generator=torch.Generator().manual_seed(seed))
 
 
-def remember(model: LeWorldModel, count: int) -> Belief:
+def remember(model: LeWorldModel, count: int) -> Window:
     """Belief after `count` frames."""
     kept = range(max(0, count - model.history), count)
     latents = torch.stack([model.embed(frames(B, seed=step)) for step in kept], dim=1)
     actions = torch.stack([blocks(B, seed=10 + step) for step in kept], dim=1)[:, 1:]
-    return Belief(latents, actions)
+    return make_window(latents, actions, model.history)
 
 
 def test_base_preset_has_the_parameters_of_the_paper() -> None:
@@ -80,26 +83,27 @@ def test_tiny_preset_is_small() -> None:
     assert model.encoder.features - narrow.encoder.features == 512 - 448
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_unknown_arguments_are_refused(name: str) -> None:
+def test_unknown_arguments_are_refused() -> None:
     with pytest.raises(TypeError, match="latnt_size"):
-        MODELS[name](action_size=2, latnt_size=3)
+        LeWorldModel(action_size=2, latnt_size=3)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match=r"encoder='cnn'.*vit, conv"):
-        MODELS[name](action_size=2, encoder="cnn")
+        LeWorldModel(action_size=2, encoder="cnn")
     with pytest.raises(ValueError, match=r"encoder_hidden=9 is of encoder='conv', not of 'vit'"):
-        MODELS[name](action_size=2, encoder="vit", encoder_hidden=9)
+        LeWorldModel(action_size=2, encoder="vit", encoder_hidden=9)
 
 
 @torch.no_grad()
 def test_a_belief_remembers_the_last_frames_and_the_blocks_between_them(model: LeWorldModel) -> None:
-    belief = model.encode(frames(B))
+    belief = model.begin(frames(B))
     assert torch.equal(belief.latent, model.embed(frames(B)))
     for step, kept in ((1, 2), (2, 3), (3, 3), (4, 3)):
-        before, belief = belief, model.advance(belief, blocks(B, seed=step))
-        assert belief.latents.shape == (B, kept, 24)
-        assert belief.actions.shape == (B, kept - 1, F * A)
+        before, belief = belief, model.imagine(belief, blocks(B, seed=step))
+        assert belief.length.tolist() == [kept] * B
+        assert belief.latents.shape == (B, 3, 24)
+        assert belief.actions.shape == (B, 2, F * A)
         assert torch.equal(belief.latents[:, -2], before.latent)
         assert torch.equal(belief.actions[:, -1], blocks(B, seed=step))
+        assert belief.latents[:, : 3 - kept].count_nonzero() == 0
 
 
 @pytest.mark.parametrize("context", [1, 2, 3])
@@ -110,7 +114,7 @@ def test_a_rollout_equals_predicting_step_by_step(model: LeWorldModel, context: 
     assert imagined.shape == (B, S, T, 24)
     for b in range(B):
         for s in range(S):
-            latents, past = list(belief.latents[b]), list(belief.actions[b])
+            latents, past = list(belief.latents[b, 3 - context :]), list(belief.actions[b, 3 - context :])
             for t in range(T):
                 past.append(actions[b, s, t])
                 window = torch.stack(latents[-3:])[None]
@@ -120,15 +124,14 @@ def test_a_rollout_equals_predicting_step_by_step(model: LeWorldModel, context: 
 
 @torch.no_grad()
 @pytest.mark.parametrize("context", [1, 2, 3])
-def test_advancing_block_by_block_equals_a_rollout(model: LeWorldModel, context: int) -> None:
+def test_imagining_block_by_block_equals_a_rollout(model: LeWorldModel, context: int) -> None:
     belief, actions = remember(model, context), blocks(B, 1, T)
     with torch.no_grad():
         expected = model.rollout(belief, actions)[:, 0]
         for step in range(T):
-            belief = model.advance(belief, actions[:, 0, step])
+            belief = model.imagine(belief, actions[:, 0, step])
             torch.testing.assert_close(belief.latent, expected[:, step])
-            assert belief.latents.shape[1] == min(context + step + 1, 3)
-            assert belief.actions.shape[1] == belief.latents.shape[1] - 1
+            assert belief.length.tolist() == [min(context + step + 1, 3)] * B
 
 
 def test_a_rollout_depends_on_earlier_actions_only(model: LeWorldModel) -> None:
@@ -171,6 +174,41 @@ def test_losses_reach_every_part_of_the_model(model: LeWorldModel) -> None:
     losses["loss"].backward()  # type: ignore[no-untyped-call]
     idle = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert idle == []
+
+
+@pytest.mark.parametrize("decay", [0.3, 1.0])
+@torch.no_grad()
+def test_rollout_loss_weighs_each_step_by_the_decay(decay: float) -> None:
+    torch.manual_seed(0)
+    # A history of one frame leaves no choice of the context that the rollout begins with.
+    model = LeWorldModel(action_size=A, **{**SMALL, "history": 1, "rollout_decay": decay}).eval()
+    for parameter in model.predictor.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    pixels, actions = frames(B, L), blocks(B, L - 1)
+    imagined = model.rollout(model.begin(pixels[:, 0]), actions[:, None])[:, 0]
+    errors = [(imagined[:, k] - model.embed(pixels[:, k + 1])).square().mean() for k in range(L - 1)]
+    expected = sum(decay**k * error for k, error in enumerate(errors)) / sum(decay**k for k in range(L - 1))
+    losses = model.loss(Batch(pixels, actions), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(losses["rollout"], expected)
+
+
+def test_gradients_flow_through_the_latents_that_are_predicted(model: LeWorldModel) -> None:
+    """As in the paper, without a stop-gradient: the last frame of a clip of two is a target and nothing else."""
+    pixels = frames(B, 2).requires_grad_()
+    losses = model.loss(Batch(pixels, blocks(B, 1)), torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad(losses["prediction"], pixels)
+    assert (gradient[:, 1].flatten(1).norm(dim=1) > 0).all()
+
+
+@torch.no_grad()
+def test_sigreg_is_that_of_each_time_step() -> None:
+    torch.manual_seed(0)
+    model = LeWorldModel(action_size=A, **{**SMALL, "rollout_weight": 0.0}).eval()
+    pixels = frames(8, L)
+    losses = model.loss(Batch(pixels, blocks(8, L - 1)), torch.Generator().manual_seed(0))
+    directions = model.sigreg_directions
+    steps = [sigreg(model.embed(frame), directions, torch.Generator().manual_seed(0)) for frame in pixels.unbind(1)]
+    torch.testing.assert_close(losses["sigreg"], torch.stack(steps).mean())
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -217,7 +255,7 @@ def test_counted_flops_are_those_that_torch_counts(model: LeWorldModel, context:
             model.rollout(belief, blocks(B, samples, T))
         counted.append(counter.get_total_flops())
     of_four = counted[1] - counted[0]  # what the candidates of an episode share is left out
-    assert model.rollout_flops(T, context) * B * 4 == pytest.approx(of_four, rel=0.02)  # torch leaves attention out
+    assert model.rollout_flops(T) * B * 4 == pytest.approx(of_four, rel=0.02)  # torch leaves attention out
 
 
 def test_a_gradient_is_charged_for_at_least_what_it_takes(model: LeWorldModel) -> None:
@@ -226,17 +264,17 @@ def test_a_gradient_is_charged_for_at_least_what_it_takes(model: LeWorldModel) -
     belief, actions = remember(model, 2), blocks(B, 40 * S, T).requires_grad_()
     with FlopCounterMode(display=False) as counter:
         model.rollout(belief, actions).sum().backward()
-    charged = 2 * model.rollout_flops(T, 2) * B * 40 * S
+    charged = 2 * model.rollout_flops(T) * B * 40 * S
     assert 0.85 * charged < counter.get_total_flops() < 1.02 * charged
 
 
 @pytest.mark.parametrize("context", [1, 2, 3, 4])
 @torch.no_grad()
-def test_the_flops_of_an_advance_are_those_that_torch_counts(model: LeWorldModel, context: int) -> None:
+def test_the_flops_of_imagining_a_block_are_those_that_torch_counts(model: LeWorldModel, context: int) -> None:
     belief = remember(model, context)
     with FlopCounterMode(display=False) as counter:
-        model.advance(belief, blocks(B))
-    assert model.advance_flops(context) * B == pytest.approx(counter.get_total_flops(), rel=0.02)
+        model.imagine(belief, blocks(B))
+    assert model.imagine_flops() * B == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 @pytest.mark.parametrize(("preset", "predictor"), [("base", "transformer"), ("tiny", "transformer"), ("tiny", "mlp")])
@@ -245,10 +283,10 @@ def test_bfloat16_keeps_the_ranking_of_plans(preset: str, predictor: str) -> Non
     torch.manual_seed(0)
     model = LeWorldModel(action_size=2, **PRESETS[preset], predictor=predictor).eval()
     for name, weight in model.predictor.named_parameters():
-        if name.endswith(("modulation.1.weight", "outward.weight")):
+        if name.endswith(("modulation.1.weight", "output_proj.weight")):
             torch.nn.init.normal_(weight, std=0.1)  # blocks start as if they were not there
     frames = torch.randn(2, 3, model.image_size, model.image_size)
-    belief, goal, actions = model.encode(frames[:1]), model.encode(frames[1:]).latent, torch.randn(1, 100, T, 10)
+    belief, goal, actions = model.begin(frames[:1]), model.begin(frames[1:]).latent, torch.randn(1, 100, T, 10)
     ranks = []
     for bf16 in (False, True):
         with autocast(actions.device, bf16):
@@ -262,5 +300,5 @@ def test_bfloat16_keeps_the_ranking_of_plans(preset: str, predictor: str) -> Non
 def test_rollout_on_cuda_equals_rollout_on_the_cpu(model: LeWorldModel) -> None:
     belief, actions = remember(model, 2), blocks(B, S, T)
     expected = model.rollout(belief, actions)
-    on_cuda = Belief(*(part.cuda() for part in belief))
+    on_cuda = Window(*(part.cuda() for part in belief))
     assert torch.allclose(model.cuda().rollout(on_cuda, actions.cuda()).cpu(), expected, atol=1e-3)

@@ -57,3 +57,24 @@ def test_it_survives_json_and_refuses_nonsense() -> None:
         Normalizer(**asdict(NORMALIZER), extra=(1.0,))
     with pytest.raises(ValueError, match="positive"):
         Normalizer(**{**asdict(NORMALIZER), "action_std": (0.0, 1.0, 1.0)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"action_low": (2.5, -2.0, -3.0)}, r"action_low\[0\]=2.5 must be below action_high\[0\]=2.5"),
+        ({"action_low": (3.0, -2.0, -3.0)}, r"action_low\[0\]=3.0 must be below"),
+        ({"action_high": (float("inf"), 0.0, 3.0)}, "action_high=.* must be finite"),
+        ({"action_mean": (float("nan"), 0.0, 3.0)}, "action_mean=.* must be finite"),
+        ({"pixel_std": (1.0,)}, "pixel_std has 1 numbers and pixel_mean has 3"),
+        ({"action_high": (1.0,) * 4}, "action_high has 4 numbers and action_mean has 3"),
+        ({"action_std": (1.0, -1.0, 1.0)}, "positive"),
+        ({"pixel_mean": ()}, "at least one"),
+        ({"pixel_mean": None}, "must be a list of numbers"),
+        ({"pixel_mean": "abc"}, "at least one"),
+        ({"discrete": "no"}, "discrete='no' must be True or False"),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Normalizer(**{**asdict(NORMALIZER), **changes})

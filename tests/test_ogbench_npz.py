@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_every_frame_keeps_its_action_and_its_state(source: Path, tmp_path: Path
     assert data.env_kwargs == {"fidelity": "stock", "image_size": 64, "shadows": True}
     np.testing.assert_array_equal([data.action_low, data.action_high], [[-1] * 5, [1] * 5])
     for index, (start, length) in enumerate(zip(STARTS, LENGTHS, strict=True)):
-        pixels, action, state = data.episode(index)
+        pixels, action, state, _ = data.episode(index)
         rows = slice(start, start + length)
         np.testing.assert_array_equal(pixels, columns["observations"][rows])
         np.testing.assert_array_equal(action, columns["actions"][rows][:-1])  # the last one leads nowhere
@@ -81,7 +82,11 @@ def test_models_and_heads_train_on_it_and_remember_the_fidelity(source: Path, tm
     data = str(tmp_path / "cube.h5")
     convert(source, data)
     settings: dict[str, Any] = {"steps": 1, "batch_size": 2, "clip_length": 3, "device": "cpu", "validation": 0.3}
-    train(TrainConfig.from_preset("tiny", data=(data,), out=str(tmp_path / "run"), env="cube", model=MODEL, **settings))
+    train(
+        TrainConfig.from_preset(
+            "tiny", data=(data,), out=str(tmp_path / "run"), env="cube", model_settings=MODEL, **settings
+        )
+    )
     folder = str(tmp_path / "run" / "checkpoint")
     train_heads(HeadsConfig(checkpoint=folder, data=(data,), steps=1, batch_size=2, width=8, device="cpu"))
     checkpoint = Checkpoint.load(folder)
@@ -131,6 +136,24 @@ def announce_more_rows(path: Path) -> None:
             archive.writestr(name, content)
 
 
+def recompress(path: Path, method: int) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def bomb(path: Path) -> None:
+    """The directory of the archive announces 4,000 times what it holds of one column."""
+    recompress(path, zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    entry = content.rfind(b"PK\x01\x02", 0, content.rfind(b"qpos.npy"))
+    size = int.from_bytes(content[entry + 24 : entry + 28], "little")
+    content[entry + 24 : entry + 28] = (4000 * size).to_bytes(4, "little")
+    path.write_bytes(content)
+
+
 def instead(**changes: Any) -> Callable[[Path], None]:
     return lambda path: np.savez_compressed(path, **layout(**changes))
 
@@ -156,6 +179,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "lengths": (instead(qvel=np.zeros((N - 1, 20))), "differ in length: .*'qvel': 37.*: download it .again."),
     "rows": (announce_more_rows, "observations does not hold the 39 rows that it announces: download it .again."),
     "no end": (instead(terminals=np.zeros(N, bool)), "ends within an episode: its last row is not terminal"),
+    "bomb": (lambda path: bomb(path), "qpos announces .* bytes, more than the file can hold"),
+    "other compression": (lambda path: recompress(path, zipfile.ZIP_LZMA), "compressed in another way than numpy does"),
+    "pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "a pipe, socket or device, name a regular file"),
+    "folder": (lambda path: (path.unlink(), path.mkdir()), "a folder, name a regular file"),
+    "terminals": (instead(terminals=np.full(N, 2.0)), "terminals must be 0 or 1"),
+    "parts of numbers": (instead(actions=np.zeros((N, 5), [("x", "f4")])), r"actions is \[\('x', '<f4'\)\]"),
+    "other units": (instead(actions=np.full((N, 5), 40.0)), "100.0% of the actions lie outside"),
     "NaN": (
         instead(qpos=np.where(np.arange(N)[:, None] == 17, np.nan, np.zeros(21))),
         "qpos has NaN .* in row 17: down",
@@ -170,7 +200,7 @@ def test_bad_files_are_refused_and_make_no_data_set(source: Path, tmp_path: Path
     damage(source)
     with pytest.raises(DatasetError, match=message) as caught:
         convert(source, tmp_path / "cube.h5")
-    assert str(source) in str(caught.value)
+    assert str(source) in str(caught.value) or kind == "other units"
     assert not (tmp_path / "cube.h5").exists()
 
 
@@ -187,7 +217,7 @@ def test_ogbenchs_own_rows_are_states_and_pictures_of_the_cube(tmp_path: Path) -
     assert data.env_id is not None
     env = gym.make(data.env_id, terminate_on_success=False, **data.env_kwargs)
     for index in range(2):
-        pixels, action, state = data.episode(index)
+        pixels, action, state, _ = data.episode(index)
         assert state is not None
         observation, info = env.reset(options={"state": state[0], "goal_state": state[-1]})
         np.testing.assert_array_equal(info["state"], state[0])

@@ -1,4 +1,4 @@
-"""benchmarks/peer.py, which lets stable-worldmodel compete with our own weights."""
+"""benchmarks/peer.py: stable-worldmodel with our weights."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from lwm_agent.models.predictors import Transformer
-from lwm_agent.protocols import Belief
+from lwm_agent.models.window import make_window
 
 PEER = Path(__file__).parent.parent / "benchmarks" / "peer.py"
 B, S, T, F, A, D = 2, 7, 5, 3, 2, 8
 
 
 @torch.no_grad()
-def test_its_costs_are_ours() -> None:
+def test_peer_costs_equal_ours() -> None:
     pytest.importorskip("stable_worldmodel", reason="stable-worldmodel is not installed: pip install 'lwm-agent[peer]'")
     spec = importlib.util.spec_from_file_location("peer", PEER)
     assert spec is not None
@@ -31,8 +31,8 @@ def test_its_costs_are_ours() -> None:
         nn.init.normal_(block.modulation[1].weight)  # type: ignore[union-attr, index, arg-type]
     start, goal = torch.randn(2, B, D)
     candidates = torch.randn(B, S, T, F * A)
-    belief = Belief(start[:, None], start.new_zeros(B, 0, F * A))
-    expected = (ours.rollout(belief, candidates)[:, :, -1] - goal[:, None]).square().mean(-1)
+    window = make_window(start[:, None], start.new_zeros(B, 0, F * A), ours.history)
+    expected = (ours.rollout(window, candidates)[:, :, -1] - goal[:, None]).square().mean(-1)
     other = peer.Peer(ours, start, goal, samples=S, elites=3, horizon=T, frameskip=F, action_size=A)
     torch.testing.assert_close(other.costs(candidates), expected, atol=1e-4, rtol=1e-4)
     other.iterate()

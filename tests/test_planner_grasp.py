@@ -42,7 +42,9 @@ class Mass:
             latents.append(self.advance(latents[-1], block))
         return torch.stack(latents[1:], dim=2)
 
-    def step(self, latents: Tensor, actions: Tensor, loss: Callable[..., Tensor], *of: Tensor) -> tuple[Tensor, Tensor]:
+    def step(
+        self, latents: Tensor, actions: Tensor, loss: Callable[..., Tensor], *loss_inputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
         assert not latents.requires_grad  # no gradient may flow into states
         assert (actions.abs() <= 0.8).all()
         assert torch.equal(latents[:, :, 0], self.start[:, None].expand(-1, actions.shape[1], -1))
@@ -50,7 +52,7 @@ class Mass:
         with torch.enable_grad():
             leaf = actions.detach().requires_grad_()
             reached = self.advance(latents, leaf)
-            (gradient,) = torch.autograd.grad(loss(reached, *of), leaf)
+            (gradient,) = torch.autograd.grad(loss(reached, *loss_inputs), leaf)
         return reached.detach(), gradient
 
     def cost(self, actions: Tensor) -> Tensor:
@@ -96,8 +98,8 @@ def test_noise_explores() -> None:
 def test_steps_and_rollouts_are_charged(rollouts: int) -> None:
     dynamics = Mass()
     result = plan(GRASP(sync_steps=2), make_problem(dynamics), Budget(rollouts=rollouts))
-    assert result.rollouts == dynamics.charged
-    assert rollouts - 16 < result.rollouts <= rollouts
+    assert result.rollouts == (dynamics.charged,) * B
+    assert rollouts - 16 < dynamics.charged <= rollouts
 
 
 def test_needs_dynamics() -> None:

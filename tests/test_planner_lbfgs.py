@@ -54,14 +54,14 @@ def test_solves_a_curved_valley() -> None:
 
 
 def test_minimum_at_the_bounds() -> None:
-    """Where many actions are held at a bound, the others still go to their minimum, as slow gradient descent shows."""
+    """Many actions are held at a bound; the others still go to their minimum, which slow gradient descent finds."""
     objective = ill_conditioned(30.0)
-    found = plan(LBFGS(num_samples=1, iterations=60), make_problem(objective, 0.2))
+    result = plan(LBFGS(num_samples=1, iterations=60), make_problem(objective, 0.2))
     truth = plan(make_planner("sgd", num_samples=1, iterations=3000, lr=0.03), make_problem(objective, 0.2))
     held = truth.actions.abs() == 0.2
     assert 0.2 < held.float().mean() < 0.9
-    torch.testing.assert_close(found.actions, truth.actions, atol=2e-3, rtol=0)
-    assert torch.equal(found.actions.abs() == 0.2, held)
+    torch.testing.assert_close(result.actions, truth.actions, atol=2e-3, rtol=0)
+    assert torch.equal(result.actions.abs() == 0.2, held)
 
 
 def bend(depth: float) -> Callable[[Tensor], Tensor]:
@@ -74,7 +74,7 @@ def test_negative_curvature_does_not_lead_uphill() -> None:
     torch.testing.assert_close(result.actions.abs(), torch.full((B, T, BLOCK), 0.5), atol=1e-2, rtol=0)
 
 
-def test_a_start_that_fails_leaves_the_others_alone() -> None:
+def test_failing_start_leaves_the_others_alone() -> None:
     """Memory, step and curvature are each start's own."""
     good = ill_conditioned(100.0)
 

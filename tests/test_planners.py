@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate, count, islice
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
+import lwm_agent.planners as planners_package
 from lwm_agent.planners import (
     CEM,
     ICEM,
@@ -19,7 +23,6 @@ from lwm_agent.planners import (
     Chain,
     Gradient,
     PredictiveSampling,
-    base,
     make_planner,
     plan,
 )
@@ -29,15 +32,10 @@ from lwm_agent.protocols import Objective, Plan, Planner, Problem
 
 B, S, T, F, A = 2, 11, 5, 3, 7
 CHAIN = "cem+gradient"
-SMALL: dict[str, dict[str, Any]] = {
-    "categorical-cem": {"num_elites": 4},
-    "cem": {"num_elites": 4},
-    "grasp": {"sync_steps": 1, "lifted_steps": 2},
-    "guided": {"num_elites": 4},
-    "icem": {"num_elites": 4, "decay": 1.2},
-}
+# Settings of planners that search little, for those that have them.
+SMALL: dict[str, Any] = {"num_samples": S, "num_elites": 4, "sync_steps": 1, "lifted_steps": 2, "decay": 1.2}
 # Settings with which a planner solves four-dimensional quadratics, and the error that it then may leave in an action.
-SEARCH = {"num_samples": 200, "iterations": 20, "min_std": 1e-3}
+SEARCH: dict[str, Any] = {"num_samples": 200, "iterations": 20, "min_std": 1e-3}
 THOROUGH: dict[str, tuple[dict[str, Any], float]] = {
     "cem": ({**SEARCH, "num_elites": 40, "noise_correlation": 0.3}, 0.01),
     "gradient": ({"num_samples": 8, "iterations": 100}, 0.01),
@@ -51,18 +49,37 @@ THOROUGH: dict[str, tuple[dict[str, Any], float]] = {
     "sgd": ({"num_samples": 2, "iterations": 20, "lr": 0.3}, 0.001),
     CHAIN: ({"first.num_elites": 40, "first.iterations": 5, "second.iterations": 100}, 0.01),
 }
-# The first guess alone is no search: what holds for it is tested by itself.
-planners = pytest.mark.parametrize("name", [*(name for name in PLANNERS if name != "actor"), CHAIN])
-searchers = pytest.mark.parametrize("name", THOROUGH)  # of all numbers inside the bounds, not only of one-hot ones
+NO_SEARCH = "actor"  # what holds for the first guess alone is tested by itself
+ALL = [*(name for name in PLANNERS if name != NO_SEARCH), CHAIN]
+DISCRETE = [name for name in ALL if make_planner(name).discrete]
+SEARCHERS = [name for name in ALL if name not in DISCRETE]  # of all numbers inside the bounds
+planners = pytest.mark.parametrize("name", ALL)
+searchers = pytest.mark.parametrize("name", SEARCHERS)
 
 
 def make_small(name: str, iterations: int = 4) -> Planner:
     """A planner of few candidates, S where it may choose."""
-    if name != CHAIN:
-        return make_planner(name, num_samples=S, iterations=iterations, **SMALL.get(name, {}))
-    parts = {"first.num_samples": S, "second.num_samples": S, "first.num_elites": 4}
-    first = (iterations + 1) // 2
-    return make_planner(name, **parts, **{"first.iterations": first, "second.iterations": iterations - first})
+    if name == CHAIN:
+        parts = {"first.num_samples": S, "second.num_samples": S, "first.num_elites": 4}
+        first = (iterations + 1) // 2
+        return make_planner(name, **parts, **{"first.iterations": first, "second.iterations": iterations - first})
+    return make_planner(name, **has_settings(name, {**SMALL, "iterations": iterations}))
+
+
+def make_thorough(name: str) -> tuple[Planner, float]:
+    """A planner that finds a minimum, and the error that it may leave; any planner has a default for both."""
+    default: tuple[dict[str, Any], float] = ({}, 0.05)
+    if name not in THOROUGH:
+        default = (has_settings(name, {"num_samples": 500, "iterations": 100}), 0.05)
+    settings, tolerance = THOROUGH.get(name, default)
+    return make_planner(name, **settings), tolerance
+
+
+def has_settings(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The part of `settings` that the planner called `name` has."""
+    kind: Any = PLANNERS[name]
+    names = {item.name for item in fields(kind)}
+    return {key: value for key, value in settings.items() if key in names}
 
 
 def quadratic(target: Tensor) -> Objective:
@@ -111,10 +128,12 @@ class Still:
         self.charge(actions)
         return torch.zeros(*actions.shape[:3], 3, 2, device=self.device)
 
-    def step(self, latents: Tensor, actions: Tensor, loss: Callable[..., Tensor], *of: Tensor) -> tuple[Tensor, Tensor]:
+    def step(
+        self, latents: Tensor, actions: Tensor, loss: Callable[..., Tensor], *loss_inputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
         assert latents.shape == (*actions.shape[:3], 3, 2)
         self.charge(actions, differentiated=True)
-        assert loss(latents, *of).shape == ()
+        assert loss(latents, *loss_inputs).shape == ()
         return latents, torch.zeros_like(actions)
 
 
@@ -151,22 +170,69 @@ def record(problem: Problem) -> tuple[Problem, Recorder]:
     return replace(problem, objective=recorder, dynamics=dynamics), recorder
 
 
+def test_every_registered_planner_is_in_the_search_tests() -> None:
+    """A planner that is registered cannot be left out of the tests of what a plan is, nor of a test of its search."""
+    assert {NO_SEARCH, *DISCRETE, *SEARCHERS} == {*PLANNERS, CHAIN}
+    assert set(THOROUGH) <= set(SEARCHERS)
+
+
+def test_default_settings_of_the_tests_serve_any_planner(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cem", "mppi", "gradient", "lbfgs"):
+        monkeypatch.delitem(THOROUGH, name)
+        planner, tolerance = make_thorough(name)
+        target = torch.tensor([[[0.5, -1.0], [1.5, 0.2]], [[-0.7, 0.9], [0.1, -0.3]]])
+        result = plan(planner, make_problem(quadratic(target), shape=(2, 2, 1)))
+        torch.testing.assert_close(result.actions, target, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_finds_the_best_discrete_actions(name: str) -> None:
+    chosen = torch.tensor([[3, 0], [1, 6]])  # (B, T), F = 1, A = 7
+    target = torch.where(torch.nn.functional.one_hot(chosen, A).bool(), 3.0, -2.0)
+    planner = make_planner(name, **has_settings(name, {"num_samples": 256, "iterations": 10}))
+    result = plan(planner, make_problem(quadratic(target), shape=(2, 1, A)))
+    assert torch.equal(result.actions, target)
+
+
+def test_looking_up_names_does_not_import_torch() -> None:
+    look_up = "from lwm_agent.planners import PLANNERS, Budget; sorted(PLANNERS); Budget(rollouts=3)"
+    code = f"import sys; {look_up}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd="/", check=False).returncode == 0
+
+
+def test_registered_classes_are_planners() -> None:
+    for name, planner in PLANNERS.items():
+        assert issubclass(planner, Planner)
+        assert name not in ("cem", "grasp") or getattr(planners_package, planner.__name__) is planner
+        assert make_planner(name).iterations >= 1
+    with pytest.raises(AttributeError, match="no attribute 'Cem'"):
+        _ = planners_package.Cem  # type: ignore[attr-defined]
+
+
+def test_a_chain_declares_what_its_parts_need() -> None:
+    chain = make_planner("guided+sgd", **{"first.iterations": 3, "second.iterations": 8})
+    assert (chain.iterations, chain.needs_proposal, chain.discrete) == (11, True, False)
+    assert not make_planner("cem+sgd").needs_proposal
+    assert make_planner("categorical-cem+categorical-cem").discrete
+    assert pickle.loads(pickle.dumps(chain)).iterations == 11
+
+
 # --- what a plan is -----------------------------------------------------------------------------------------------
 
 
 @searchers
 def test_finds_the_minimum_inside_the_bounds(name: str) -> None:
-    settings, tolerance = THOROUGH[name]
+    planner, tolerance = make_thorough(name)
     target = torch.tensor([[[0.5, -1.0], [1.5, 0.2]], [[-0.7, 0.9], [0.1, -0.3]]])  # (B, T, F*A), F = 2, A = 1
-    result = plan(make_planner(name, **settings), make_problem(quadratic(target), shape=(2, 2, 1)))
+    result = plan(planner, make_problem(quadratic(target), shape=(2, 2, 1)))
     torch.testing.assert_close(result.actions, target, atol=tolerance, rtol=0)
 
 
 @searchers
 def test_optimum_outside_the_bounds_is_met_at_the_bound(name: str) -> None:
-    settings, tolerance = THOROUGH[name]
+    planner, tolerance = make_thorough(name)
     target = torch.tensor([9.0, -9.0]).expand(B, 2, 2)
-    result = plan(make_planner(name, **settings), make_problem(quadratic(target), shape=(2, 2, 1), bounds=(-0.4, 0.9)))
+    result = plan(planner, make_problem(quadratic(target), shape=(2, 2, 1), bounds=(-0.4, 0.9)))
     torch.testing.assert_close(result.actions, torch.tensor([0.9, -0.4]).expand(B, 2, 2), atol=tolerance, rtol=0)
 
 
@@ -190,7 +256,7 @@ def test_plan_is_consistent(name: str) -> None:
     assert (result.trace.diff(dim=0) <= 0).all()
     assert torch.equal(result.trace[-1], result.cost)
     assert torch.equal(problem.objective(result.actions[:, None])[:, 0], result.cost)
-    if name in THOROUGH:  # one-hot plans cannot be what this first guess is
+    if name in SEARCHERS:  # one-hot plans cannot be what this first guess is
         assert (result.cost <= problem.objective(problem.init[:, None])[:, 0]).all()
     assert not result.actions.requires_grad
     # The cheapest of all the candidates ever seen is the plan.
@@ -239,7 +305,7 @@ def test_shortest_problem(name: str) -> None:
     ("costs", "winner"),
     [([3.0, 1.0, 2.0], 1), ([3.0, 2.0, 0.5], 2), ([torch.nan, 2.0, torch.nan], 1), ([-torch.inf, 2.0, torch.nan], 0)],
 )
-def test_the_search_starts_from_the_best_guess(costs: list[float], winner: int) -> None:
+def test_search_starts_from_the_best_proposal(costs: list[float], winner: int) -> None:
     """By the costs that come with the guesses."""
     problem = make_problem()
     guesses = 0.1 * torch.arange(1.0, 4.0)[:, None, None] * torch.ones(B, 3, *problem.init.shape[1:])
@@ -249,11 +315,11 @@ def test_the_search_starts_from_the_best_guess(costs: list[float], winner: int) 
     result = plan(CEM(num_samples=S, num_elites=2, iterations=1), problem, flops_per_rollout=10.0)
     (searched,) = recorder.calls
     torch.testing.assert_close(searched[:, 0], guesses[:, winner])
-    assert result.rollouts == 3 + S
-    assert result.flops == 10.0 * (3 + S) + 7.0
+    assert result.rollouts == (3 + S,) * B
+    assert result.flops == (10.0 * (3 + S) + 7.0,) * B
 
 
-def test_guesses_are_no_iteration() -> None:
+def test_proposals_are_no_iteration() -> None:
     problem = make_problem()
     guesses = torch.zeros(B, 3, *problem.init.shape[1:])
     problem, recorder = record(replace(problem, propose=lambda: (guesses, torch.zeros(B, 3))))
@@ -261,19 +327,17 @@ def test_guesses_are_no_iteration() -> None:
     assert len(recorder.calls) == 1
 
 
-def test_guesses_without_a_finite_cost_are_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proposals_without_a_finite_cost_are_no_plan() -> None:
     clock = count()
-    monkeypatch.setattr(base, "perf_counter", lambda: next(clock))
     problem = make_problem()
     guesses, costs = torch.zeros(B, 3, *problem.init.shape[1:]), torch.full((B, 3), torch.nan)
-    result = plan(
-        CEM(num_samples=S, num_elites=2), replace(problem, propose=lambda: (guesses, costs)), Budget(seconds=0.5)
-    )
+    problem = replace(problem, propose=lambda: (guesses, costs))
+    result = plan(CEM(num_samples=S, num_elites=2), problem, Budget(seconds=0.5), clock=lambda: next(clock))
     assert len(result.trace) == 1
     assert result.cost.isfinite().all()
 
 
-def test_a_budget_for_the_guesses_alone_leaves_the_best_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_budget_for_proposals_alone_leaves_the_best_of_them() -> None:
     problem = make_problem()
     guesses = 0.1 * torch.arange(1.0, 4.0)[:, None, None] * torch.ones(B, 3, *problem.init.shape[1:])
     now = 0.0
@@ -283,7 +347,6 @@ def test_a_budget_for_the_guesses_alone_leaves_the_best_of_them(monkeypatch: pyt
         now += 10.0
         return guesses, torch.tensor([3.0, 1.0, 2.0]).expand(B, 3)
 
-    monkeypatch.setattr(base, "perf_counter", lambda: now)
     problem, recorder = record(replace(problem, propose=propose, propose_flops=7.0))
     cem = CEM(num_samples=S, num_elites=2)
     for budget, overshoot in (
@@ -291,11 +354,12 @@ def test_a_budget_for_the_guesses_alone_leaves_the_best_of_them(monkeypatch: pyt
         (Budget(flops=10.0 * (3 + S) + 6.9), 0.0),
         (Budget(seconds=4.0), 6.0),
     ):
-        result = plan(cem, problem, budget, flops_per_rollout=10.0)
+        result = plan(cem, problem, budget, flops_per_rollout=10.0, clock=lambda: now)
         assert torch.equal(result.actions, guesses[:, 1])
         assert torch.equal(result.cost, torch.ones(B))
         assert result.trace.shape == (0, B)
-        assert (result.rollouts, result.flops, result.overshoot) == (3, 10.0 * 3 + 7.0, overshoot)
+        assert (result.rollouts, result.flops) == ((3,) * B, (10.0 * 3 + 7.0,) * B)
+        assert result.overshoot == overshoot
     for budget in (Budget(rollouts=2), Budget(flops=10.0 * 3 + 6.9)):
         with pytest.raises(ValueError, match=r"too small.*num_proposals where an actor proposes"):
             plan(cem, problem, budget, flops_per_rollout=10.0)
@@ -319,8 +383,8 @@ def spend(name: str, budget: Budget, iterations: int = 1000) -> tuple[Plan, Reco
     """A plan under `budget` of a planner that would not stop, and what was spent."""
     problem, recorder = record(make_problem())
     result = plan(make_small(name, iterations), problem, budget, flops_per_rollout=10.0)
-    assert result.rollouts == recorder.rollouts
-    assert result.flops == 10.0 * recorder.rollouts
+    assert result.rollouts == (recorder.rollouts,) * B
+    assert result.flops == (10.0 * recorder.rollouts,) * B
     return result, recorder
 
 
@@ -354,7 +418,7 @@ def test_iterations_budget(name: str, own: int, allowed: int | None, expected: i
 
 @planners
 @pytest.mark.parametrize(("seconds", "expected"), [(1, 1), (25.0, 3), (30.0, 3)])
-def test_seconds_budget(name: str, seconds: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seconds_budget(name: str, seconds: float, expected: int) -> None:
     """An iteration of ten seconds starts before the deadline only, but the first always does."""
     now = 0.0
 
@@ -363,19 +427,17 @@ def test_seconds_budget(name: str, seconds: float, expected: int, monkeypatch: p
         now += 10.0
         return quadratic(torch.zeros(B, T, F * A))(actions)
 
-    monkeypatch.setattr(base, "perf_counter", lambda: now)
     planner = make_small(name, 1000)
-    result = plan(planner, make_problem(slow), Budget(seconds=seconds))
+    result = plan(planner, make_problem(slow), Budget(seconds=seconds), clock=lambda: now)
     assert len(result.trace) == expected
     assert result.seconds == 10.0 * expected
     assert result.overshoot == max(0.0, 10.0 * expected - seconds) <= 10.0
 
 
 @planners
-def test_first_iteration_is_always_in_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_iteration_is_always_in_time(name: str) -> None:
     clock = count()
-    monkeypatch.setattr(base, "perf_counter", lambda: next(clock))
-    assert len(plan(make_small(name), make_problem(), Budget(seconds=0.5)).trace) == 1
+    assert len(plan(make_small(name), make_problem(), Budget(seconds=0.5), clock=lambda: next(clock)).trace) == 1
 
 
 @planners
@@ -437,7 +499,7 @@ def test_episode_without_a_finite_cost(name: str) -> None:
 
 
 @planners
-def test_a_search_survives_an_iteration_without_a_finite_cost(name: str) -> None:
+def test_search_survives_an_iteration_without_a_finite_cost(name: str) -> None:
     calls = count()
 
     def objective(actions: Tensor) -> Tensor:
@@ -548,10 +610,10 @@ def test_cem_keeps_a_least_standard_deviation() -> None:
 def test_icem_remembers_elites_and_shrinks() -> None:
     problem, recorder = record(make_problem(bounds=(-99.0, 99.0)))
     planner = ICEM(num_samples=20, num_elites=4, decay=1.5, keep_elites=0.5, momentum=0.25, min_std=0.0)
-    found = list(islice(planner.improve(problem), 4))
+    plans = list(islice(planner.improve(problem), 4))
     assert recorder.prices == [20, 13, 8, 8]  # 20 / 1.5^i, but two for each elite
     mean, pool = problem.init, torch.empty(B, 0, T, F * A)
-    for candidates, (best, cost) in zip(recorder.calls, found, strict=True):
+    for candidates, (best, cost) in zip(recorder.calls, plans, strict=True):
         torch.testing.assert_close(candidates[:, 0], mean)
         pool = torch.cat([candidates, pool], dim=1)
         costs = recorder.objective(pool)
@@ -589,22 +651,22 @@ def test_mppi_weighs_all_candidates() -> None:
 
 def test_predictive_sampling_moves_with_its_best() -> None:
     problem, recorder = record(make_problem())
-    found = list(islice(PredictiveSampling(num_samples=S).improve(problem), 3))
-    for call, (best, _) in zip(recorder.calls[1:], found, strict=False):
+    plans = list(islice(PredictiveSampling(num_samples=S).improve(problem), 3))
+    for call, (best, _) in zip(recorder.calls[1:], plans, strict=False):
         assert torch.equal(call[:, 0], best)
 
 
 @pytest.mark.parametrize("budget", [Budget(), Budget(rollouts=9)])
-def test_actor_takes_the_first_guess_whatever_it_may_spend(budget: Budget) -> None:
+def test_actor_takes_the_first_guess_under_any_budget(budget: Budget) -> None:
     problem, recorder = record(make_problem(bounds=(-0.3, 0.4)))
     result = plan(make_planner("actor"), problem, budget)
     assert torch.equal(result.actions, problem.init.clamp(-0.3, 0.4))
     assert torch.equal(result.cost, problem.objective(result.actions[:, None])[:, 0])
     assert recorder.prices[:1] == [1]
-    assert result.rollouts == 1
+    assert result.rollouts == (1,) * B
 
 
-def test_chain_refines_what_its_first_planner_finds() -> None:
+def test_chain_refines_the_plan_of_its_first_planner() -> None:
     problem, recorder = record(make_problem())
     chain = make_small(CHAIN, iterations=7)
     result = plan(chain, problem)
@@ -622,10 +684,10 @@ def test_chain_shares_one_budget(rollouts: int, trace: int) -> None:
     assert len(plan(make_small(CHAIN, iterations=7), make_problem(), Budget(rollouts=rollouts)).trace) == trace
 
 
-def test_second_of_a_chain_takes_what_the_first_cannot_use() -> None:
+def test_second_of_a_chain_spends_what_the_first_cannot() -> None:
     problem, recorder = record(make_problem())
     chain = make_planner("cem+gradient", **{"first.num_samples": 20, "first.iterations": 9, "second.num_samples": 3})
-    assert plan(chain, problem, Budget(rollouts=55)).rollouts == 52
+    assert plan(chain, problem, Budget(rollouts=55)).rollouts == (52,) * B
     assert recorder.prices == [20, 20, 6, 6]
 
 
@@ -696,7 +758,7 @@ def of_all(*settings: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         (name, setting)
         for name, planner in PLANNERS.items()
         for setting in settings
-        if setting.keys() <= {item.name for item in fields(planner)}
+        if setting.keys() <= {item.name for item in fields(cast("Any", planner))}
     ]
 
 
@@ -739,6 +801,11 @@ def test_setting_out_of_range(name: str, settings: dict[str, Any]) -> None:
         ("grasp", {"goal_weight": -1}, "GRASP: goal_weight must be at least 0, got -1"),
         ("sgd", {"lr": 0.0}, "SGD: lr must be positive, got 0.0"),
         (CHAIN, {"spread": -0.1}, "Chain: spread must be a number of at least 0, got -0.1"),
+        (CHAIN, {"spread": float("inf")}, "Chain: spread must be a number of at least 0, got inf"),
+        (CHAIN, {"spread": True}, "Chain: spread must be a number of at least 0, got True"),
+        ("gradient", {"lr": float("inf")}, "Gradient: lr must be finite, got inf"),
+        ("cem", {"min_std": float("nan")}, "CEM: min_std must be finite, got nan"),
+        ("mppi", {"temperature": float("inf")}, "MPPI: temperature must be finite, got inf"),
         (CHAIN, {"spread": "wide"}, "Chain: spread must be a number of at least 0, got 'wide'"),
         (CHAIN, {"second.lr": 0.0}, "Gradient: lr must be positive, got 0.0"),
         (CHAIN, {"lr": 0.1}, r"unknown settings \['lr'\] of planner 'cem\+gradient', which takes .*'second.NAME'"),

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lwm_agent.envs import pusht
 from lwm_agent.envs.pusht import PushTEnv, angle_error, coverage, position_error
-from lwm_agent.envs.pusht_geometry import CENTER_OF_GRAVITY, block_coverage, place
+from lwm_agent.envs.pusht_geometry import AGENT_RADIUS, CENTER_OF_GRAVITY, WORLD, block_coverage, place
 
 State = NDArray[np.float64]
 
@@ -36,7 +35,7 @@ def ram(state: State, rng: np.random.Generator) -> NDArray[np.float32]:
     return (toward / np.abs(toward).max()).astype(np.float32)
 
 
-def test_restoring_is_exact() -> None:
+def test_restored_state_continues_exactly_in_contact() -> None:
     """Each step is taken twice: by an environment that never stopped and, restored, by one with another past."""
     straight, restored, contacts = small(), small(), 0
     restored.reset(seed=0)
@@ -58,7 +57,7 @@ def test_restoring_is_exact() -> None:
 
 
 @pytest.mark.parametrize("control_mode", ["relative", "absolute"])
-def test_going_on_from_json_equals_never_stopping(control_mode: str) -> None:
+def test_state_restored_from_json_continues_exactly(control_mode: str) -> None:
     env, other, rng = small(control_mode=control_mode), small(control_mode=control_mode), np.random.default_rng(0)
     _, info = env.reset(seed=0)
     for step in range(60):
@@ -87,7 +86,7 @@ def test_picture_leaves_the_simulation_alone() -> None:
 
 
 def off(**change: float) -> State:
-    """What to add to a state to change some of its numbers."""
+    """Difference of two states that changes the named numbers."""
     return at(**{**dict.fromkeys(("agent_x", "agent_y", "block_x", "block_y"), 0.0), **change})
 
 
@@ -211,14 +210,14 @@ def test_relative_actions_are_displacements_over_100_px() -> None:
 @pytest.mark.parametrize("control_mode", ["relative", "absolute"])
 def test_agent_stays_on_the_table(control_mode: str) -> None:
     env, rng = small(control_mode=control_mode), np.random.default_rng(0)
-    ends = (-1.0, 1.0) if control_mode == "relative" else (0.0, pusht.WORLD)
+    ends = (-1.0, 1.0) if control_mode == "relative" else (0.0, WORLD)
     for seed in range(10):
         env.np_random = np.random.default_rng(seed)
         env.set_state(env.sample_state())
         for _ in range(30):
             env.simulate(rng.choice(ends, 2).astype(np.float32))
             assert (env.get_state()[:2] >= 0).all()
-            assert (env.get_state()[:2] <= pusht.WORLD).all()
+            assert (env.get_state()[:2] <= WORLD).all()
 
 
 def test_a_push_moves_the_block_and_the_table_stops_it() -> None:
@@ -228,7 +227,7 @@ def test_a_push_moves_the_block_and_the_table_stops_it() -> None:
         env.simulate(np.array([0.4, 0.0]))
     pushed = env.get_state()
     assert pushed[2] > 256 + 50
-    assert pushed[0] < pushed[2] - 60 - pusht.AGENT_RADIUS + 2  # still outside the bar
+    assert pushed[0] < pushed[2] - 60 - AGENT_RADIUS + 2  # still outside the bar
     for _ in range(2):
         env.simulate(np.array([-1.0, 0.0]))
     left = env.get_state()

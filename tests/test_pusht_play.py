@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lwm_agent.envs.pusht import WORLD, PushTEnv
-from lwm_agent.envs.pusht_geometry import CENTER_OF_GRAVITY, place
+from lwm_agent.envs.pusht import PushTEnv
+from lwm_agent.envs.pusht_geometry import CENTER_OF_GRAVITY, WORLD, place
 from lwm_agent.envs.pusht_play import NoisyPolicy, PlayPolicy, mixed_policy
 
 EPISODES, STEPS, WINDOW = 40, 150, 25

@@ -3,10 +3,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from gymnasium.spaces import Box
 from rich.console import Console
 
+from lwm_agent.errors import UserError
 from lwm_agent.eval import (
     Episode,
     EpisodeLog,
@@ -29,6 +31,7 @@ from lwm_agent.eval import (
     make_tasks,
     markdown_table,
     mcnemar,
+    provenance,
     run_info,
     save_results,
     summarize,
@@ -36,9 +39,11 @@ from lwm_agent.eval import (
     wilson,
     write_table,
 )
+from lwm_agent.eval.convert_results import convert
 from lwm_agent.eval.plot import bar_plot, compute_plot
 from lwm_agent.eval.provenance import commit
-from lwm_agent.eval.report import beginning, limits
+from lwm_agent.eval.report import budget_labels, proposal_label
+from lwm_agent.eval.results_file import parse_results, to_json
 
 SPACE = Box(-1.0, 1.0, (2,), np.float32)
 
@@ -85,12 +90,12 @@ def test_summary_weighs_by_decision() -> None:
     assert summary.final_errors == {"position_px": 6.0}
 
 
-def test_results_on_disk(task_set: TaskSet, tmp_path: Path) -> None:
+def test_save_results_writes_json_and_csv(task_set: TaskSet, tmp_path: Path) -> None:
     run = run_info(task_set, seed=3, checkpoint="abc", planner={"samples": 64}, env_kwargs={"image_size": 32})
     episodes = [_episode(0, True), _episode(1, False, ())]
     summary = save_results(tmp_path, run, episodes, {"none": [_episode(0, False, ())]})
     results = json.loads((tmp_path / "results.json").read_text())
-    assert list(results) == ["run", "summary", "floors", "episodes"]
+    assert list(results) == ["format", "run", "summary", "floors", "columns", "episodes"]
     assert results["run"]["tasks"]["sha256"] == task_set.sha256
     assert results["run"]["tasks"]["env_kwargs"] == {"image_size": 32}
     assert results["run"]["versions"].keys() >= {"python", "torch", "gymnasium", "pymunk", "lwm-agent"}
@@ -104,7 +109,7 @@ def test_results_on_disk(task_set: TaskSet, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(which("git") is None, reason="no git")
-def test_commit_tells_what_ran(tmp_path: Path) -> None:
+def test_commit_marks_changed_files(tmp_path: Path) -> None:
     def git(*args: str) -> str:
         name = ["-c", "user.name=a", "-c", "user.email=a@b"]
         return subprocess.run(["git", "-C", tmp_path, *name, *args], capture_output=True, text=True, check=True).stdout
@@ -116,10 +121,10 @@ def test_commit_tells_what_ran(tmp_path: Path) -> None:
     git("add", ".")
     git("commit", "-q", "-m", "first")
     git("tag", "v1")
-    made = git("rev-parse", "HEAD").strip()
-    assert commit(tmp_path) == made[:12]
+    newest = git("rev-parse", "HEAD").strip()
+    assert commit(tmp_path) == newest[:12]
     (tmp_path / "file").write_text("second")
-    assert commit(tmp_path) == made[:12] + "+"
+    assert commit(tmp_path) == newest[:12] + "+"
 
 
 def test_table_fits_a_terminal() -> None:
@@ -132,11 +137,27 @@ def test_table_fits_a_terminal() -> None:
         assert word in text
 
 
+def test_table_shows_the_overshoot_of_a_time_budget_within_80_columns() -> None:
+    def lines(overshoot_ms: float) -> list[str]:
+        slow = [replace(_episode(i, True, (1234.5,), 1e5), overshoot_ms=overshoot_ms, flops=1e13) for i in range(200)]
+        console = Console(width=80, file=io.StringIO(), record=True)
+        console.print(table({"guided": summarize(slow), "random": summarize([_episode(0, False, ())])}))
+        return [line.rstrip() for line in console.export_text().splitlines()]
+
+    header, row, floor = (lines(85.55)[index] for index in (0, 2, 3))
+    assert header.split()[-2:] == ["ms", "over"]
+    assert row.split()[-3:] == ["100000", "10000", "85.5"]
+    assert "1234/1234" in row
+    assert floor.split()[-1] == "0"
+    assert "ms over" not in "".join(lines(0.0))
+    assert all(len(line) <= 80 and "\N{HORIZONTAL ELLIPSIS}" not in line for line in lines(1085.0))
+
+
 class Killed(BaseException):
     """Stands for a killed process."""
 
 
-def test_a_resumed_evaluation_equals_an_uninterrupted_one(task_set: TaskSet, tmp_path: Path) -> None:
+def test_resumed_evaluation_equals_an_uninterrupted_one(task_set: TaskSet, tmp_path: Path) -> None:
     policy, mark = RandomPolicy(SPACE, seed=4), fingerprint(run_info(task_set, seed=4))
     log = EpisodeLog(tmp_path / "episodes.jsonl", mark)
 
@@ -160,7 +181,7 @@ def test_a_resumed_evaluation_equals_an_uninterrupted_one(task_set: TaskSet, tmp
     }
 
 
-def test_a_log_of_another_evaluation_is_refused(tmp_path: Path) -> None:
+def test_log_of_another_evaluation_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "episodes.jsonl"
     EpisodeLog(path, {"seed": 1, "planner": {"samples": 64, "topk": 8}}).append(_episode(0, True))
     with pytest.raises(
@@ -175,23 +196,112 @@ def test_a_log_of_another_evaluation_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("middle", ["{not json}\n", '{"index": 0}\n', "[]\n"])
-def test_a_damaged_log_is_refused(tmp_path: Path, middle: str) -> None:
+def test_log_refuses_lines_that_are_no_episodes(tmp_path: Path, middle: str) -> None:
     path = tmp_path / "episodes.jsonl"
     path.write_text('{"seed": 1}\n' + middle)
     with pytest.raises(ValueError, match="damaged"):
         EpisodeLog(path, {"seed": 1})
 
 
-def test_a_log_torn_in_its_first_line_starts_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"index": 6}, "line 2: index=6 is not a count from 0 to 5"),
+        ({"index": -1}, "index=-1 is not a count"),
+        ({"index": True}, "index=True is not a count"),
+        ({"index": 0.0}, "index=0.0 is not a count"),
+        ({"success": 1}, "success=1 is not true or false"),
+        ({"success": False}, "success=False contradicts steps_to_success=10"),
+        ({"solved_at_start": True}, "solved_at_start=True contradicts steps_to_success=10"),
+        ({"steps_to_success": 10.5}, "steps_to_success=10.5 is not a count"),
+        ({"plan_ms": None}, "plan_ms is not a list"),
+        ({"plan_ms": [2.0, "4"]}, "plan_ms='4' is not a number"),
+        ({"plan_ms": [2.0]}, "plan_ms has 1 entries, but num_decisions=2"),
+        ({"seconds": None}, "seconds=None is not a number"),
+        ({"seconds": float("nan")}, "NaN is not a JSON number"),
+        ({"flops": float("inf")}, "Infinity is not a JSON number"),
+        ({"flops": -1.0}, "flops=-1.0 is not a number from 0"),
+        ({"final_errors": None}, "final_errors is not an object"),
+        ({"final_errors": {"position_px": None}}, "final_errors.position_px=None is not a number"),
+        ({"final_errors": {}}, "final_errors and min_errors have different keys"),
+        ({"min_errors": {"position_px": 9.0}}, "min_errors.position_px=9.0 is not a number from 0 to 0"),
+        ({"score": 1}, "line 2 has the keys"),
+    ],
+)
+def test_log_refuses_damaged_rows(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    path = tmp_path / "episodes.jsonl"
+    path.write_text('{"seed": 1}\n' + json.dumps({**asdict(_episode(0, True)), **change}) + "\n")
+    before = path.read_text()
+    with pytest.raises(UserError, match=words) as error:
+        EpisodeLog(path, {"seed": 1}, num_tasks=6)
+    assert "episodes.jsonl is damaged" in str(error.value)
+    assert "--overwrite" in str(error.value)
+    assert path.read_text() == before
+
+
+def test_log_refuses_rows_of_different_environments(tmp_path: Path) -> None:
+    path = tmp_path / "episodes.jsonl"
+    log = EpisodeLog(path, {"seed": 1})
+    log.append(_episode(0, True))
+    log.append(replace(_episode(1, True), final_errors={"cube_m": 0.0}, min_errors={"cube_m": 0.0}))
+    with pytest.raises(UserError, match="different distances"):
+        EpisodeLog(path, {"seed": 1})
+
+
+def test_log_refuses_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "episodes.jsonl")
+    with pytest.raises(UserError, match="no regular file"):
+        EpisodeLog(tmp_path / "episodes.jsonl", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("sources", "0" * 16, r"code\.sources: '\w{16}' there, '0{16}' now"),
+        ("commit", "abc+", r"code\.commit: .* there, 'abc\+' now"),
+        ("versions", {"lwm-agent": "9.9"}, r"code\.version: .* there, '9\.9' now"),
+    ],
+)
+def test_log_of_another_code_version_is_refused(
+    task_set: TaskSet, tmp_path: Path, name: str, value: Any, words: str
+) -> None:
+    path, run = tmp_path / "episodes.jsonl", run_info(task_set, seed=1)
+    EpisodeLog(path, fingerprint(run)).append(_episode(0, True))
+    assert list(EpisodeLog(path, fingerprint(run_info(task_set, seed=1) | {"max_rollouts": 7})).episodes) == [0]
+    with pytest.raises(UserError, match=words + ".*--overwrite"):
+        EpisodeLog(path, fingerprint({**run, name: value}))
+
+
+def test_sources_cover_every_room() -> None:
+    names = provenance.source_files().keys()
+    for module in ("envs.pusht", "planners.cem", "eval.evaluate", "agent.agent", "models.lewm"):
+        assert f"lwm_agent.{module}.py" in names
+    assert not any("__pycache__" in name for name in names)
+
+
+def test_log_torn_in_its_first_line_starts_anew(tmp_path: Path) -> None:
     path = tmp_path / "episodes.jsonl"
     path.write_text('{"se')
     assert EpisodeLog(path, {"seed": 1}).episodes == {}
     assert path.read_text() == '{"seed": 1}\n'
 
 
+RUN: dict[str, Any] = {
+    "command": "lwm-agent eval --set agent.proposal=none --set agent.cost=terminal",
+    "planner": {"name": "cem", "agent": {"cost": "terminal", "proposal": None}, "budget": {"rollouts": None}},
+    "tasks": {
+        "env_id": "lwm/PushT-v0",
+        "protocol": "strict",
+        "split": "test",
+        "offset_env_steps": 25,
+        "sha256": "x",
+    },
+}
+
+
 def _save(directory: Path, sha256: str, solved: list[bool]) -> Path:
     episodes = [_episode(index, success) for index, success in enumerate(solved)]
-    save_results(directory, {"tasks": {"sha256": sha256}}, episodes)
+    save_results(directory, {**RUN, "tasks": {**RUN["tasks"], "sha256": sha256}}, episodes)
     return directory / "results.json"
 
 
@@ -204,7 +314,7 @@ def test_compare_is_paired(tmp_path: Path) -> None:
     assert result.p_value == pytest.approx(0.21875)
 
 
-def test_compare_refuses_what_is_not_comparable(tmp_path: Path) -> None:
+def test_compare_refuses_results_of_different_tasks(tmp_path: Path) -> None:
     first = _save(tmp_path / "a", "x", [True] * 3)
     with pytest.raises(ValueError, match="different tasks: evaluate both on the same task file"):
         compare(first, _save(tmp_path / "b", "y", [True] * 3))
@@ -217,6 +327,70 @@ def test_compare_refuses_what_is_not_comparable(tmp_path: Path) -> None:
             compare(first, path)
 
 
+def test_compare_and_report_refuse_contradicting_results(tmp_path: Path) -> None:
+    path = _save(tmp_path, "x", [True, False, True])
+    whole = json.loads(path.read_text())
+    row, nested = whole["episodes"][0], "[" * 100_000 + "]" * 100_000
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"episodes": [[row[0], 7, *row[2:]], *whole["episodes"][1:]]}, "success=7 is not a count from 0 to 1"),
+        ({"episodes": [row, row, *whole["episodes"][2:]]}, "an index occurs twice"),
+        ({"episodes": whole["episodes"][1:]}, "summary.n=3 but its episodes give 2"),
+        ({"episodes": []}, "no episodes"),
+        ({"summary": {**whole["summary"], "success": 5.0}}, r"summary.success=5.0 is not a number from 0 to 1"),
+        ({"summary": {**whole["summary"], "success": float("nan")}}, "NaN is not a JSON number"),
+        ({"summary": {**whole["summary"], "success": 1 / 3}}, "is not the interval of 1 successes"),
+        ({"summary": {**whole["summary"], "flops": 2e9}}, "summary.flops"),
+        ({"floors": {"none": None}}, "floors.none is not an object"),
+        ({"run": {**RUN, "tasks": []}}, "run.tasks is not an object"),
+        ({"run": {**RUN, "command": "eval 'x"}}, "No closing quotation"),
+        ({"run": {**RUN, "planner": {"name": "cem", "agent": {}}}}, "run.planner.agent.cost=None is not a word"),
+        ({"run": {**RUN, "planner": {"name": "cem", "agent": {"cost": "terminal"}}}}, "agent has no proposal"),
+        ({"run": {**RUN, "planner": {"name": "cem", "budget": {"flops": 10**400}}}}, "budget.flops=1000.* is not"),
+        ({"floors": None}, "floors is not an object"),
+        ({"format": 3}, "its format is 3"),
+    ]
+    for change, words in changes:
+        path.write_text(json.dumps({**whole, **change}))
+        for read in (parse_results, lambda file: markdown_table([file]), lambda file: compare(file, file)):
+            with pytest.raises(UserError, match=words):
+                read(path)
+    for text in (b"\xff", b"\xef\xbb\xbf{}", nested.encode(), b'{"format": 2, "format": 2}', b"", b"null"):
+        path.write_bytes(text)
+        with pytest.raises(UserError, match="not a results"):
+            parse_results(path)
+    os.mkfifo(tmp_path / "fifo")
+    for place in (tmp_path / "fifo", tmp_path):
+        with pytest.raises(UserError, match="no regular file"):
+            parse_results(place)
+
+
+def test_table_escapes_names(tmp_path: Path) -> None:
+    evil = "a|b\n<script>`<!-- /results -->"
+    path = _result(tmp_path / "a) |.json", evil, 2e9)
+    for text in (markdown_table([path], tmp_path), compact_table([path], tmp_path)):
+        lines = text.splitlines()
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {lines[0].count("|")}
+        assert "<" not in text
+        assert "(a%29%20%7C.json)" in text
+
+
+def test_conversion_keeps_what_tables_and_comparisons_read(tmp_path: Path) -> None:
+    path = _result(tmp_path / "a.json", "cem", 2e9)
+    new = path.read_text()
+    contents = json.loads(new)
+    episodes = [
+        replace(_episode(index, index < 4, (10.0,)), steps_to_success=20 if index < 4 else None, flops=2e9)
+        for index in range(8)
+    ]
+    old = {name: contents[name] for name in ("run", "summary", "floors")}
+    path.write_text(json.dumps({**old, "episodes": [asdict(episode) for episode in episodes]}, indent=1))
+    with pytest.raises(UserError, match=r"python -m lwm_agent\.eval\.convert_results .*a\.json"):
+        parse_results(path)
+    assert convert(path)
+    assert path.read_text() == new
+    assert not convert(path)
+
+
 def test_episodes_survive_json(task_set: TaskSet, tmp_path: Path) -> None:
     log = EpisodeLog(tmp_path / "episodes.jsonl", {})
     episodes: list[Any] = evaluate(ReplayPolicy(SPACE), task_set, on_episode=log.append)
@@ -227,15 +401,18 @@ def test_episodes_survive_json(task_set: TaskSet, tmp_path: Path) -> None:
 
 def _result(path: Path, planner: str, flops: float, offset: int = 25, rollouts: int | None = None) -> Path:
     run = {
-        "command": "lwm-agent eval --set agent.proposal=none --set agent.cost=terminal",
-        "planner": {"name": planner, "agent": {"proposal": None}, "budget": {"rollouts": rollouts}},
-        "tasks": {"env_id": "lwm/PushT-v0", "protocol": "strict", "split": "test", "offset_env_steps": offset},
+        **RUN,
+        "planner": {**RUN["planner"], "name": planner, "budget": {"rollouts": rollouts}},
+        "tasks": {**RUN["tasks"], "offset_env_steps": offset},
     }
-    success = {"success": 0.5, "ci95": [0.4, 0.6], "n": 8, "steps_to_success": 20.0}
-    spent = {"rollouts": 100.0, "flops": flops, "plan_ms_p50": 10.0 if flops else None, "plan_ms_p95": None}
-    summary = {**success, **spent}
+    plan_ms: tuple[float, ...] = (10.0,) if flops else ()
+    episodes = [
+        replace(_episode(index, index < 4, plan_ms), steps_to_success=20 if index < 4 else None, flops=flops)
+        for index in range(8)
+    ]
+    floor = summarize([_episode(index, index == 0, ()) for index in range(10)])
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"run": run, "summary": summary, "floors": {"random": {"success": 0.1}}}))
+    path.write_text(to_json(run, summarize(episodes), {"random": floor}, episodes))
     return path
 
 
@@ -248,8 +425,8 @@ def _result(path: Path, planner: str, flops: float, offset: int = 25, rollouts: 
         ({"budget": {"seconds": 0.05, "rollouts": 300}}, ", within 300 rollouts, within 50 ms"),
     ],
 )
-def test_rows_tell_under_which_conditions_a_planner_worked(planner: dict[str, Any], words: str) -> None:
-    assert beginning(planner) + "".join(f", {limit}" for limit in limits(planner)) == words
+def test_rows_name_proposal_and_budget(planner: dict[str, Any], words: str) -> None:
+    assert proposal_label(planner) + "".join(f", {limit}" for limit in budget_labels(planner)) == words
 
 
 @pytest.mark.parametrize(
@@ -261,7 +438,7 @@ def test_rows_tell_under_which_conditions_a_planner_worked(planner: dict[str, An
         (" --set=agent.cost=terminal", "terminal", ", `agent.cost=terminal`"),
     ],
 )
-def test_rows_tell_the_planning_cost(option: str, cost: str, words: str, tmp_path: Path) -> None:
+def test_rows_name_the_planning_cost(option: str, cost: str, words: str, tmp_path: Path) -> None:
     path = _result(tmp_path / "a.json", "cem", 2e9)
     contents = json.loads(path.read_text())
     contents["run"]["command"] = f"lwm-agent eval{option}"
@@ -270,7 +447,7 @@ def test_rows_tell_the_planning_cost(option: str, cost: str, words: str, tmp_pat
     assert f"[`cem`](a.json){words} |" in markdown_table([path], tmp_path)
 
 
-def test_a_table_goes_into_a_document(tmp_path: Path) -> None:
+def test_write_table_replaces_the_marked_part_of_a_document(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     files = [
         _result(tmp_path / "results" / "a.json", "cem", 2e9),
@@ -289,7 +466,7 @@ def test_a_table_goes_into_a_document(tmp_path: Path) -> None:
         write_table(files, document, "yours")
 
 
-def test_a_compact_table_has_planners_by_tasks_and_their_floors_below(tmp_path: Path) -> None:
+def test_compact_table_has_planners_by_tasks_and_floors_last(tmp_path: Path) -> None:
     files = [
         _result(tmp_path / "a.json", "cem", 2e9),
         _result(tmp_path / "b.json", "mppi", 3e9, offset=50),
@@ -300,8 +477,8 @@ def test_a_compact_table_has_planners_by_tasks_and_their_floors_below(tmp_path: 
     assert compact_table(files, tmp_path).splitlines() == [
         "|  | lwm/PushT-v0 strict test 25 | lwm/PushT-v0 strict test 50 |",
         "| --- | --- | --- |",
-        "| `cem` | [50.0](a.json) (40.0-60.0), 2.0 | [50.0](c.json) (40.0-60.0), 12 |",
-        "| `mppi` | - | [50.0](b.json) (40.0-60.0), 3.0 |",
+        "| `cem` | [50.0](a.json) (21.5-78.5), 2.0 | [50.0](c.json) (21.5-78.5), 12 |",
+        "| `mppi` | - | [50.0](b.json) (21.5-78.5), 3.0 |",
         "| random | 10.0 | 10.0 |",
         "| do nothing | - | - |",
     ]
@@ -309,7 +486,7 @@ def test_a_compact_table_has_planners_by_tasks_and_their_floors_below(tmp_path: 
         compact_table([*files, files[1]], tmp_path)
 
 
-def test_the_plot_shows_every_planner_and_set_of_tasks(tmp_path: Path) -> None:
+def test_compute_plot_shows_every_planner_and_set_of_tasks(tmp_path: Path) -> None:
     paths = [
         _result(tmp_path / "a.json", "cem", 2e9),
         _result(tmp_path / "b.json", "cem", 3e9, offset=50),
@@ -322,6 +499,9 @@ def test_the_plot_shows_every_planner_and_set_of_tasks(tmp_path: Path) -> None:
         "cem, no proposal",
         "gradient, no proposal",
     ]
+    assert "milliseconds a decision" in words
+    for label in (5, 10, 20):  # each decision took 10 ms
+        assert f"<!-- {label} -->" in words
     assert [f"lwm/PushT-v0, strict test, offset {offset}" in words for offset in (25, 50, 75)] == [True, True, False]
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["a.json", "b.json", "c.json", "d.json", "plot.svg"]
     with pytest.raises(ValueError, match="none of the results is of a planner"):
@@ -331,7 +511,9 @@ def test_the_plot_shows_every_planner_and_set_of_tasks(tmp_path: Path) -> None:
         compute_plot([tmp_path / "broken.json"], tmp_path / "none.png")
 
 
-def test_lines_join_what_differs_in_the_budget_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compute_plot_joins_results_that_differ_in_the_budget_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     figures: list[Any] = []
     monkeypatch.setattr("lwm_agent.eval.plot.save_figure", lambda figure, out: figures.append(figure))
     paths = [_result(tmp_path / f"{flops}.json", "cem", flops * 1e9, rollouts=flops) for flops in (3, 2, 7, 5)]
@@ -343,7 +525,7 @@ def test_lines_join_what_differs_in_the_budget_only(tmp_path: Path, monkeypatch:
     assert [list(container[0].get_xdata()) for container in gflop.containers] == [[2, 3, 7], [5]]
 
 
-def test_bars_tell_what_was_set(tmp_path: Path) -> None:
+def test_bar_plot_names_changed_settings(tmp_path: Path) -> None:
     paths = [
         _result(tmp_path / "a.json", "cem", 2e9),
         _result(tmp_path / "b.json", "gradient", 4e9, offset=50),
@@ -360,7 +542,7 @@ def test_bars_tell_what_was_set(tmp_path: Path) -> None:
         bar_plot(paths[3:], tmp_path / "none.png")
 
 
-def test_a_missing_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plot_without_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ValueError, match=r"pip install 'lwm-agent\[plot\]'"):
         compute_plot([_result(tmp_path / "a.json", "cem", 2e9)], tmp_path / "plot.png")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from lwm_agent.envs.pusht import PushTEnv, angle_error, position_error
+from lwm_agent.errors import UserError
 from lwm_agent.eval import TaskSet, make_env, make_tasks, shipped
-from lwm_agent.eval.tasks import HELD_OUT
+from lwm_agent.eval.tasks import HELD_OUT, SHIPPED
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def test_replaying_loaded_actions_reaches_the_goal_exactly(task_set: TaskSet, tm
             assert tuple(info["state"]) == task.goal_state
 
 
-def test_strict_tasks_need_the_block_to_move(task_set: TaskSet) -> None:
+def test_strict_tasks_require_the_block_to_move(task_set: TaskSet) -> None:
     env = PushTEnv()
     for task in task_set.tasks:
         state, goal_state = np.array(task.state), np.array(task.goal_state)
@@ -45,14 +47,14 @@ def test_strict_tasks_need_the_block_to_move(task_set: TaskSet) -> None:
         assert position_error(state, goal_state, first=2) >= 20 or np.degrees(angle_error(state, goal_state)) >= 20
 
 
-def test_paper_protocol_keeps_the_first_windows() -> None:
+def test_paper_protocol_keeps_windows_solved_at_the_start() -> None:
     task_set = make_tasks("pusht", 2, 4, seed=0, protocol="lewm-paper")
     assert task_set.budget_env_steps == 4
     env = PushTEnv()
     assert any(env.is_success(np.array(task.state), np.array(task.goal_state)) for task in task_set.tasks)
 
 
-def test_a_seed_gives_its_tasks_and_reports_progress() -> None:
+def test_make_tasks_repeats_for_a_seed_and_reports_progress() -> None:
     seen: list[tuple[int, int]] = []
     again = make_tasks("pusht", 5, 2, seed=7, split="val", progress=lambda done, wanted: seen.append((done, wanted)))
     assert again == make_tasks("pusht", 5, 2, seed=7, split="val")
@@ -69,7 +71,7 @@ def test_held_out_episodes_are_not_training_episodes() -> None:
     assert not training & held_out
 
 
-def test_an_environment_that_does_not_restore_exactly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_tasks_refuses_an_environment_with_inexact_restore(monkeypatch: pytest.MonkeyPatch) -> None:
     restore = PushTEnv.set_state
     monkeypatch.setattr(PushTEnv, "set_state", lambda self, state: restore(self, np.add(state, 1e-9)))
     with pytest.raises(RuntimeError, match="does not restore exactly"):
@@ -85,7 +87,7 @@ def test_an_environment_that_does_not_restore_exactly_is_refused(monkeypatch: py
         ({"offset": 10_000}, "offset=10000 is out of range"),
     ],
 )
-def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
+def test_make_tasks_refuses_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_tasks(**{"env": "pusht", "offset": 5, "episodes": 1, "seed": 0, **arguments})
 
@@ -110,13 +112,32 @@ def _second_task(**fields: Any) -> Callable[[dict[str, Any]], Any]:
         (_edited(tasks=7), "damaged"),
         (_edited(tasks=[]), "no tasks"),
         (_second_task(state=[1.0] * 8), "task 1: start and goal must have 7 numbers"),
-        (_second_task(goal_state=["left"] * 7), "damaged: could not convert string to float: 'left'"),
+        (_second_task(goal_state=["left"] * 7), "damaged: task 1: goal_state: 'left' is not a number"),
         (_second_task(goal_state=[float("nan")] * 7), "task 1: start and goal must be finite"),
         (_second_task(env_actions=[[0.0, 0.0]] * 10), "task 1: 10 actions, expected 11"),
         (_second_task(score=1), r"unknown \['score'\]"),
+        (_second_task(env_actions=7), "task 1: env_actions is not a list"),
+        (_second_task(env_actions=[7] * 11), "task 1: env_actions is not a list"),
+        (_second_task(env_actions=[[0.0] * 3] * 11), "task 1: action 0 has 3 numbers, expected 2"),
+        (_second_task(env_actions=[[0.0, 1.5]] * 11), r"task 1: action 0, \[0.0, 1.5\], is not in the action space"),
+        (_second_task(env_actions=[[0.0, float("nan")]] * 11), "task 1: action 0, .*, is not in the action space"),
+        (_second_task(goal_state=[1e9] * 7), "task 1: goal_state has numbers beyond"),
+        (_second_task(goal_state=[True] * 7), "task 1: goal_state: True is not a number"),
+        (_second_task(episode_seed=1.5), "task 1: episode_seed=1.5 is not a count"),
+        (_second_task(start_step=-1), "task 1: start_step=-1 is not a count"),
+        (_edited(offset_env_steps=True), "offset_env_steps=True is not a count"),
+        (_edited(seed="3"), "seed='3' is not a count"),
+        (_edited(protocol=None), "protocol=None is not a word"),
+        (_edited(split=""), "split='' is not a word"),
+        (_edited(env_kwargs=[]), "env_kwargs is not an object"),
+        (_edited(env_kwargs={"sucess": "pose"}), "env_kwargs.sucess is unknown: choose from control_mode, image_size"),
+        (_edited(env_kwargs={"render_mode": "human"}), "env_kwargs.render_mode is unknown"),
+        (_edited(env_kwargs={"success": ["pose"]}), "env_kwargs.success=.* is not a word, a number, true or false"),
+        (_edited(env_kwargs={"success": "any"}), "success='any' is unknown: choose one of"),
+        (_edited(env_kwargs={"image_size": 0}), "image_size=0 is out of range"),
     ],
 )
-def test_damaged_files_say_what_is_wrong(
+def test_load_refuses_damaged_files_by_field(
     task_set: TaskSet, tmp_path: Path, damage: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
     path = tmp_path / "tasks.json"
@@ -127,7 +148,7 @@ def test_damaged_files_say_what_is_wrong(
     assert "tasks.json" in str(error.value)
 
 
-def test_torn_files_are_refused(task_set: TaskSet, tmp_path: Path) -> None:
+def test_load_refuses_torn_files(task_set: TaskSet, tmp_path: Path) -> None:
     path = tmp_path / "tasks.json"
     task_set.save(path)
     path.write_text(path.read_text()[:-20])
@@ -135,7 +156,29 @@ def test_torn_files_are_refused(task_set: TaskSet, tmp_path: Path) -> None:
         TaskSet.load(path)
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+def test_load_refuses_pipes_and_folders(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path):
+        with pytest.raises(UserError, match="no regular file"):
+            TaskSet.load(path)
+    with pytest.raises(UserError, match="there is no file"):
+        TaskSet.load(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize("env_kwargs", [{"control_mode": "relative", "success": "block"}, {"image_size": 96}])
+def test_load_accepts_arguments_of_the_environment(
+    task_set: TaskSet, tmp_path: Path, env_kwargs: dict[str, Any]
+) -> None:
+    replace(task_set, env_kwargs=env_kwargs).save(tmp_path / "tasks.json")
+    assert TaskSet.load(tmp_path / "tasks.json").env_kwargs == env_kwargs
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
+def test_shipped_tasks_load(path: Path) -> None:
+    assert TaskSet.load(path).tasks
+
+
+def test_load_refuses_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "tasks.json").write_bytes(b"\x89HDF\xff\x00")
     with pytest.raises(ValueError, match="not a task file"):
         TaskSet.load(tmp_path / "tasks.json")
@@ -147,3 +190,25 @@ def test_shipped_lists_the_choices(task_set: TaskSet, tmp_path: Path, monkeypatc
     assert shipped("pusht", "strict", "test", 11).tasks == task_set.tasks
     with pytest.raises(ValueError, match="choose one of pusht-strict-test-11"):
         shipped("pusht", "strict", "test", 12)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"env_id": "antigravity:PushT-v0"}, "env_id='antigravity:PushT-v0' is not that of pusht"),
+        ({"env_id": ["lwm/PushT-v0"]}, "is not that of pusht"),
+        ({"env": "chess"}, "choose one of"),
+        *(
+            ({"budget_env_steps": budget}, "is not a count from 1 to")
+            for budget in (0, -1, 10**9, 2.5, True, None, "9")
+        ),
+    ],
+)
+def test_load_requires_the_environment_s_id_and_a_finite_budget(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "tasks.json"
+    shipped("pusht").save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=words):
+        TaskSet.load(path)

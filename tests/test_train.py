@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
+import hdf5plugin  # noqa: F401  registers the filter of the data
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from lightning_fabric import Fabric
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from lwm_agent.checkpoint import Checkpoint
-from lwm_agent.data.trajectories import DatasetError, Mixture, Trajectories, Windows, split
+from lwm_agent.data.clips import Mixture, Windows
+from lwm_agent.data.trajectories import DatasetError, Trajectories, split
 from lwm_agent.data.writer import TrajectoryWriter
+from lwm_agent.errors import UserError
 from lwm_agent.model_card import hardware
+from lwm_agent.models import LeWorldModel
+from lwm_agent.protocols import Batch
+from lwm_agent.training.batches import to_batch
 from lwm_agent.training.config import TrainConfig
-from lwm_agent.training.train import (
-    Progress,
-    fit_normalizer,
-    learning_rate_factor,
-    recalibrate_batch_norm,
-    to_batch,
-    train,
-)
+from lwm_agent.training.schedule import learning_rate_factor
+from lwm_agent.training.setup import fit_normalizer
+from lwm_agent.training.train import Progress, train
+from lwm_agent.training.validation import recalibrate_batch_norm, validate
 
 MODEL: dict[str, Any] = {
     "image_size": 32,
@@ -48,9 +56,20 @@ def config(data: str | tuple[str, ...], out: Path, **settings: Any) -> TrainConf
         "log_every": 1,
         "device": "cpu",
     }
-    model = {**MODEL, **settings.pop("model", {})}
+    model = {**MODEL, **settings.pop("model_settings", {})}
     files = (data,) if isinstance(data, str) else data
-    return TrainConfig.from_preset("tiny", **{**fixed, "out": str(out), "model": model, "data": files, **settings})
+    return TrainConfig.from_preset(
+        "tiny", **{**fixed, "out": str(out), "model_settings": model, "data": files, **settings}
+    )
+
+
+@pytest.fixture(autouse=True)
+def _small_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of a few steps spend nearly all their time on it."""
+    monkeypatch.setattr("lwm_agent.training.train.validate", partial(validate, num_clips=64))
+    monkeypatch.setattr(
+        "lwm_agent.training.train.recalibrate_batch_norm", partial(recalibrate_batch_norm, num_batches=3)
+    )
 
 
 def losses(out: Path) -> list[dict[str, float]]:
@@ -78,6 +97,44 @@ def test_a_resumed_training_equals_an_uninterrupted_one(data: str, tmp_path: Pat
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
 
+class RankedFabric(Fabric):
+    """One process that takes itself for that of number `rank`."""
+
+    rank = 0
+
+    @property
+    def global_rank(self) -> int:
+        return self.rank
+
+
+@pytest.mark.filterwarnings("ignore:the latents are collapsing")
+def test_processes_share_directions_but_neither_clips_nor_dropout(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips: dict[int, list[bytes]] = {}
+    seeds: dict[int, list[int]] = {}
+    directions: dict[int, list[int]] = {}
+    real = LeWorldModel.loss
+
+    def loss(self: LeWorldModel, batch: Batch, generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
+        if self.training and generator is not None:
+            clips.setdefault(RankedFabric.rank, []).append(batch.actions.numpy().tobytes())
+            seeds.setdefault(RankedFabric.rank, []).append(torch.initial_seed())
+            directions.setdefault(RankedFabric.rank, []).append(generator.initial_seed())
+        return real(self, batch, generator)
+
+    monkeypatch.setattr(LeWorldModel, "loss", loss)
+    monkeypatch.setattr("lwm_agent.training.train.Fabric", RankedFabric)
+    for rank in (0, 1):
+        monkeypatch.setattr(RankedFabric, "rank", rank)
+        train(config(data, tmp_path / str(rank), steps=2))
+    assert directions[0] == directions[1]
+    for drawn in (clips, seeds, directions):
+        assert len({*drawn[0]}) == len(drawn[0]) == 2  # each step draws anew
+    assert not {*clips[0]} & {*clips[1]}
+    assert len({*seeds[0], *seeds[1], *directions[0]}) == 6
+
+
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")
 def test_probes_are_known_by_id_and_need_their_columns(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
@@ -101,7 +158,7 @@ def test_training_leaves_a_checkpoint_that_says_where_it_comes_from(data: str, t
     assert {"r2_agent", "effective_rank", "prediction"} <= checkpoint.training["validation"].keys()
     assert checkpoint.normalizer.action_std == pytest.approx((2 / 3**0.5,) * 2, rel=0.2)
     card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()
-    assert "lwm-agent train --env pusht --preset tiny" in card
+    assert "lwm-agent train --env pusht --model lewm --preset tiny" in card
     assert "effective_rank" in card
     assert f"| hardware | {hardware(torch.device('cpu'))} |" in card
     precision = checkpoint.training["precision"]
@@ -121,9 +178,54 @@ def still(path: Path, image_size: int = 32, action_size: int = 2, **bounds: Any)
 
 
 def test_bounds_are_those_of_the_data_within_those_of_the_environment(tmp_path: Path) -> None:
-    clipped = still(tmp_path / "clipped.h5", action_low=[-1, -9], action_high=[2, 3])
-    normalizer = fit_normalizer([Trajectories.open(clipped)], [np.arange(6)])
+    action = np.random.default_rng(0).uniform([-1, -5], [2, 3], (200, 2))
+    action[:2], action[2:4] = 5, [-1, -5]
+    with TrajectoryWriter(tmp_path / "clipped.h5", action_low=[-1, -9], action_high=[2, 3]) as writer:
+        for _ in range(2):
+            writer.add(np.zeros((201, 16, 16, 3), np.uint8), action)
+    normalizer = fit_normalizer([Trajectories.open(tmp_path / "clipped.h5")], [np.arange(2)])
     assert (normalizer.action_low, normalizer.action_high) == ((-1, -5), (2, 3))
+
+
+def test_pixel_statistics_are_those_of_each_colour_on_the_scale_of_one(tmp_path: Path) -> None:
+    """Half of the frames are dark and half are bright, in every episode."""
+    pixels = np.empty((30, 32, 32, 3), np.uint8)
+    pixels[::2], pixels[1::2] = (51, 102, 0), (153, 204, 255)
+    with TrajectoryWriter(tmp_path / "colours.h5", env_id="lwm/PushT-v0", env_kwargs={"image_size": 32}) as writer:
+        for _ in range(6):
+            writer.add(pixels, np.random.default_rng(0).uniform(-1, 1, (29, 2)), np.ones((30, 7)))
+    normalizer = fit_normalizer([Trajectories.open(tmp_path / "colours.h5")], [np.arange(5)])
+    assert normalizer.pixel_mean == pytest.approx((0.4, 0.6, 0.5), abs=1e-6)
+    assert normalizer.pixel_std == pytest.approx((0.2, 0.2, 0.5), abs=2e-3)  # a little is added: never zero
+
+
+def test_files_whose_actions_have_different_units_are_refused(tmp_path: Path) -> None:
+    paths = still(tmp_path / "px.h5"), still(tmp_path / "unit.h5", action_low=[-9, -9], action_high=[9, 9])
+    files = [Trajectories.open(path) for path in paths]
+    files[1] = replace(files[1], action=files[1].action / 5, action_low=np.full(2, -1.0), action_high=np.full(2, 1.0))
+    with pytest.raises(DatasetError, match=r"50.0% of the actions lie outside .*control_mode"):
+        fit_normalizer(files, [np.arange(6)] * 2)
+    files[0] = replace(files[0], action=np.where(np.isnan(files[0].action), np.nan, np.float32(0.5)))
+    with pytest.raises(DatasetError, match="actions 0, 1 never change"):
+        fit_normalizer(files[:1], [np.arange(6)])
+
+
+@pytest.mark.filterwarnings("ignore:the latents are collapsing")
+def test_gradients_are_clipped_and_weights_decay(data: str, tmp_path: Path) -> None:
+    """Clipped to next to nothing, a gradient leaves the weights to their decay alone."""
+
+    def weights(**settings: Any) -> torch.Tensor:
+        out = tmp_path / str(len([*tmp_path.iterdir()]))
+        fixed = {"steps": 2, "clip_norm": 1e-16, "precision": "32-true", "warmup": 0.0}
+        model = train(config(data, out, **{**fixed, **settings})).model
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    start = weights(learning_rate=1e-9, weight_decay=0.0)
+    torch.testing.assert_close(weights(learning_rate=1e-3, weight_decay=0.0), start, rtol=0, atol=1e-6)
+    factors = [1 - 1e-3 * 50 * learning_rate_factor(step, 2, 0.0) for step in range(2)]
+    shrunk = start * factors[0] * factors[1]
+    torch.testing.assert_close(weights(learning_rate=1e-3, weight_decay=50.0), shrunk, rtol=0, atol=1e-6)
+    assert (weights(learning_rate=1e-3, weight_decay=0.0, clip_norm=1.0) - start).abs().max() > 1e-4
 
 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")
@@ -161,14 +263,14 @@ def test_a_file_that_does_not_say_where_it_is_from_is_taken_as_it_is(data: str, 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")
 def test_a_resumed_training_keeps_the_number_of_its_files(data: str, tmp_path: Path) -> None:
     other = still(tmp_path / "still.h5")
-    train(config((data, other), tmp_path / "run", steps=2))
+    train(config((data, other), tmp_path / "run", steps=2, keep_state=True))
     with pytest.raises(ValueError, match=r"other settings: files was 2 and is 1"):
         train(config(data, tmp_path / "run", steps=4), resume=True)
 
 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")
 def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(data: str, tmp_path: Path) -> None:
-    train(config(data, tmp_path / "run", steps=2))
+    train(config(data, tmp_path / "run", steps=2, keep_state=True))
     with pytest.raises(ValueError, match="holds a training already: resume it"):
         train(config(data, tmp_path / "run", steps=2))
     with pytest.raises(ValueError, match=r"other settings: batch_size was 8 and is 4"):
@@ -177,7 +279,7 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(data: str, tmp
 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")
 def test_a_resumed_training_may_go_on_for_longer_and_says_so(data: str, tmp_path: Path) -> None:
-    train(config(data, tmp_path / "run", steps=2))
+    train(config(data, tmp_path / "run", steps=2, keep_state=True))
     checkpoint = train(config(data, tmp_path / "run", steps=5), resume=True)
     assert [line["step"] for line in losses(tmp_path / "run")] == [1, 2, 3, 4, 5]
     assert checkpoint.training["changes"] == ["from step 2, steps was 2 and is 5"]
@@ -187,7 +289,7 @@ def test_a_resumed_training_may_go_on_for_longer_and_says_so(data: str, tmp_path
 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")
 def test_weights_keep_their_units_when_other_data_take_over(data: str, tmp_path: Path) -> None:
-    before = train(config(data, tmp_path / "run", steps=2))
+    before = train(config(data, tmp_path / "run", steps=2, keep_state=True))
     other = still(tmp_path / "still.h5")
     after = train(config(other, tmp_path / "run", steps=4), resume=True)
     assert after.normalizer == before.normalizer
@@ -207,9 +309,93 @@ def test_training_on_does_not_throw_away_what_was_added(data: str, tmp_path: Pat
     assert Checkpoint.load(folder).cost == "running"
 
 
+def other_square(path: Path, data: str) -> str:
+    """The data with one episode's pictures changed."""
+    shutil.copy(data, path)
+    with h5py.File(path, "r+") as file:
+        file["pixels"][100:150] = 9
+    return str(path)
+
+
+@pytest.mark.filterwarnings("ignore:the latents are collapsing")
+def test_resumed_training_refuses_other_data_under_the_same_path(data: str, tmp_path: Path) -> None:
+    path = str(shutil.copy(data, tmp_path / "data.h5"))
+    train(config(path, tmp_path / "run", steps=2, keep_state=True))
+    moved = str(shutil.move(path, tmp_path / "moved.h5"))
+    other_square(Path(path), moved)
+    with pytest.raises(UserError, match=r"cannot resume .*data.h5 holds other data than when the training began"):
+        train(config(path, tmp_path / "run", steps=4), resume=True)
+    after = train(config(moved, tmp_path / "run", steps=4), resume=True)
+    assert after.training["changes"] == ["from step 2, steps was 2 and is 4"]  # the same data, elsewhere
+    record = after.training["data_files"][0]
+    assert record["fingerprint"] == Trajectories.open(moved).fingerprint
+    assert (record["split_seed"], record["validation_share"]) == (0, 0.05)
+
+
+@pytest.mark.filterwarnings("ignore:the latents are collapsing")
+def test_finished_training_leaves_no_state_and_is_not_begun_again(data: str, tmp_path: Path) -> None:
+    finished = train(config(data, tmp_path / "run", steps=2))
+    assert not (tmp_path / "run" / "training.safetensors").exists()
+    weights = (tmp_path / "run" / "checkpoint" / "model.safetensors").read_bytes()
+    again = train(config(data, tmp_path / "run", steps=2), on_step=lambda _: pytest.fail("trained"), resume=True)
+    assert again.training["seconds"] == finished.training["seconds"]
+    assert (tmp_path / "run" / "checkpoint" / "model.safetensors").read_bytes() == weights
+    for settings in ({"steps": 4}, {"steps": 2, "batch_size": 4}):
+        with pytest.raises(UserError, match="holds a finished training whose state was not kept"):
+            train(config(data, tmp_path / "run", **settings), resume=True)
+    with pytest.raises(UserError, match="holds a finished training"):
+        train(config(other_square(tmp_path / "other.h5", data), tmp_path / "run", steps=2), resume=True)
+    with pytest.raises(UserError, match="holds a training already"):
+        train(config(data, tmp_path / "run", steps=2))
+
+
+def flip_last_byte(path: Path) -> None:
+    contents = bytearray(path.read_bytes())
+    contents[-1] ^= 1
+    path.write_bytes(contents)
+
+
+def drop_step(path: Path) -> None:
+    with safe_open(path, framework="pt") as file:
+        metadata = {name: value for name, value in file.metadata().items() if name not in ("step", "sha256")}
+    save_file(load_file(path), path, metadata)
+
+
+def drop_weights(path: Path) -> None:
+    with safe_open(path, framework="pt") as file:
+        metadata = {name: value for name, value in file.metadata().items() if name != "sha256"}
+    save_file({"model/none": torch.zeros(1)}, path, metadata)
+
+
+def replace_by_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.filterwarnings("ignore:the latents are collapsing")
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "damaged or cut short.*remove it and train again"),
+        (lambda path: path.write_bytes(b""), "damaged or cut short"),
+        (lambda path: path.write_bytes(b"\xff" * 64), "damaged or cut short"),
+        (lambda path: save_file({"x": torch.zeros(1)}, path), "has no settings or no step"),
+        (drop_step, "has no settings or no step"),
+        (drop_weights, "damaged or cut short"),
+        (flip_last_byte, "do not have the stored SHA-256"),
+        (replace_by_pipe, "pipe or device"),
+    ],
+)
+def test_damaged_state_is_refused(data: str, tmp_path: Path, damage: Any, message: str) -> None:
+    train(config(data, tmp_path / "run", steps=1, keep_state=True))
+    damage(tmp_path / "run" / "training.safetensors")
+    with pytest.raises(UserError, match=message):
+        train(config(data, tmp_path / "run", steps=2), resume=True)
+
+
 def test_collapse_is_said_loudly(data: str, tmp_path: Path) -> None:
     with pytest.warns(RuntimeWarning, match="the latents are collapsing"):
-        train(config(data, tmp_path / "run", model={"sigreg_weight": 0.0}, learning_rate=0.02, steps=30))
+        train(config(data, tmp_path / "run", model_settings={"sigreg_weight": 0.0}, learning_rate=0.02, steps=30))
 
 
 def test_a_diverging_training_stops(data: str, tmp_path: Path) -> None:
@@ -239,17 +425,19 @@ def test_unknown_presets_and_sizes_are_named(data: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"preset='huge'.*base, tiny"):
         TrainConfig.from_preset("huge", data=("x",), out="y")
     with pytest.raises(ValueError, match=r"takes 64-px frames and .* has 32"):
-        train(config(data, tmp_path / "run", model={"image_size": 64}))
+        train(config(data, tmp_path / "run", model_settings={"image_size": 64}))
     with pytest.raises(ValueError, match="longest"):
         train(config(data, tmp_path / "run", clip_length=30))
 
 
 def test_precise_batch_norm_closes_the_gap_between_the_two_modes(data: str, tmp_path: Path) -> None:
-    settings = config(data, tmp_path / "run", steps=8, model={"projector_size": 24, "dropout": 0.0}, learning_rate=3e-3)
+    settings = config(
+        data, tmp_path / "run", steps=8, model_settings={"projector_size": 24, "dropout": 0.0}, learning_rate=3e-3
+    )
     checkpoint = train(settings)
     trajectories = Trajectories.open(data)
     windows = Mixture([Windows(trajectories, split(12, settings.validation, settings.seed)[0], 4, 5)])
-    batch = to_batch(windows.sample(256, np.random.default_rng(0)), checkpoint.normalizer)
+    batch = to_batch(windows.sample(256, np.random.default_rng(0)), checkpoint.normalizer, torch.device("cpu"))
 
     def error(training: bool) -> float:
         checkpoint.model.train(training)

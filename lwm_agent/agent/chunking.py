@@ -1,67 +1,24 @@
-"""How many imagined futures memory has room for."""
+"""Work on many rollouts, done in parts that memory has room for."""
 
 from __future__ import annotations
 
-import copy
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-
-from ..checkpoint import Checkpoint
-from ..compute.device import ENOUGH_ROLLOUTS, free_memory
-from ..planners.costs import WeightedSum
-from ..protocols import Belief
-from .objective import Imagination
 
 
-def rollouts_at_once(checkpoint: Checkpoint, cost: WeightedSum, horizon: int, device: torch.device) -> int:
-    """Rollouts of `horizon` blocks that `device` can imagine at once, in float32 and with gradients.
+def in_chunks(compute: Callable[..., tuple[Tensor, ...]], max_rollouts: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The results of `compute` for all episodes and candidates of `tensors` ``(B, S, ...)``, in float32.
 
-    As many as half of its free memory holds, in powers of two, so that a little more or less of it changes no chunk; at
-    most `ENOUGH_ROLLOUTS`.
+    `compute` is called with a slice of episodes and the parts of `tensors` of these: whole episodes, as many as
+    `max_rollouts` allows, or some candidates of one episode that is too large.
     """
-    most = ENOUGH_ROLLOUTS[device.type]
-    room = free_memory(device) // (2 * bytes_per_rollout(checkpoint, cost, horizon))
-    return 1 << (min(max(room, 1), most).bit_length() - 1)
-
-
-@torch.inference_mode(False)
-@torch.enable_grad()
-def bytes_per_rollout(checkpoint: Checkpoint, cost: WeightedSum, horizon: int) -> int:
-    """Bytes that one more rollout of `horizon` blocks takes, with its `cost` and its gradient, in float32, at most.
-
-    Measured, on the networks of `checkpoint` where they are: models need not tell. Without a gradient it is less; of a
-    model that has none, nothing is known.
-    """
-    model: Any = copy.deepcopy(checkpoint.model)  # of tensors that gradients may pass, whatever mode made its own
-    heads = copy.deepcopy(checkpoint.heads)
-    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
-    block = model.frameskip * model.action_size
-    with torch.no_grad():
-        frame = model.encode(torch.zeros(1, 3, model.image_size, model.image_size, device=device)).latents
-    past = torch.zeros(1, model.history - 1, block, device=device)
-    belief = Belief(frame.repeat_interleave(model.history, dim=1), past)
-    deadline = torch.full((1,), torch.inf, device=device)
-    kept = []
-    for rollouts in (1, 2):
-        imagination = Imagination(model, belief, belief.latent, cost, False, rollouts, heads, deadline)
-        actions = torch.zeros(1, rollouts, horizon, block, device=device, requires_grad=True)
-        kept.append(_bytes_for_backward(imagination, actions))
-    # Beside what is kept for the backward pass, nearly as much comes and goes.
-    return 2 * max(1, kept[1] - kept[0])
-
-
-def _bytes_for_backward(imagination: Imagination, actions: Tensor) -> int:
-    """Bytes of the tensors that are kept for the gradient of `actions`."""
-    sizes: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        imagination.rate(imagination.rollout(actions), actions)
-    return sum(sizes.values())
+    size = max(1, max_rollouts // tensors[0].shape[1])
+    results = []
+    for first in range(0, len(tensors[0]), size):
+        episodes = slice(first, first + size)
+        chunks = zip(*(tensor[episodes].split(max_rollouts, dim=1) for tensor in tensors), strict=True)
+        parts = zip(*(compute(episodes, *chunk) for chunk in chunks), strict=True)
+        results.append([torch.cat(part, dim=1).float() for part in parts])
+    return tuple(torch.cat(part) for part in zip(*results, strict=True))

@@ -4,55 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 from ..envs import ENVS
 from ..errors import UserError
+from ..planners.registry import PLANNERS
+from ..validation import Choices, Config, Option, PositiveFloat, PositiveInt, Seed, check_type
 
 if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
     from ..planners import Budget
     from .agent import Agent
+
+AgentConfigType = TypeVar("AgentConfigType", bound="AgentConfig")
+
+DEFAULT_PLANNER = Option(default="guided; without a trained actor, cem; for discrete actions, categorical-cem")
 
 OWN_OPTIONS = ("checkpoint", "planner", "seed", "device", "budget", "return")
 """Annotations of `Agent` that are no settings: `AgentConfig` has them under their own names."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentConfig:
-    """Which agent to use.
+class AgentConfig(Config):
+    """Choice of an agent.
 
     Attributes:
-        env: name in `ENVS`.
-        planner: name in `PLANNERS`, or two of them joined by a plus.
-        checkpoint: folder or name; None takes the one of the environment that ships with the package.
-        seed: of the planner.
-        device: "auto", "cpu", "cuda" or "mps".
-        budget_rollouts: candidate rollouts that one plan may spend; without any budget, a planner does its own number
-            of iterations.
-        budget_iterations: iterations that one plan may spend.
-        budget_flops: floating-point operations that one plan may spend.
-        budget_ms: milliseconds that one planning call, of a batch, may take.
+        env: environment.
+        planner: planner.
+        checkpoint: folder or name of a checkpoint; by default the one of the environment in this package.
+        seed: source of every random choice.
+        device: auto, cpu, cuda or mps; of several, one by its number (cuda:1).
+        budget_rollouts: most candidate rollouts of a plan; without a budget, a planner does its own iterations.
+        budget_iterations: most iterations of a plan.
+        budget_flops: most floating-point operations of a plan.
+        budget_ms: most milliseconds of a planning call, for all episodes of the batch.
         planner_settings: arguments of the planner.
-        agent_settings: arguments of `Agent`.
+        agent_settings: arguments of the agent.
     """
 
-    env: str = "pusht"
-    planner: str
+    env: Annotated[str, Choices(ENVS)] = "pusht"
+    planner: Annotated[str, Choices(PLANNERS, "two in a row (cem+gradient)"), DEFAULT_PLANNER]
     checkpoint: str | None = None
-    seed: int = 0
+    seed: Seed = 0
     device: str = "auto"
-    budget_rollouts: int | None = None
-    budget_iterations: int | None = None
-    budget_flops: float | None = None
-    budget_ms: float | None = None
-    planner_settings: Mapping[str, Any] = field(default_factory=dict)
-    agent_settings: Mapping[str, Any] = field(default_factory=dict)
+    budget_rollouts: PositiveInt | None = None
+    budget_iterations: PositiveInt | None = None
+    budget_flops: PositiveFloat | None = None
+    budget_ms: PositiveFloat | None = None
+    planner_settings: Annotated[Mapping[str, Any], Option(group="planner")] = field(default_factory=dict)
+    agent_settings: Annotated[Mapping[str, Any], Option(group="agent")] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        from ..planners.checks import check_type
         from .agent import Agent
 
-        checkpoint_of(self.env, self.checkpoint)
+        super().__post_init__()
         settings = {name: kind for name, kind in get_type_hints(Agent.__init__).items() if name not in OWN_OPTIONS}
         for name, value in self.agent_settings.items():
             if name not in settings:
@@ -66,6 +71,22 @@ class AgentConfig:
                     "--budget-iterations too"
                 )
 
+    @classmethod
+    def from_options(cls: type[AgentConfigType], **options: Any) -> AgentConfigType:
+        """Settings with the default planner of the checkpoint, where none is named."""
+        return super().from_options(**cls.with_planner(options))
+
+    @classmethod
+    def with_planner(cls, options: Mapping[str, Any], implied: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The options and, where they name no planner, the default one of the checkpoint.
+
+        `implied` are arguments of the agent that other options imply.
+        """
+        if "planner" in options:
+            return dict(options)
+        settings = {**(implied or {}), **options.get("agent_settings", {})}
+        return {**options, "planner": planner_for(options.get("env", cls.env), options.get("checkpoint"), settings)}
+
     @property
     def checkpoint_name(self) -> str:
         """Folder or name of the checkpoint."""
@@ -73,7 +94,7 @@ class AgentConfig:
 
     @property
     def limited(self) -> bool:
-        """Whether there is a budget."""
+        """True if there is a budget."""
         budgets = (self.budget_rollouts, self.budget_iterations, self.budget_flops, self.budget_ms)
         return any(budget is not None for budget in budgets)
 
@@ -91,10 +112,12 @@ class AgentConfig:
 
 
 def checkpoint_of(env: str, checkpoint: str | None) -> str:
-    """Folder or name of the checkpoint to use: the package's own of the environment, unless another is given."""
+    """Folder or name of the checkpoint to use: the package's own of the environment, unless another is named."""
     if env not in ENVS:
-        raise UserError(f"--env {env!r} is unknown: choose one of {', '.join(ENVS)}")
-    return checkpoint or f"{env}-tiny"
+        raise UserError(f"env={env!r} is unknown: choose one of {', '.join(ENVS)}")
+    if checkpoint == "":
+        raise UserError(f"checkpoint='' must not be empty: leave it out for {env}-tiny")
+    return f"{env}-tiny" if checkpoint is None else checkpoint
 
 
 def planner_for(env: str, checkpoint: str | None, agent_settings: Mapping[str, Any]) -> str:
@@ -105,17 +128,22 @@ def planner_for(env: str, checkpoint: str | None, agent_settings: Mapping[str, A
     return default_planner(Checkpoint.load(checkpoint_of(env, checkpoint)), agent_settings.get("proposal", "auto"))
 
 
-def load_agent(config: AgentConfig) -> Agent:
-    """The agent that `config` asks for."""
-    from ..compatibility import other_env
+def load_agent(config: AgentConfig, checkpoint: Checkpoint | None = None) -> Agent:
+    """The agent that `config` asks for; `checkpoint` is its checkpoint, if the caller has loaded it already."""
+    from ..checkpoint import Checkpoint
+    from ..compatibility import different_env
     from ..planners import make_planner
     from .agent import Agent
 
     name, planner = config.checkpoint_name, make_planner(config.planner, **config.planner_settings)
-    agent = Agent.load(
-        name, planner, seed=config.seed, device=config.device, budget=config.budget, **config.agent_settings
+    checkpoint = Checkpoint.load(name) if checkpoint is None else checkpoint
+    agent = Agent(
+        checkpoint, planner, seed=config.seed, device=config.device, budget=config.budget, **config.agent_settings
     )
-    trained = agent.checkpoint.env
-    if other_env(trained, ENVS[config.env].env_id) is not None:
-        raise UserError(f"checkpoint {name!r} was trained for {trained}, not for {config.env}: pass --env {trained}")
+    trained = checkpoint.env
+    if different_env(trained, ENVS[config.env].env_id) is not None:
+        advice = (
+            f"pass --env {trained}" if trained in ENVS else "load it with Agent.load and run it in a loop of your own"
+        )
+        raise UserError(f"checkpoint {name!r} was trained for {trained}, not for {config.env}: {advice}")
     return agent

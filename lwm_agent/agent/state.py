@@ -1,9 +1,8 @@
-"""What an agent remembers between two calls of `predict`."""
+"""The memory of an agent between two calls of `predict`."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import UserError
+from ..models.base import concatenate, select
 from ..protocols import Belief
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What one planning call decided for one episode, and what it took.
+    """The outcome of one planning call for one episode, and its price.
 
     Attributes:
         cost: planning cost of the chosen plan.
@@ -26,7 +26,7 @@ class Decision:
         rollouts: candidate rollouts spent on this episode; one with a gradient counts twice.
         flops: floating-point operations spent on this episode.
         seconds: wall time of the whole planning call, encoding excluded.
-        overshoot: of these, how many are beyond the budget's.
+        overshoot: seconds of these beyond the budget's.
         batch: episodes planned in that call.
     """
 
@@ -40,67 +40,86 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What the agent remembers of one episode. Tensors have a batch axis of 1."""
-
-    seed: int
-    goal: Tensor  # (1, *Z)
-    latents: Tensor  # (1, n, *Z): of the newest frames looked at, oldest first
-    taken: Tensor  # (1, m, A): normalised actions of the newest environment steps, oldest first
-    plan: Tensor  # (1, k, A): those still planned, the next one first
-    committed: int = 0  # of these, how many are taken before planning again
-    elapsed_env_steps: int = 0
-    num_plans: int = 0
-
-    def belief(self, frameskip: int, look_every: int) -> Belief:
-        """The frames that a model step lies between, if one was looked at every `look_every` environment steps."""
-        every = frameskip // look_every
-        latents = self.latents[:, (self.latents.shape[1] - 1) % every :: every]
-        steps = latents.shape[1] - 1
-        taken = self.taken[:, self.taken.shape[1] - steps * frameskip :]
-        return Belief(latents, taken.unflatten(1, (steps, frameskip)).flatten(2))
-
-
-@dataclass(frozen=True)
 class AgentState:
-    """State of the agent for a batch of environments; ``state[indices]`` keeps some of them."""
+    """State of the agent for B episodes, which may be of different ages; ``state[rows]`` keeps some of them.
 
-    rows: tuple[Row, ...]
+    Attributes:
+        seeds: of the random choices in each episode, ``(B,)``.
+        ages: environment steps since each episode began, ``(B,)``.
+        num_plans: plans made in each episode, ``(B,)``.
+        steps_until_replan: environment steps to execute before planning again, ``(B,)``.
+        goal_pixels: picture of the goal, ``(B, h, w, C)``.
+        goal: its latent, ``(B, *Z)``.
+        beliefs: ``(B, P, ...)``: one belief for each of the P phases of a block at which plans begin.
+        executed_actions: normalised actions of the newest F environment steps, ``(B, F, A)``, oldest first.
+        plan: normalised actions that are planned, ``(B, T*F, A)``, the next one first; zeros where none is.
+        decisions: of the last call, None for episodes that it did not plan for.
+    """
+
+    seeds: NDArray[np.int64]
+    ages: NDArray[np.int64]
+    num_plans: NDArray[np.int64]
+    steps_until_replan: NDArray[np.int64]
+    goal_pixels: NDArray[np.uint8]
+    goal: Tensor
+    beliefs: Belief
+    executed_actions: Tensor
+    plan: Tensor
     decisions: tuple[Decision | None, ...]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.seeds)
 
-    def __getitem__(self, indices: Iterable[int]) -> AgentState:
-        indices = list(indices)
-        return AgentState(tuple(self.rows[i] for i in indices), tuple(self.decisions[i] for i in indices))
+    def __getitem__(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> AgentState:
+        index = np.arange(len(self))[np.atleast_1d(np.asarray(rows))]
+        places = torch.from_numpy(index).to(self.plan.device)
+        return AgentState(
+            seeds=self.seeds[index],
+            ages=self.ages[index],
+            num_plans=self.num_plans[index],
+            steps_until_replan=self.steps_until_replan[index],
+            goal_pixels=self.goal_pixels[index],
+            goal=self.goal[places],
+            beliefs=select(self.beliefs, places),
+            executed_actions=self.executed_actions[places],
+            plan=self.plan[places],
+            decisions=tuple(self.decisions[row] for row in index),
+        )
+
+    def with_rows(self, rows: NDArray[np.intp], other: AgentState) -> AgentState:
+        """This state with `rows` ``(n,)`` replaced by those of `other`."""
+        order = np.arange(len(self))
+        order[rows] = len(self) + np.arange(len(rows))
+        return join(self, other)[order]
+
+
+def join(first: AgentState, second: AgentState) -> AgentState:
+    """The episodes of both states, one after the other."""
+    return AgentState(
+        seeds=np.concatenate([first.seeds, second.seeds]),
+        ages=np.concatenate([first.ages, second.ages]),
+        num_plans=np.concatenate([first.num_plans, second.num_plans]),
+        steps_until_replan=np.concatenate([first.steps_until_replan, second.steps_until_replan]),
+        goal_pixels=np.concatenate([first.goal_pixels, second.goal_pixels]),
+        goal=torch.cat([first.goal, second.goal]),
+        beliefs=concatenate([first.beliefs, second.beliefs]),
+        executed_actions=torch.cat([first.executed_actions, second.executed_actions]),
+        plan=torch.cat([first.plan, second.plan]),
+        decisions=first.decisions + second.decisions,
+    )
 
 
 def episode_starts(
     num: int, state: AgentState | None, episode_start: NDArray[np.bool_] | Sequence[bool] | None
 ) -> NDArray[np.bool_]:
-    """Where an episode starts: everywhere without a state, nowhere if `episode_start` is not given."""
+    """Episodes that start, ``(num,)``: all of them without a state, none if `episode_start` is not given.
+
+    Raises:
+        UserError: `state` or `episode_start` is of another number of episodes.
+    """
     if state is None:
         return np.ones(num, bool)
     starts = np.zeros(num, bool) if episode_start is None else np.atleast_1d(np.asarray(episode_start, bool))
     if len(state) != num or starts.shape != (num,):
         raise UserError(f"{num} observations do not fit a state of {len(state)} and an episode_start of {starts.shape}")
     return starts
-
-
-def groups(indices: Iterable[int], key: Callable[[int], Any]) -> list[list[int]]:
-    """`indices` in groups of equal key, so that each group has one tensor shape."""
-    by_key: dict[Any, list[int]] = defaultdict(list)
-    for index in indices:
-        by_key[key(index)].append(index)
-    return list(by_key.values())
-
-
-def concatenate(beliefs: Sequence[Belief]) -> Belief:
-    """One belief of all the episodes in `beliefs`, which remember equally many frames."""
-    return Belief(*(torch.cat(parts) for parts in zip(*beliefs, strict=True)))
-
-
-def select(belief: Belief, episodes: slice) -> Belief:
-    """Some of the episodes of `belief`."""
-    return Belief(*(part[episodes] for part in belief))

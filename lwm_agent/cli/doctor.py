@@ -1,4 +1,4 @@
-"""`lwm-agent doctor`: what works on this machine, and what to do about what does not."""
+"""`lwm-agent doctor`: checks of this machine, and remedies."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 
+import typer
+from rich.table import Table
+from rich.text import Text
+
 from ..envs.opengl import BACKENDS, REMEDY, try_backend
+from .progress import console
 
 CUBE_PACKAGES = ("mujoco", "ogbench")
 PACKAGES = ("lwm-agent", "torch", "numpy", "gymnasium", "stable-baselines3", "pymunk", *CUBE_PACKAGES)
-SECONDS = 20.0  # for a program to say its version
+SECONDS = 20.0  # for a program to print its version
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        name: what.
-        found: what there is.
-        remedy: what to do about it, None where all is well.
+        name: subject of the check.
+        found: state of it.
+        remedy: advice, None where all is well.
     """
 
     name: str
@@ -32,8 +37,26 @@ class Check:
     remedy: str | None = None
 
 
+def add_commands(app: typer.Typer) -> None:
+    """Adds the command of this module."""
+    app.command()(doctor)
+
+
+def doctor() -> None:
+    """Check this machine, and say what to do about what does not work. Ends with 1 if anything is wrong."""
+    table = Table("", "found", "what to do", box=None)
+    healthy = True
+    with console.status("looking"):
+        for check in checks():
+            mark = ("ok", "green") if check.remedy is None else ("problem", "red")
+            table.add_row(Text.assemble(mark, f" {check.name}"), check.found, check.remedy or "")
+            healthy = healthy and check.remedy is None
+    console.print(table)
+    raise typer.Exit(0 if healthy else 1)
+
+
 def checks() -> Iterator[Check]:
-    """Looks at one thing after the other; a minute or two at worst, seconds where all is well."""
+    """Makes one check after the other: seconds where all is well, a minute or two at worst."""
     yield _python()
     yield from map(_package, PACKAGES)
     yield _computing()
@@ -44,18 +67,18 @@ def checks() -> Iterator[Check]:
 
 
 def _python() -> Check:
-    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    version = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     if sys.version_info < (3, 13):
-        return Check("Python", found)
-    return Check("Python", found, "ogbench, hence the cube, needs Python 3.10 to 3.12; all else works")
+        return Check("Python", version)
+    return Check("Python", version, "ogbench, hence the cube, needs Python 3.10 to 3.12; all else works")
 
 
 def _package(name: str) -> Check:
     try:
         return Check(name, metadata.version(name))
     except metadata.PackageNotFoundError:
-        lacking = name in CUBE_PACKAGES and sys.version_info >= (3, 13)  # of which the Python above tells
-        return Check(name, "not installed", None if lacking else f"pip install {name}")
+        unavailable = name in CUBE_PACKAGES and sys.version_info >= (3, 13)  # the check of Python says so
+        return Check(name, "not installed", None if unavailable else f"pip install {name}")
 
 
 def _computing() -> Check:
@@ -72,15 +95,15 @@ def _computing() -> Check:
 
 
 def _drawing() -> Check:
-    given = os.environ.get("MUJOCO_GL")
+    chosen = os.environ.get("MUJOCO_GL")
     problems = []
-    for name in [given.lower()] if given else BACKENDS:
+    for name in [chosen.lower()] if chosen else BACKENDS:
         problem = try_backend(name)
         if problem is None:
-            return Check("MuJoCo draws with", name + (" (from MUJOCO_GL)" if given else ""))
+            return Check("MuJoCo draws with", name + (" (from MUJOCO_GL)" if chosen else ""))
         problems.append(f"{name}: {problem}")
-    unset = f"Unset MUJOCO_GL={given}, or: {REMEDY}" if given else REMEDY
-    return Check("MuJoCo draws with", "nothing; " + "; ".join(problems), unset)
+    remedy = f"Unset MUJOCO_GL={chosen}, or: {REMEDY}" if chosen else REMEDY
+    return Check("MuJoCo draws with", "nothing; " + "; ".join(problems), remedy)
 
 
 def _ffmpeg() -> Check:
@@ -88,8 +111,8 @@ def _ffmpeg() -> Check:
         import imageio_ffmpeg
 
         program = imageio_ffmpeg.get_ffmpeg_exe()
-        done = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=SECONDS, check=True)
-        return Check("ffmpeg", " ".join(done.stdout.split()[:3]))
+        process = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=SECONDS, check=True)
+        return Check("ffmpeg", " ".join(process.stdout.split()[:3]))
     except (ImportError, RuntimeError, OSError, subprocess.SubprocessError) as error:
         return Check("ffmpeg", str(error), "pip install --force-reinstall imageio-ffmpeg; videos need it")
 
@@ -100,9 +123,9 @@ def _display() -> str | None:
 
 def _checkpoints() -> Check:
     try:
-        from ..checkpoint import Checkpoint, available
+        from ..checkpoint import Checkpoint, shipped_checkpoints
 
-        names = available()
+        names = shipped_checkpoints()
         for name in names:
             Checkpoint.load(name)
     except (ImportError, OSError, ValueError) as error:

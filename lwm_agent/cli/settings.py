@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,11 +13,12 @@ from ..errors import UserError
 def parse_settings(assignments: Iterable[str], groups: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Assignments such as ``planner.num_samples=128`` as ``{"planner": {"num_samples": 128}}``.
 
-    Values are read as JSON where they are (numbers, true, null, lists), as text otherwise. Every one of `groups` is in
-    the result; whether a name exists in its group is for the receiver of the group to say.
+    Values are read as JSON where they are JSON (numbers, true, null, lists), as text otherwise. Every one of `groups`
+    is in the result; whether a name exists in its group is checked by the receiver of the group.
 
     Raises:
-        ValueError: an assignment without ``group.name=``, or of another group.
+        UserError: an assignment without ``group.name=`` or without a value, of another group, or of a number that is
+            not finite.
     """
     settings: dict[str, dict[str, Any]] = {group: {} for group in groups}
     for assignment in assignments:
@@ -25,8 +27,18 @@ def parse_settings(assignments: Iterable[str], groups: tuple[str, ...]) -> dict[
         if not (equals and dot and name) or group not in groups:
             choices = ", ".join(f"{choice}.NAME=VALUE" for choice in groups)
             raise UserError(f"--set {assignment!r} is not understood: write {choices}")
-        try:
-            settings[group][name] = json.loads(text)
-        except ValueError:
-            settings[group][name] = text
+        settings[group][name] = _value(key, text)
     return settings
+
+
+def _value(key: str, text: str) -> Any:
+    """The value that `text` stands for."""
+    if not text.strip():
+        raise UserError(f"--set {key}= has no value: write {key}=VALUE, or leave it out for the default")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--set {key}={text} must be finite")
+    return value

@@ -1,4 +1,4 @@
-"""An agent that records data: it goes for one goal after the other, each of them within reach."""
+"""Agent as a data policy: it pursues one goal after the other, each of them within reach."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 
 from ..agent.config import AgentConfig, load_agent
 from ..checkpoint import checksum
-from ..compatibility import mismatch
+from ..compatibility import check_compatible
 from ..envs import ENVS, EnvSpec
 from ..envs.base import GoalImageEnv
-from ..errors import UserError
+from .config import CollectConfig
 
 if TYPE_CHECKING:
     from ..agent.agent import Agent
     from ..agent.state import AgentState
-    from .record import CollectConfig
 
-TRIES = 10  # goals looked at before one is taken for which nothing but the agent has to move
+TRIES = 10
+"""Goals drawn before one is accepted for which nothing but the agent has to move."""
 
 
-class RecordedAgent:
-    """The agent of a collection, and the goals that it goes for.
+class AgentDataPolicy:
+    """Agent of a collection, and the sampler of its goals.
 
     Raises:
         ValueError: unknown planner, or a checkpoint made for another environment.
@@ -36,11 +36,11 @@ class RecordedAgent:
     def __init__(self, config: CollectConfig) -> None:
         assert config.spec is not None
         self._config, self._agent = config, _load(config)
-        self._goals = GoalsAhead(config.spec, config.goal_offset)
+        self._goals = ReachableGoalSampler(config.spec, config.goal_offset)
 
     @property
     def origin(self) -> dict[str, Any]:
-        """Which agent it is, for the file's attributes."""
+        """Attributes of the file that identify the agent."""
         settings = {**self._agent.settings(), "planner": asdict(self._agent.planner)}  # type: ignore[call-overload]
         return {
             "checkpoint": checksum(str(self._config.checkpoint)),
@@ -48,25 +48,25 @@ class RecordedAgent:
             "offset": self._config.goal_offset,
         }
 
-    def policy(self, env: gym.Env[Any, Any], rng: np.random.Generator) -> Acting:
-        """What it does in the next episode of `env`; its goals are drawn from `rng`."""
-        return Acting(env, self._agent, self._goals, rng)
+    def policy(self, env: gym.Env[Any, Any], rng: np.random.Generator) -> GoalSwitchingPolicy:
+        """Policy of the next episode of `env`; its goals are drawn from `rng`."""
+        return GoalSwitchingPolicy(env, self._agent, self._goals, rng)
 
     def close(self) -> None:
-        """Closes the environment in which goals are found."""
+        """Closes the environment in which goals are sampled."""
         self._goals.close()
 
 
-class GoalsAhead:
-    """Goals such as those of tasks: where scripted play, begun anew, gets in `offset` environment steps."""
+class ReachableGoalSampler:
+    """Sampler of goals such as those of tasks: states that scripted play reaches in `offset` environment steps."""
 
     def __init__(self, spec: EnvSpec, offset: int) -> None:
         self._policy: Any = pkgutil.resolve_name(spec.policies["play"])
         self._offset = offset
-        self._env = gym.make(spec.env_id, **spec.blind, terminate_on_success=False, disable_env_checker=True)
+        self._env = gym.make(spec.env_id, **spec.no_pixels_kwargs, terminate_on_success=False, disable_env_checker=True)
 
     def __call__(self, state: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-        """A state that play reaches from `state`; if it does so soon, one for which more than the agent has to move."""
+        """State that play reaches from `state`: one for which more than the agent has to move, if there is one soon."""
         simulator = cast(GoalImageEnv, self._env.unwrapped)
         for _ in range(TRIES):
             goal = self._play(state, rng)
@@ -88,27 +88,32 @@ class GoalsAhead:
         self._env.close()
 
 
-class Acting:
-    """An agent in one episode; each time that its time for a goal is up, it sets `env` the next.
+class GoalSwitchingPolicy:
+    """Agent in one episode, with a new goal each time that the steps for the last one are used up.
+
+    It resets the recorded environment to its present state with the new goal, in the middle of an episode: frames and
+    states of the episode go on without a gap, and only the goal picture changes.
 
     Args:
-        env: where it acts.
-        agent: what acts; its deadline is how long it has for a goal.
-        goals: finds goals.
-        rng: what they are drawn from.
+        env: recorded environment.
+        agent: acting agent; its deadline is the number of steps for a goal.
+        goals: sampler of goals.
+        rng: source of the goals.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], agent: Agent, goals: GoalsAhead, rng: np.random.Generator) -> None:
-        assert agent.deadline_env_steps is not None
+    def __init__(
+        self, env: gym.Env[Any, Any], agent: Agent, goals: ReachableGoalSampler, rng: np.random.Generator
+    ) -> None:
+        assert agent.schedule.deadline_env_steps is not None
         self._env, self._agent, self._goals, self._rng = env, agent, goals, rng
-        self._time, self._steps = agent.deadline_env_steps, 0
+        self._steps_per_goal, self._steps = agent.schedule.deadline_env_steps, 0
         self._state: AgentState | None = None
 
     def __call__(self, observation: dict[str, NDArray[np.uint8]], info: dict[str, Any]) -> Any:
         """The agent's next action."""
-        if self._steps % self._time == 0:
-            here = info["state"]
-            options = {"state": here, "goal_state": self._goals(here, self._rng)}
+        if self._steps % self._steps_per_goal == 0:
+            state = info["state"]
+            options = {"state": state, "goal_state": self._goals(state, self._rng)}
             (observation, _), self._state = self._env.reset(options=options), None
         self._steps += 1
         action, self._state = self._agent.predict(observation, self._state)
@@ -116,7 +121,7 @@ class Acting:
 
 
 def _load(config: CollectConfig) -> Agent:
-    """The agent that `config` names, if it sees and acts as the environment does."""
+    """Agent that `config` names; refused where it was trained with other conventions."""
     name = next(name for name, spec in ENVS.items() if spec is config.spec)
     agent = load_agent(
         AgentConfig(
@@ -130,10 +135,12 @@ def _load(config: CollectConfig) -> Agent:
         )
     )
     trained = agent.checkpoint
-    differing = mismatch(trained.env, trained.env_kwargs, config.all_env_kwargs)
-    if differing is not None:
-        raise UserError(
-            f"this collection has {differing.given} and the checkpoint was trained with {differing.trained}: "
-            f"collect with {differing.options}"
-        )
+    check_compatible(
+        trained.env,
+        trained.env_kwargs,
+        config.all_env_kwargs,
+        trained_by="the checkpoint was trained with",
+        requested_by="this collection has",
+        fix=lambda options: f"collect with {options}",
+    )
     return agent

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
-from collections.abc import Callable, Mapping
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing, contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +19,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .. import __version__
-from ..data.schema import partial_path
-from ..data.trajectories import Episode, Progress
-from ..data.writer import TrajectoryWriter
-from ..envs import ENVS, EnvSpec, spec_of
+from ..data.schema import Episode, partial_path
+from ..data.trajectories import Progress
+from ..data.writer import TrajectoryWriter, check_output
+from ..envs import ENVS
 from ..errors import MachineError, UserError
+from .config import CollectConfig
 from .workers import ordered_map
 
 if TYPE_CHECKING:
-    from .agent_policy import RecordedAgent
+    from .agent_policy import AgentDataPolicy
 
 DataPolicy = Callable[[dict[str, Any]], Any]
 """``info`` to the action to take, in environment units."""
@@ -33,118 +36,78 @@ DataPolicy = Callable[[dict[str, Any]], Any]
 ActionSpace = gym.spaces.Box | gym.spaces.Discrete
 
 
-@dataclass(frozen=True, kw_only=True)
-class CollectConfig:
-    """What to record. The file depends on everything but `out`, `workers` and `overwrite`.
-
-    What an agent does depends on the rounding of its sums too: on the processor, and on whether it has all of it
-    (`workers` 1) or one thread.
-
-    Attributes:
-        out: HDF5 file to write.
-        env: a name of `ENVS`, or any Gymnasium id; the latter is filmed by ``render()``.
-        policy: a scripted policy of the environment (`EnvSpec.policies`), or "random": uniform over the action space;
-            with `checkpoint`, the planner of an agent.
-        checkpoint: world model of that agent, a folder or a name.
-        offset: an agent's goals are where scripted play gets in so many environment steps from where it is; for each
-            it has twice as many steps, as in evaluations. None is 25.
-        episodes: how many.
-        episode_env_steps: steps of an episode; only environments that end by themselves stop sooner.
-        seed: episode i is a function of (seed, i).
-        workers: processes; 1 records in the calling one.
-        image_size: side of the frames, px.
-        env_kwargs: for ``gymnasium.make``; must fit in JSON.
-        planner_settings: arguments of an agent's planner.
-        agent_settings: arguments of `Agent`.
-        device: where the agent computes: "auto", "cpu", "cuda" or "mps".
-        overwrite: replace `out`, or what an interrupted collection left of it.
-    """
-
-    out: str | Path
-    env: str = "pusht"
-    policy: str = "play"
-    checkpoint: str | None = None
-    offset: int | None = None
-    episodes: int = 1000
-    episode_env_steps: int = 150
-    seed: int = 0
-    workers: int = 2
-    image_size: int = 64
-    env_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    planner_settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    agent_settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    device: str = "auto"
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("goal_offset", "episodes", "episode_env_steps", "workers", "image_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name.removeprefix('goal_')}={getattr(self, name)} must be at least 1")
-        if self.seed < 0:
-            raise UserError(f"seed={self.seed} must not be negative")
-        taken = self.env_kwargs.keys() & {"image_size", "render_mode", "terminate_on_success"}
-        if taken:
-            raise UserError(f"env_kwargs must not set {', '.join(sorted(taken))}: collect does")
-        if self.checkpoint is not None:
-            if self.spec is None:
-                known = ", ".join(ENVS)
-                raise UserError(
-                    f"checkpoint={self.checkpoint!r}: an agent can be recorded in {known}, not in {self.env}"
-                )
-            own = self.agent_settings.keys() & {"deadline_env_steps", "seed", "device", "budget"}
-            if own:
-                raise UserError(f"agent settings must not name {', '.join(sorted(own))}: offset, seed and device do")
-            return  # the agent knows the names of its planners
-        if self.planner_settings or self.agent_settings or self.offset is not None:
-            raise UserError("an offset and settings of planner or agent need an agent: name its checkpoint too")
-        policies = ["random", *(self.spec.policies if self.spec else ())]
-        if self.policy not in policies:
-            choices = f"choose one of {', '.join(policies)}, or a planner, with a checkpoint"
-            raise UserError(f"policy={self.policy!r} is unknown for {self.env}: {choices}")
-
-    @property
-    def goal_offset(self) -> int:
-        """Environment steps of scripted play to an agent's goal."""
-        return 25 if self.offset is None else self.offset
-
-    @property
-    def spec(self) -> EnvSpec | None:
-        """The package's own environment that `env` names, if it does."""
-        return spec_of(self.env)
-
-    @property
-    def env_id(self) -> str:
-        """Its Gymnasium id."""
-        return self.spec.env_id if self.spec else self.env
-
-    @property
-    def all_env_kwargs(self) -> dict[str, Any]:
-        """`env_kwargs`, and the defaults of what they leave open: a file tells its fidelity whoever wrote it."""
-        own = {**self.spec.conventions, "image_size": self.image_size} if self.spec else {}
-        return {**own, **self.env_kwargs}
-
-
 def collect(config: CollectConfig, progress: Progress | None = None) -> Path:
     """Records the data set and returns its path; call it again after an interruption to go on where it stopped.
 
-    `progress` is called with episodes done and their number. Raises `DatasetError` if `out` exists or was begun with
-    other settings, `ValueError` if the environment cannot be recorded, `RuntimeError` if a worker process dies.
+    `progress` is called with episodes done and their number. Raises `DatasetError` if `out` cannot be written or was
+    begun with other settings, `UserError` if the environment cannot be recorded, `MachineError` if a worker process
+    dies. Warns (`UserWarning`) of frames of a size that not every model takes.
     """
-    out = Path(config.out)
-    with closing(Recorder(config)) as recorder, _writer(config, recorder.action_space, recorder.origin) as writer:
-        record = recorder.record if config.workers == 1 else partial(_record, config)
-        try:
-            with closing(ordered_map(record, range(writer.num_episodes, config.episodes), config.workers)) as episodes:
-                for episode in episodes:
-                    writer.add(*episode)
-                    if progress is not None:
-                        progress(writer.num_episodes, config.episodes)
-        except BrokenProcessPool as error:
-            raise MachineError(
-                f"a worker process died (killed, or out of memory?); the episodes so far are in {partial_path(out)}: "
-                "collect again to go on. In a script, call collect() under `if __name__ == '__main__':`"
-            ) from error
-    return out
+    check_output(config.out, config.overwrite)
+    if config.size_warning:
+        warnings.warn(config.size_warning, stacklevel=2)
+    with working_directory_on_path(), ExitStack() as stack:
+        space = check_env(config)
+        record: Callable[[int], Episode] = partial(_record, config)
+        if config.workers == 1:
+            recorder = stack.enter_context(closing(Recorder(config)))
+            record, origin = recorder.record, recorder.origin
+        else:
+            origin = _origin(config)
+        writer = stack.enter_context(_writer(config, space, origin))
+        _write_episodes(config, record, writer, progress)
+    return Path(config.out)
+
+
+def _write_episodes(
+    config: CollectConfig, record: Callable[[int], Episode], writer: TrajectoryWriter, progress: Progress | None
+) -> None:
+    """Records the episodes that the file lacks, in their order."""
+    try:
+        with closing(ordered_map(record, range(writer.num_episodes, config.episodes), config.workers)) as episodes:
+            for episode in episodes:
+                writer.add(*episode)
+                if progress is not None:
+                    progress(writer.num_episodes, config.episodes)
+    except BrokenProcessPool as error:
+        raise MachineError(
+            f"a worker process died (killed, or out of memory?); the episodes so far are in "
+            f"{partial_path(Path(config.out))}: collect again to go on. In a script, call collect() under "
+            "`if __name__ == '__main__':`"
+        ) from error
+
+
+@contextmanager
+def working_directory_on_path() -> Iterator[None]:
+    """Lets ``module:Name-v0`` import a module of the working directory; spawned processes copy the path."""
+    folder = os.getcwd()
+    added = folder not in sys.path
+    if added:
+        sys.path.append(folder)
+    try:
+        yield
+    finally:
+        if added and folder in sys.path:
+            sys.path.remove(folder)
+
+
+def check_env(config: CollectConfig) -> ActionSpace:
+    """Action space of the environment; refuses an environment that cannot be recorded, before anything is written."""
+    with closing(make_env(config)) as env:
+        space = _checked_space(env, config)
+        observation, _ = env.reset(seed=0)
+        read_frame(env, observation, config)
+    return space
+
+
+def _origin(config: CollectConfig) -> dict[str, Any]:
+    """Attributes of the file that identify the agent, if one acts."""
+    if config.checkpoint is None:
+        return {}
+    from .agent_policy import AgentDataPolicy  # torch
+
+    with closing(AgentDataPolicy(config)) as policy:
+        return policy.origin
 
 
 def _writer(config: CollectConfig, space: ActionSpace, origin: dict[str, Any]) -> TrajectoryWriter:
@@ -180,17 +143,18 @@ class Recorder:
 
     def __init__(self, config: CollectConfig) -> None:
         self._config = config
-        self._agent: RecordedAgent | None = None
+        self._agent: AgentDataPolicy | None = None
         if config.checkpoint is not None:
-            from .agent_policy import RecordedAgent  # torch
+            from .agent_policy import AgentDataPolicy  # torch
 
-            self._agent = RecordedAgent(config)
+            self._agent = AgentDataPolicy(config)
         self._env = make_env(config)
+        self._frame_shape: tuple[int, ...] | None = None
         self.action_space = _checked_space(self._env, config)
 
     @property
     def origin(self) -> dict[str, Any]:
-        """Which agent acts, if one does."""
+        """Attributes of the file that identify the agent, if one acts."""
         return {} if self._agent is None else self._agent.origin
 
     def record(self, index: int) -> Episode:
@@ -220,8 +184,17 @@ class Recorder:
         if self._agent is not None:
             self._agent.close()
 
+    def _frame(self, observation: Any) -> NDArray[np.uint8]:
+        """Copy of the present frame ``(h, h, 3)``; all frames must be drawn at one size."""
+        frame = read_frame(self._env, observation, self._config)
+        self._frame_shape = self._frame_shape or frame.shape
+        if frame.shape != self._frame_shape:
+            sizes = f"{self._frame_shape} and of {frame.shape}"
+            raise UserError(f"env={self._config.env!r} shows frames of {sizes}: all must have one size")
+        return area_resize(frame, self._config.image_size)
+
     def _policy(self, rng: np.random.Generator) -> Callable[[Any, dict[str, Any]], Any]:
-        """What to do in one episode, after an observation and an info."""
+        """Policy of one episode: observation and info to action."""
         config, space = self._config, self.action_space
         if self._agent is not None:
             return self._agent.policy(self._env, rng)
@@ -233,27 +206,38 @@ class Recorder:
         policy: DataPolicy = pkgutil.resolve_name(config.spec.policies[config.policy])(rng)
         return lambda observation, info: policy(info)
 
-    def _frame(self, observation: Any) -> NDArray[np.uint8]:
-        if self._config.spec:
-            frame: NDArray[np.uint8] = observation["pixels"]
-            return frame
-        return area_resize(self._env.render(), self._config.image_size)  # type: ignore[arg-type]
+
+def read_frame(env: gym.Env[Any, Any], observation: Any, config: CollectConfig) -> NDArray[np.uint8]:
+    """Present frame ``(h, w, 3)``: part of the observation of our environments, drawn by any other."""
+    frame = observation["pixels"] if config.spec else env.render()
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        kind = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else repr(frame)[:60]
+        raise UserError(
+            f"env={config.env!r} shows {kind} as its frame: `render()` with render_mode='rgb_array' must return a "
+            "uint8 colour picture (h, w, 3)"
+        )
+    if 0 in frame.shape:
+        raise UserError(f"env={config.env!r} shows an empty frame of shape {frame.shape}")
+    return frame
 
 
 def make_env(config: CollectConfig) -> gym.Env[Any, Any]:
     """The environment to record: one of ours never stops early, any other shows itself by ``render()``."""
     if config.spec:
-        return gym.make(
-            config.env_id,
-            max_episode_steps=config.episode_env_steps,
-            disable_env_checker=True,
-            image_size=config.image_size,
-            terminate_on_success=False,
-            **config.env_kwargs,
-        )
+        try:
+            return gym.make(
+                config.env_id,
+                max_episode_steps=config.episode_env_steps,
+                disable_env_checker=True,
+                image_size=config.image_size,
+                terminate_on_success=False,
+                **config.env_kwargs,
+            )
+        except TypeError as error:
+            raise UserError(f"env_kwargs={dict(config.env_kwargs)} do not fit {config.env} ({error})") from error
     try:
         return gym.make(config.env_id, render_mode="rgb_array", disable_env_checker=True, **config.env_kwargs)
-    except gym.error.Error as error:
+    except (gym.error.Error, ImportError, TypeError) as error:  # an unknown name, module or argument
         choices = ", ".join(ENVS)
         raise UserError(f"env={config.env!r} cannot be made ({error}): choose {choices} or a Gymnasium id") from error
 
@@ -261,16 +245,15 @@ def make_env(config: CollectConfig) -> gym.Env[Any, Any]:
 def area_resize(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """A picture ``(h, w, 3)`` as ``(size, size, 3)``, each pixel the mean of the area that it covers."""
     if frame.shape == (size, size, 3):
-        return frame
+        return frame.copy()
     return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BOX))
 
 
 def _row(space: ActionSpace, action: Any) -> NDArray[np.float32]:
-    """An action as data hold it: a discrete one is one-hot."""
+    """Action as data hold it, a copy: a discrete one is one-hot."""
     if isinstance(space, gym.spaces.Discrete):
         return np.eye(int(space.n), dtype=np.float32)[action]
-    row: NDArray[np.float32] = action
-    return row
+    return np.array(action, np.float32)
 
 
 def _checked_space(env: gym.Env[Any, Any], config: CollectConfig) -> ActionSpace:
@@ -287,7 +270,7 @@ def _checked_space(env: gym.Env[Any, Any], config: CollectConfig) -> ActionSpace
 
 
 def _state(observation: Any, info: dict[str, Any]) -> NDArray[np.float64] | None:
-    """What the simulator says of itself: ``info["state"]``, or an observation that is a vector."""
+    """Privileged state: ``info["state"]``, or an observation that is a vector; None where there is neither."""
     state = info.get("state", observation)
     return np.array(state, np.float64) if isinstance(state, np.ndarray) and state.ndim == 1 else None
 

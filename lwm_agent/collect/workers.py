@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -57,6 +58,8 @@ def _single_threaded() -> Iterator[None]:
 
 
 def _start_worker() -> None:
+    # Without it SDL complains in each process; a worker opens no window and needs no such folder.
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then shuts the pool down
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

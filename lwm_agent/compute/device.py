@@ -6,19 +6,19 @@ import copy
 import ctypes
 import sys
 import sysconfig
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from shutil import which
 from typing import Any, TypeVar
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ..errors import UserError
+from .memory import free_host_memory
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -29,19 +29,22 @@ ENOUGH_ROLLOUTS = {"cpu": 2048, "mps": 2048, "cuda": 32768}
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called `name`; "auto" takes CUDA, then Apple's MPS, then the CPU.
+    """The device called `name`; "auto" takes CUDA, then Apple's MPS, then the CPU, and "cuda:1" the second GPU.
 
     Raises:
-        ValueError: the name is unknown, or this machine has no such device.
+        UserError: the name is unknown, or this machine has no such device.
     """
-    if name not in DEVICES:
-        raise UserError(f"device={name!r} is unknown: choose one of {', '.join(DEVICES)}")
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    kind, colon, index = name.partition(":")
+    if kind not in DEVICES or (colon and (kind != "cuda" or not index.isdecimal())):
+        raise UserError(f"device={name!r} is unknown: choose one of {', '.join(DEVICES)}, or a GPU by number: cuda:0")
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name == "auto":
-        name = next(device for device, available in present.items() if available)
-    if not present[name]:
-        available = ", ".join(device for device, here in present.items() if here)
-        raise UserError(f"device={name!r} is not available on this machine: choose one of auto, {available}")
+        return torch.device(next(device for device, count in counts.items() if count))
+    if int(index or 0) >= counts[kind]:
+        present = [device for device, count in counts.items() if count]
+        numbered = [f"cuda:{number}" for number in range(counts["cuda"])] if counts["cuda"] > 1 else []
+        choices = ", ".join(["auto", *present, *numbered])
+        raise UserError(f"device={name!r} is not available on this machine: choose one of {choices}")
     return torch.device(name)
 
 
@@ -87,23 +90,22 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         kept_for_tensors = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0] + kept_for_tensors)
-    machine, container = psutil.virtual_memory().available, container_memory()  # of MPS too: its memory is the CPU's
-    return machine if container is None else min(machine, container)
-
-
-def container_memory(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes left below the limit, if any, of the control group in `folder`; what only caches files counts as left."""
-    try:
-        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())["inactive_file"]
-    except (OSError, KeyError):
-        return None
-    return None if limit == "max" else max(0, int(limit) - int(used) + int(cached))
+    return free_host_memory()  # of MPS too: its memory is the CPU's
 
 
 def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[Any]:
     """Matrix products in bfloat16 on `device`, if `bf16`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
+@contextmanager
+def unaffected(device: torch.device) -> Iterator[None]:
+    """Computes the same whatever the caller has switched on: inference mode, gradients, autocast.
+
+    Tensors that are made inside can take part in gradients later.
+    """
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 def arrange_weights(network: Network, device: torch.device, bf16: bool) -> Network:
@@ -123,7 +125,7 @@ def arrange_weights(network: Network, device: torch.device, bf16: bool) -> Netwo
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile has what it needs on `device`: on a CPU, a C++ compiler and Python's headers."""
+    """True if torch.compile has what it needs on `device`: on a CPU, a C++ compiler and Python's headers."""
     if device.type != "cpu":
         return True
     headers = Path(sysconfig.get_paths()["include"], "Python.h")
@@ -158,7 +160,7 @@ def _copying(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are faster than in float32: on CUDA, and on CPUs made for it.
+    """True if matrix products in bfloat16 are faster than in float32: on CUDA, and on CPUs made for it.
 
     Those are Intel's with AMX and AMD's with AVX-512 BF16. Intel's have the latter too, but issue it half as often as
     float32 products, which does as much without casts.
@@ -169,7 +171,7 @@ def fast_bf16(device: torch.device) -> bool:
 
 
 def _has_fast_bf16(cpu_info: str) -> bool:
-    """Whether the CPU that ``/proc/cpuinfo`` describes gains from bfloat16."""
+    """True if the CPU that ``/proc/cpuinfo`` describes gains from bfloat16."""
     return "amx_bf16" in cpu_info or ("AuthenticAMD" in cpu_info and "avx512_bf16" in cpu_info)
 
 

@@ -38,7 +38,7 @@ class Int8Linear(JointLinear):
         return self.part(rows, slice(None))
 
     def part(self, rows: Tensor, outputs: slice) -> Tensor:
-        """As in `JointLinear`."""
+        """The `outputs` of the map for `rows` ``(..., in_features)``, in 8-bit integers where no gradient is needed."""
         if rows.requires_grad and torch.is_grad_enabled():
             return super().part(rows, outputs)
         scale, integers = _round(rows.reshape(-1, self.in_features).float())
@@ -65,7 +65,7 @@ def to_int8(*networks: nn.Module | None) -> None:
 
 @cache
 def exact_products() -> bool:
-    """Whether sums of 8-bit products are exact; on x86 without VNNI, they saturate at 16 bits."""
+    """True if sums of 8-bit products are exact; on x86 without VNNI, they saturate at 16 bits."""
     largest = torch.full((LEAST_INPUTS, LEAST_INPUTS), _LARGEST, dtype=torch.int8)
     return bool((torch._int_mm(largest, largest) == LEAST_INPUTS * _LARGEST**2).all())
 

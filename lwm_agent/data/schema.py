@@ -1,27 +1,24 @@
-"""What a file of trajectories looks like: the HDF5 layout of the released LeWorldModel data.
+"""Layout of a file of trajectories: the HDF5 layout of the released LeWorldModel data.
 
 One row a frame, episodes one after the other::
 
     pixels       (N, h, h, 3)  uint8
     action       (N, A)        float32   action[t] leaves frame[t]; NaN in the last row of an episode
     state        (N, k)        float64   privileged simulator state, optional
+    reward       (N,)          float32   reward of action[t], optional; NaN in the last row of an episode
     episode_idx  (N,)          int64     step_idx   (N,)  int64
     ep_len       (E,)          int64     ep_offset  (E,)  int64
 
-Files written here also carry attributes: ``env_id``, ``env_kwargs`` (JSON), ``action_low``, ``action_high``,
-``discrete`` where actions are one-hot, and how the data were collected. Released files have none of them, may have
-other columns, and load as they are.
+Files written here also carry attributes: ``schema_version``, ``env_id``, ``env_kwargs`` (JSON), ``action_low``,
+``action_high``, ``discrete`` where actions are one-hot, and the settings of the collection. Released files have none of
+them, may have other columns, and load as they are; a reward of theirs is not read, as its rows may mean another action.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
-import hdf5plugin  # noqa: F401  registers the Blosc filter, which the released files need
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,75 +39,64 @@ class Episode(NamedTuple):
     pixels: NDArray[np.uint8]  # (n, h, h, 3)
     action: NDArray[np.float32]  # (n - 1, A)
     state: NDArray[np.float64] | None = None  # (n, k)
+    reward: NDArray[np.float32] | None = None  # (n - 1,)
 
 
 def partial_path(path: Path) -> Path:
-    """Where `path` is written until it is complete."""
+    """Folder in which episodes wait until the file `path` is complete."""
     return path.with_name(path.name + ".partial")
 
 
-def open_file(path: Path) -> h5py.File:
-    """The file, open for reading, once its columns are known to be there and to fit together."""
-    if not path.exists():
-        partial = partial_path(path)
-        hint = f"; {partial} is incomplete: {UNFINISHED}" if partial.exists() else ""
-        raise DatasetError(f"{path} does not exist{hint}")
-    if path.suffix == ".npz":
-        raise DatasetError(
-            f"{path} is an npz file: make OGBench's a data set with "
-            f"`lwm-agent convert {path} --out {path.with_suffix('.h5')}`, and use that"
-        )
-    if not h5py.is_hdf5(path):
-        raise DatasetError(f"{path} is not an HDF5 file: collect a data set with `lwm-agent collect`")
-    with reading(path):
-        file = h5py.File(path, "r")
-        _check_columns(file, path)
-    return file
+def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
+    """Refuses anything but square colour pictures, in an array or a column called `name`."""
+    if len(shape) != 4 or shape[1] != shape[2] or shape[1] < 1 or shape[3] != 3 or dtype != np.uint8:
+        raise DatasetError(f"{name} must be uint8 (N, h, h, 3), not {dtype} {shape}")
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turns an error of HDF5 inside the block into a `DatasetError` that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise DatasetError(f"{path} is damaged or cut short ({error}): copy, download or collect it again") from error
+def check_episode(episode: Episode, discrete: bool) -> None:
+    """Refuses an episode whose arrays do not fit together or hold what is no number."""
+    pixels, action, state, reward = episode
+    check_pixels(pixels.shape, pixels.dtype, "pixels")
+    frames = len(pixels)
+    if action.ndim != 2 or len(action) != frames - 1 or action.shape[1] < 1:
+        raise DatasetError(f"{frames} frames need actions ({frames - 1}, A) between them, not {action.shape}")
+    if state is not None and (state.ndim != 2 or len(state) != frames):
+        raise DatasetError(f"{frames} frames need states ({frames}, k), not {state.shape}")
+    if reward is not None and reward.shape != (frames - 1,):
+        raise DatasetError(f"{frames} frames need rewards ({frames - 1},) between them, not {reward.shape}")
+    for name, column in episode._asdict().items():
+        if column is not None and name != "pixels" and not np.isfinite(column).all():
+            raise DatasetError(f"{name} has NaN or infinity in row {np.argwhere(~np.isfinite(column))[0, 0]}")
+    if discrete:
+        check_one_hot(action, "discrete actions")
 
 
-def check_pixels(pixels: Any, name: str) -> None:
-    """Refuses anything but square colour pictures, an array or a column called `name`."""
-    if pixels.ndim != 4 or pixels.shape[1] != pixels.shape[2] or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
-        raise DatasetError(f"{name} must be uint8 (N, h, h, 3), not {pixels.dtype} {pixels.shape}")
+def check_one_hot(action: NDArray[np.float32], name: str) -> None:
+    """Refuses actions ``(n, A)`` of a Discrete space that are not one-hot."""
+    if not (np.isin(action, (0, 1)).all() and (action.sum(axis=1) == 1).all()):
+        raise DatasetError(f"{name} must be one-hot rows: np.eye(number_of_actions)[indices]")
 
 
-def check_episodes(
-    path: Path, offsets: NDArray[np.int64], lengths: NDArray[np.int64], action: NDArray[np.float32]
-) -> None:
-    """Refuses episodes that do not cover the rows one after the other, or with actions that are not numbers."""
+def check_spans(path: Path, offsets: NDArray[np.int64], lengths: NDArray[np.int64], num_frames: int) -> None:
+    """Refuses episodes that do not cover all rows, one episode after the other."""
     if len(offsets) != len(lengths) or len(lengths) == 0:
         raise DatasetError(f"{path}: ep_offset has {len(offsets)} episodes and ep_len has {len(lengths)}")
-    order = np.argsort(offsets)
-    ends = np.cumsum(lengths[order])
-    if lengths.min() < 1 or (offsets[order] != ends - lengths[order]).any() or ends[-1] != len(action):
+    covered = False
+    if lengths.min() >= 1 and lengths.max() <= num_frames and len(lengths) <= num_frames:  # so that sums are exact
+        order = np.argsort(offsets)
+        ends = np.cumsum(lengths[order])
+        covered = bool((offsets[order] == ends - lengths[order]).all() and ends[-1] == num_frames)
+    if not covered:
         raise DatasetError(
-            f"{path}: ep_offset and ep_len do not cover the {len(action)} frames one episode after the other "
-            f"(the lengths sum to {ends[-1]})"
+            f"{path}: ep_offset and ep_len do not cover the {num_frames} frames one episode after the other "
+            f"(the lengths sum to {sum(lengths.tolist())})"
         )
-    finite = np.logical_and.reduce(np.isfinite(action), axis=1)
-    finite[offsets + lengths - 1] = True
+
+
+def check_finite(path: Path, name: str, column: NDArray[Any], last: NDArray[np.int64] | None = None) -> None:
+    """Refuses NaN and infinity in the column `name`, except in the rows `last`."""
+    finite = np.isfinite(column).reshape(len(column), -1).all(axis=1)
+    if last is not None:
+        finite[last] = True
     if not finite.all():
-        raise DatasetError(f"{path}: action has NaN or infinity in row {np.argmin(finite)}, inside an episode")
-
-
-def _check_columns(file: h5py.File, path: Path) -> None:
-    if not file.attrs.get("complete", True):
-        raise DatasetError(f"{path} is incomplete: {UNFINISHED}")
-    missing = [name for name in REQUIRED if name not in file]
-    if missing:
-        raise DatasetError(f"{path} has no {', '.join(missing)}; it has {', '.join(sorted(file)) or 'nothing'}")
-    check_pixels(file["pixels"], f"{path}: pixels")
-    if file["action"].ndim != 2:
-        raise DatasetError(f"{path}: action must be (N, A), not {file['action'].shape}")
-    rows = {name: len(file[name]) for name in ("pixels", "action", "state") if name in file}
-    if len(set(rows.values())) > 1:
-        raise DatasetError(f"{path}: the columns differ in length: {rows}")
+        raise DatasetError(f"{path}: {name} has NaN or infinity in row {np.argmin(finite)}, inside an episode")

@@ -1,42 +1,29 @@
-"""Trajectories, and the training clips cut from them. The file format is described in `schema`."""
+"""Trajectories: episodes in memory or in an HDF5 file. The file format is described in `schema`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compute.memory import free_host_memory
 from ..errors import UserError
-from .schema import DatasetError, Episode, check_episodes, open_file, reading
+from .attributes import Attributes, parse_attributes
+from .hdf5 import columns_of, hdf5_errors, open_file
+from .schema import DatasetError, Episode, check_finite, check_one_hot, check_spans
 
-__all__ = [
-    "Clips",
-    "DatasetError",
-    "Episode",
-    "Mixture",
-    "Progress",
-    "Trajectories",
-    "Windows",
-    "shares",
-    "split",
-    "taken_actions",
-]
+__all__ = ["DatasetError", "Episode", "Progress", "Trajectories", "all_actions", "split"]
 
 Progress = Callable[[int, int], None]
 """Called with what is done and the total."""
 
-
-class Clips(NamedTuple):
-    """B training clips: every F-th frame, and the F actions between two of them."""
-
-    pixels: NDArray[np.uint8]  # (B, L, h, h, 3)
-    env_action: NDArray[np.float32]  # (B, L - 1, F, A)
-    state: NDArray[np.float64] | None  # (B, L, k)
+SAMPLED_ROWS, SAMPLED_FRAMES = 4096, 8  # of a fingerprint: reading so many takes a few milliseconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +31,7 @@ class Trajectories:
     """E episodes of N frames in all; `open` reads them from a file.
 
     Attributes:
-        path: where they come from.
+        path: file that they come from.
         pixels: ``(N, h, h, 3)`` uint8, in memory or an HDF5 data set.
         action: ``(N, A)``, in environment units, NaN in the last row of an episode.
         state: ``(N, k)``, where the file has it.
@@ -55,6 +42,7 @@ class Trajectories:
         action_low: lower bounds of the action space, ``(A,)``.
         action_high: upper bounds of the action space, ``(A,)``.
         discrete: whether actions are the one-hot rows of a Discrete space.
+        reward: ``(N,)``, of the action in the same row, where the file has it; NaN in the last row of an episode.
     """
 
     path: Path
@@ -68,6 +56,7 @@ class Trajectories:
     action_low: NDArray[np.float32] | None = None
     action_high: NDArray[np.float32] | None = None
     discrete: bool = False
+    reward: NDArray[np.float32] | None = None
 
     @classmethod
     def open(
@@ -79,26 +68,31 @@ class Trajectories:
         """
         path = Path(path)
         file = open_file(path)
-        with reading(path):
-            columns = {name: file[name][:] for name in ("action", "state", "ep_offset", "ep_len") if name in file}
-        action = columns["action"].astype(np.float32)
-        offsets, lengths = columns["ep_offset"].astype(np.int64), columns["ep_len"].astype(np.int64)
-        check_episodes(path, offsets, lengths, action)
-        pixels = file["pixels"]
-        if in_memory == "auto":
-            in_memory = pixels.nbytes < _available_memory() / 2
+        try:
+            columns, attributes = _read_columns(file, path), _read_attributes(file, path)
+            pixels = file["pixels"]
+            _check_values(path, pixels.shape[1], columns, attributes)
+            if in_memory == "auto":
+                in_memory = pixels.nbytes < free_host_memory() / 2
+            if in_memory:
+                pixels = _load(pixels, path, progress)
+                file.close()
+        except BaseException:
+            file.close()
+            raise
         return cls(
             path=path,
-            pixels=_load(pixels, path, progress) if in_memory else pixels,
-            action=action,
-            state=columns["state"].astype(np.float64) if "state" in columns else None,
-            offsets=offsets,
-            lengths=lengths,
-            env_id=file.attrs.get("env_id"),
-            env_kwargs=json.loads(file.attrs.get("env_kwargs", "{}")),
-            action_low=file.attrs.get("action_low"),
-            action_high=file.attrs.get("action_high"),
-            discrete=bool(file.attrs.get("discrete", False)),
+            pixels=pixels,
+            action=columns["action"],
+            state=columns.get("state"),
+            reward=columns.get("reward"),
+            offsets=columns["ep_offset"],
+            lengths=columns["ep_len"],
+            env_id=attributes.env_id,
+            env_kwargs=dict(attributes.env_kwargs),
+            action_low=attributes.action_low,
+            action_high=attributes.action_high,
+            discrete=attributes.discrete,
         )
 
     @property
@@ -121,87 +115,45 @@ class Trajectories:
         """Side of the square frames, px."""
         return int(self.pixels.shape[1])
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the contents, to notice that other data lie under the same path; it takes a few milliseconds.
+
+        It covers the sizes of all columns, the lengths of all episodes, and a fixed sample of frames, actions, states
+        and rewards. A copy of the file, or one that is compressed otherwise, has the same.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        shapes = [None if x is None else x.shape for x in (self.pixels, self.action, self.state, self.reward)]
+        digest.update(repr(shapes).encode())
+        digest.update(self.offsets.astype("<i8").tobytes() + self.lengths.astype("<i8").tobytes())
+        rows = _sampled(self.num_frames, SAMPLED_ROWS)
+        for column, dtype in ((self.action, "<f4"), (self.state, "<f8"), (self.reward, "<f4")):
+            if column is not None:
+                digest.update(np.nan_to_num(column[rows]).astype(dtype).tobytes())
+        digest.update(self.frames(_sampled(self.num_frames, SAMPLED_FRAMES)).tobytes())
+        return digest.hexdigest()
+
     def episode(self, index: int) -> Episode:
-        """Everything recorded in one episode."""
+        """Copy of everything recorded in one episode."""
         start = int(self.offsets[index])
         stop = start + int(self.lengths[index])
-        with reading(self.path):
-            pixels = self.pixels[start:stop]
-        return Episode(pixels, self.action[start : stop - 1], None if self.state is None else self.state[start:stop])
+        with hdf5_errors(self.path):
+            pixels = np.array(self.pixels[start:stop])
+        return Episode(
+            pixels,
+            self.action[start : stop - 1].copy(),
+            None if self.state is None else self.state[start:stop].copy(),
+            None if self.reward is None else self.reward[start : stop - 1].copy(),
+        )
 
     def frames(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Frames ``(*rows.shape, h, h, 3)`` at any `rows`."""
         if isinstance(self.pixels, np.ndarray):
             return self.pixels[rows]
         # One read a frame: HDF5 is 50 times slower to gather rows itself, and caches the chunk that neighbours share.
-        with reading(self.path):
+        with hdf5_errors(self.path):
             frames = np.stack([self.pixels[row] for row in rows.flat])
         return frames.reshape(*rows.shape, *self.pixels.shape[1:])
-
-
-class Windows:
-    """All clips of `clip_length` (L) frames, `frameskip` (F) steps apart, that lie within one of `episodes`."""
-
-    def __init__(
-        self, trajectories: Trajectories, episodes: NDArray[np.int64], clip_length: int, frameskip: int
-    ) -> None:
-        if clip_length < 1 or frameskip < 1:
-            raise UserError(f"clip_length={clip_length} and frameskip={frameskip} must be at least 1")
-        self.trajectories, self.clip_length, self.frameskip = trajectories, clip_length, frameskip
-        self._span = (clip_length - 1) * frameskip
-        offsets, lengths = trajectories.offsets[episodes], trajectories.lengths[episodes]
-        counts = lengths - self._span
-        if len(counts) == 0 or counts.max() < 1:
-            raise DatasetError(
-                f"a clip of {clip_length} frames at frameskip {frameskip} needs an episode of {self._span + 1} frames; "
-                f"the longest of these {len(counts)} has {lengths.max(initial=0)}: lower clip_length or frameskip"
-            )
-        starts = [np.arange(first, first + count) for first, count in zip(offsets, counts, strict=True) if count > 0]
-        self._starts: NDArray[np.int64] = np.concatenate(starts)
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def sample(self, num: int, rng: np.random.Generator) -> Clips:
-        """`num` clips, each uniform over all of them."""
-        return self.at(rng.integers(len(self), size=num))
-
-    def at(self, indices: NDArray[np.int64]) -> Clips:
-        """The clips with these numbers, each from 0 to ``len(self) - 1``."""
-        rows, action = self.rows(indices)
-        state = self.trajectories.state
-        return Clips(self.trajectories.frames(rows), action, None if state is None else state[rows])
-
-    def rows(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Where the frames of these clips are in the file, ``(num, L)``, and the actions ``(num, L - 1, F, A)``."""
-        first = self._starts[indices][:, None]
-        action = self.trajectories.action[first + np.arange(self._span)]
-        shape = (len(first), self.clip_length - 1, self.frameskip, self.trajectories.action_size)
-        return first + np.arange(0, self._span + 1, self.frameskip), action.reshape(shape)
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """Clips of several files, each of which fills the same share of every batch, however long it is."""
-
-    windows: Sequence[Windows]
-
-    def sample(self, num: int, rng: np.random.Generator) -> Clips:
-        """`num` clips in random order; of one file, each uniform over all of them."""
-        if len(self.windows) == 1:
-            return self.windows[0].sample(num, rng)
-        pairs = zip(self.windows, shares(num, len(self.windows)), strict=True)
-        parts = [windows.sample(share, rng) for windows, share in pairs]
-        pixels, env_action, states = zip(*parts, strict=True)
-        order = rng.permutation(num)  # who takes a part of a batch takes of all files
-        told = [state for state in states if state is not None]
-        state = np.concatenate(told)[order] if len(told) == len(states) else None
-        return Clips(np.concatenate(pixels)[order], np.concatenate(env_action)[order], state)
-
-
-def shares(total: int, parts: int) -> list[int]:
-    """`total` in `parts` whole numbers that differ by one at most."""
-    return [total // parts + (part < total % parts) for part in range(parts)]
 
 
 def split(num_episodes: int, validation: float = 0.05, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -213,27 +165,61 @@ def split(num_episodes: int, validation: float = 0.05, seed: int = 0) -> tuple[N
     return np.sort(order[count:]), np.sort(order[:count])
 
 
-def taken_actions(trajectories: Trajectories, episodes: NDArray[np.int64]) -> NDArray[np.float32]:
+def all_actions(trajectories: Trajectories, episodes: NDArray[np.int64]) -> NDArray[np.float32]:
     """All actions of `episodes`, ``(n, A)``: the last row of an episode has none."""
     spans = zip(trajectories.offsets[episodes], trajectories.lengths[episodes], strict=True)
     return np.concatenate([trajectories.action[first : first + length - 1] for first, length in spans])
 
 
+def _read_columns(file: h5py.File, path: Path) -> dict[str, NDArray[Any]]:
+    """All columns but the pixels, in the types of `Trajectories`."""
+    types = {"action": np.float32, "state": np.float64, "reward": np.float32, "ep_offset": np.int64, "ep_len": np.int64}
+    with hdf5_errors(path), np.errstate(over="ignore", invalid="ignore"):
+        return {name: file[name][:].astype(types[name]) for name in columns_of(file) if name != "pixels"}
+
+
+def _read_attributes(file: h5py.File, path: Path) -> Attributes:
+    with hdf5_errors(path):
+        values = dict(file.attrs)
+    try:
+        return parse_attributes(values)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from error
+
+
+def _check_values(path: Path, image_size: int, columns: dict[str, NDArray[Any]], attributes: Attributes) -> None:
+    """Refuses numbers that cannot be right, and columns that contradict each other or the attributes."""
+    action, offsets, lengths = columns["action"], columns["ep_offset"], columns["ep_len"]
+    check_spans(path, offsets, lengths, len(action))
+    last = offsets + lengths - 1
+    check_finite(path, "action", action, last)
+    if "state" in columns:
+        check_finite(path, "state", columns["state"])
+    if "reward" in columns:
+        check_finite(path, "reward", columns["reward"], last)
+    try:
+        attributes.check_columns(image_size, action.shape[1])
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from error
+    inside = np.delete(action, last, axis=0)
+    if attributes.discrete:
+        check_one_hot(inside, f"{path}: discrete actions")
+    attributes.check_outside(str(path), attributes.num_outside(inside), len(inside))
+
+
 def _load(pixels: Any, path: Path, progress: Progress | None, block: int = 4096) -> NDArray[np.uint8]:
-    loaded = np.empty(pixels.shape, np.uint8)
+    """All pixels, read `block` frames at a time."""
+    with hdf5_errors(path):
+        loaded = np.empty(pixels.shape, np.uint8)
     for start in range(0, len(pixels), block):
         stop = min(start + block, len(pixels))
-        with reading(path):
+        with hdf5_errors(path):
             pixels.read_direct(loaded, np.s_[start:stop], np.s_[start:stop])
         if progress is not None:
             progress(stop, len(pixels))
     return loaded
 
 
-def _available_memory() -> int:
-    """Bytes of memory to be had without swapping; 0, so that pixels stay on disk, where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 0)
+def _sampled(total: int, num: int) -> NDArray[np.int64]:
+    """At most `num` row numbers, spread evenly over `total` rows, the first and the last among them."""
+    return np.unique(np.linspace(0, total - 1, min(num, total)).round().astype(np.int64))

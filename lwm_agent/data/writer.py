@@ -1,27 +1,30 @@
-"""Writes trajectories in the layout that `dataset` reads, atomically, and so that a killed run can be resumed."""
+"""Writer of trajectories in the layout of `schema`: atomic, and resumable after a kill at any moment."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import h5py
-import hdf5plugin
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from .schema import VERSION, DatasetError, Episode, check_pixels, partial_path
+from ..files import advice, check_writable, replacing, resolved
+from .attributes import Attributes
+from .merge import merge
+from .parts import PartFolder
+from .schema import VERSION, DatasetError, Episode, check_episode, partial_path
 
-CHUNK_FRAMES = 16  # a clip of 4 frames at frameskip 5 spans 16
-PER_EPISODE = ("ep_offset", "ep_len")  # columns; of all others, a row is a frame
-BUFFER_FRAMES = 2048  # what a killed run loses at most, and rarely more than 25 MB
-# 64-px Push-T takes about 200 bytes a frame. Of what is that small this is the fastest to read at random, as
-# benchmarks/data_loading.py shows.
-COMPRESSION = hdf5plugin.Blosc(cname="lz4hc", clevel=5, shuffle=hdf5plugin.Blosc.NOSHUFFLE)
+BUFFER_FRAMES = 2048
+BUFFER_BYTES = 2**26
+"""Frames and bytes of pixels that wait in memory, and that a killed run loses at most, beside one episode."""
+
+RESERVED = ("schema_version", "complete", "env_id", "env_kwargs", "action_low", "action_high", "discrete")
 
 
 class TrajectoryWriter:
@@ -31,19 +34,23 @@ class TrajectoryWriter:
     ...     for pixels, action, state in my_episodes:  # (n, h, h, 3) uint8, (n - 1, A), (n, k) or None
     ...         writer.add(pixels, action, state)
 
-    Until then it is ``path.partial``, which is closed after each write. With `resume` a partial file goes on after its
-    `num_episodes`, if its attributes are the same; what an interruption left of an unfinished write is overwritten.
+    Until then episodes are in the folder ``path.partial``, in part files that are never changed. At the end they are
+    merged, which needs the space of the data set once more. With `resume` a partial folder goes on after its
+    `num_episodes`, if its attributes are the same. Parts that were damaged are dropped, with a warning.
 
     Args:
-        path: where to write.
+        path: file to write.
         env_id: id for ``gymnasium.make``.
         env_kwargs: its keyword arguments, which must fit in JSON.
         action_low: lower bounds of the action space, ``(A,)``.
-        action_high: upper bounds of the action space, ``(A,)``.
+        action_high: upper bounds of the action space, ``(A,)``. At most 2 % of the actions may lie outside.
         discrete: whether actions are the one-hot rows of a Discrete space of A actions.
         attributes: more to note in the file, such as policy and seed.
-        resume: go on with a partial file; without it, one is replaced.
+        resume: go on with a partial folder; without it, one is replaced.
         overwrite: replace `path` if it exists.
+
+    Raises:
+        DatasetError: a value cannot be right, `path` cannot be written, or a partial folder cannot be resumed.
     """
 
     def __init__(
@@ -59,46 +66,62 @@ class TrajectoryWriter:
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
-        self.path = Path(path)
-        if self.path.exists() and not overwrite:
-            raise DatasetError(f"{self.path} exists already: remove it or choose another name")
-        bounds = {"action_low": action_low, "action_high": action_high}
-        self._attributes: dict[str, Any] = {
-            "schema_version": VERSION,
-            "env_kwargs": json.dumps(dict(env_kwargs or {}), sort_keys=True),
-            **({} if env_id is None else {"env_id": env_id}),
-            **{name: np.asarray(bound, np.float32) for name, bound in bounds.items() if bound is not None},
-            **({"discrete": True} if discrete else {}),
-            **(attributes or {}),
-        }
-        self._partial = partial_path(self.path)
+        check_output(path, overwrite)
+        self.path = resolved(path) if Path(path).is_symlink() else Path(path)
+        self._declared = Attributes(
+            env_id=env_id,
+            env_kwargs={} if env_kwargs is None else env_kwargs,
+            action_low=action_low,
+            action_high=action_high,
+            discrete=discrete,
+        )
+        self._attributes = {**_stored(self._declared), **_checked(attributes or {})}
         self._buffer: list[Episode] = []
-        self._written = 0
-        self._row_shapes: dict[str, tuple[int, ...]] = {}
-        if resume and self._partial.exists():
-            self._resume()
-        else:
-            self._partial.parent.mkdir(parents=True, exist_ok=True)
-            with h5py.File(self._partial, "w") as file:
-                file.attrs.update({**self._attributes, "complete": False})
+        self._open = True
+        with _disk_errors(self.path, 0):
+            self._parts = PartFolder(partial_path(self.path), _plain(self._attributes), resume)
+        parts = self._parts.parts
+        self._row_shapes = parts[0].row_shapes if parts else {}
+        self._num_outside = sum(part.num_outside for part in parts)
+        self._num_actions = self._parts.num_frames - self._parts.num_episodes
 
     @property
     def num_episodes(self) -> int:
-        """Episodes added so far, those of a resumed file among them."""
-        return self._written + len(self._buffer)
+        """Episodes added so far, those of a resumed folder among them."""
+        return self._parts.num_episodes + len(self._buffer)
 
-    def add(self, pixels: ArrayLike, action: ArrayLike, state: ArrayLike | None = None) -> None:
-        """Appends an episode: uint8 pixels ``(n, h, h, 3)``, the actions between ``(n - 1, A)``, states ``(n, k)``."""
+    def add(
+        self,
+        pixels: ArrayLike,
+        action: ArrayLike,
+        state: ArrayLike | None = None,
+        reward: ArrayLike | None = None,
+    ) -> None:
+        """Appends a copy of an episode of n frames.
+
+        Args:
+            pixels: uint8 ``(n, h, h, 3)``.
+            action: actions between the frames, ``(n - 1, A)``.
+            state: privileged states, ``(n, k)``.
+            reward: reward of each action, ``(n - 1,)``.
+        """
+        if not self._open:
+            raise DatasetError(f"{self.path} is closed: make another writer")
         episode = Episode(
-            np.asarray(pixels), np.asarray(action, np.float32), None if state is None else np.asarray(state, np.float64)
+            _copied("pixels", pixels, None),
+            _copied("action", action, np.float32),
+            None if state is None else _copied("state", state, np.float64),
+            None if reward is None else _copied("reward", reward, np.float32),
         )
-        _check(episode, discrete="discrete" in self._attributes)
+        check_episode(episode, self._declared.discrete)
         shapes = {name: column.shape[1:] for name, column in episode._asdict().items() if column is not None}
-        self._row_shapes = self._row_shapes or shapes
-        if shapes != self._row_shapes:
+        if self._row_shapes and shapes != self._row_shapes:
             raise DatasetError(f"this episode has rows of {shapes}, those before of {self._row_shapes}")
+        self._check_declared(episode)
+        self._row_shapes = shapes
         self._buffer.append(episode)
-        if sum(len(episode.pixels) for episode in self._buffer) >= BUFFER_FRAMES:
+        frames = sum(len(episode.pixels) for episode in self._buffer)
+        if frames >= BUFFER_FRAMES or frames * episode.pixels[0].nbytes >= BUFFER_BYTES:
             self._flush()
 
     def __enter__(self) -> TrajectoryWriter:
@@ -107,96 +130,113 @@ class TrajectoryWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._open = False
+        if error is not None:
+            with suppress(DatasetError):  # the error that ended the block says more
+                self._flush()
+            return
         self._flush()
-        if error is None:
-            with h5py.File(self._partial, "r+") as file:
-                file.attrs["complete"] = True
-            os.replace(self._partial, self.path)
-
-    def _resume(self) -> None:
-        try:
-            with h5py.File(self._partial, "r") as file:
-                found = _plain(file.attrs)
-                self._written = _num_episodes(file)
-                told = Episode._fields if self._written else ()
-                self._row_shapes = {name: file[name].shape[1:] for name in told if name in file}
-        except OSError as error:
-            raise DatasetError(f"{self._partial} is damaged ({error}): remove it and start again") from error
-        found.setdefault("discrete", False)
-        differences = [
-            f"{name} is {found.get(name)!r} there and {value!r} here"
-            for name, value in {"discrete": False, **_plain(self._attributes)}.items()
-            if found.get(name) != value
-        ]
-        if differences:
-            raise DatasetError(
-                f"{self._partial} was begun with other settings: {'; '.join(differences)}. "
-                "Use the same ones to resume it, or remove it to start again"
-            )
+        if not self.num_episodes:
+            self._parts.remove()
+            warnings.warn(f"no episode was added: {self.path} is not written", stacklevel=2)
+            return
+        self._check_outside()
+        with _disk_errors(self.path, self._parts.num_episodes):
+            merged = self._parts.path / "merged.h5"  # in the folder: what is left of an interrupted one goes with it
+            merge(self._parts, self._attributes, merged)
+            with replacing(self.path) as partial:
+                os.replace(merged, partial)
+            self._parts.remove()
 
     def _flush(self) -> None:
-        episodes, self._buffer = self._buffer, []
-        if not episodes:
+        """Writes the waiting episodes to a part."""
+        if not self._buffer:
             return
-        with h5py.File(self._partial, "r+") as file:
-            first = _num_episodes(file)
-            if first != self._written:
-                raise DatasetError(f"{self._partial} has changed: another process is writing to it")
-            row = int(file["ep_offset"][first - 1] + file["ep_len"][first - 1]) if first else 0
-            for name, values in _columns(episodes, first, row).items():
-                _write(file, name, values, first if name in PER_EPISODE else row)
-        self._written += len(episodes)
+        if self._num_actions >= BUFFER_FRAMES:
+            self._check_outside()
+        outside = sum(self._declared.num_outside(episode.action) for episode in self._buffer)
+        with _disk_errors(self.path, self._parts.num_episodes):
+            self._parts.append(self._buffer, outside)
+        self._buffer = []
+
+    def _check_declared(self, episode: Episode) -> None:
+        """Refuses an episode that contradicts the declared attributes, and counts its actions outside the bounds."""
+        self._declared.check_columns(episode.pixels.shape[1], episode.action.shape[1])
+        outside = self._declared.num_outside(episode.action)
+        if outside > len(episode.action) / 2:  # another unit; noise is judged when there is more of it
+            self._declared.check_outside(f"{self.path}, episode {self.num_episodes}", outside, len(episode.action))
+        self._num_outside += outside
+        self._num_actions += len(episode.action)
+
+    def _check_outside(self) -> None:
+        self._declared.check_outside(str(self.path), self._num_outside, self._num_actions)
 
 
-def _num_episodes(file: h5py.File) -> int:
-    """Episodes that are complete: their lengths are written last, and are zeros until then."""
-    return int(np.count_nonzero(file["ep_len"])) if "ep_len" in file else 0
+@contextmanager
+def _disk_errors(path: Path, num_episodes: int) -> Iterator[None]:
+    """Turns an `OSError` inside the block into a `DatasetError` that says what is safe and how to go on."""
+    try:
+        yield
+    except DatasetError:
+        raise
+    except OSError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        raise DatasetError(
+            f"{path} cannot be written: {advice(cause)}. {num_episodes} episodes are safe in {partial_path(path)}: "
+            "mend the cause and run the same command again, which goes on there"
+        ) from error
+
+
+def check_output(path: str | Path, overwrite: bool = False) -> None:
+    """Refuses, before any work, a file that exists already or could not be written."""
+    if not str(path) or str(path) == ".":
+        raise DatasetError(f"{str(path)!r} names no file to write")
+    try:
+        check_writable(path)
+        exists = Path(path).exists() or Path(path).is_symlink()
+    except (OSError, ValueError) as error:
+        raise DatasetError(str(error)) from error
+    if exists and not overwrite:
+        raise DatasetError(f"{path} exists already: remove it or choose another name")
+
+
+def _stored(declared: Attributes) -> dict[str, Any]:
+    """Attributes as HDF5 stores them."""
+    try:
+        env_kwargs = json.dumps(dict(declared.env_kwargs), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DatasetError(f"env_kwargs={declared.env_kwargs!r} must fit in JSON ({error})") from error
+    bounds = {name: getattr(declared, name) for name in ("action_low", "action_high")}
+    return {
+        "schema_version": VERSION,
+        "env_kwargs": env_kwargs,
+        **({} if declared.env_id is None else {"env_id": declared.env_id}),
+        **{name: bound for name, bound in bounds.items() if bound is not None},
+        **({"discrete": True} if declared.discrete else {}),
+    }
+
+
+def _checked(attributes: Mapping[str, str | int | float]) -> dict[str, str | int | float]:
+    """The caller's own attributes."""
+    for name, value in attributes.items():
+        if name in RESERVED:
+            raise DatasetError(f"attribute {name!r} belongs to the file format: choose another name")
+        if not isinstance(value, str | int | float | np.number | np.bool_):
+            raise DatasetError(f"attribute {name}={value!r} must be a text or a number")
+        if not isinstance(value, str) and not -(2.0**63) <= value < 2.0**63:  # NaN too
+            raise DatasetError(f"attribute {name}={value!r} must be a finite number of at most 64 bits")
+    return dict(attributes)
 
 
 def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes as JSON stores them."""
     return {name: np.asarray(value).tolist() for name, value in attributes.items()}
 
 
-def _check(episode: Episode, discrete: bool) -> None:
-    pixels, action, state = episode
-    check_pixels(pixels, "pixels")
-    if action.ndim != 2 or len(action) != len(pixels) - 1:
-        raise DatasetError(f"{len(pixels)} frames need actions ({len(pixels) - 1}, A) between them, not {action.shape}")
-    if not np.isfinite(action).all():
-        raise DatasetError(f"action has NaN or infinity in row {np.argmin(np.isfinite(action).all(1))}")
-    if discrete and not (np.isin(action, (0, 1)).all() and (action.sum(axis=1) == 1).all()):
-        raise DatasetError("discrete actions must be one-hot rows: np.eye(number_of_actions)[indices]")
-    if state is not None and (state.ndim != 2 or len(state) != len(pixels)):
-        raise DatasetError(f"{len(pixels)} frames need states ({len(pixels)}, k), not {state.shape}")
-
-
-def _columns(episodes: list[Episode], first_episode: int, first_row: int) -> dict[str, NDArray[Any]]:
-    lengths = np.array([len(episode.pixels) for episode in episodes])
-    columns: dict[str, NDArray[Any]] = {
-        "pixels": np.concatenate([episode.pixels for episode in episodes]),
-        "action": np.concatenate([np.pad(e.action, ((0, 1), (0, 0)), constant_values=np.nan) for e in episodes]),
-        "episode_idx": np.repeat(np.arange(first_episode, first_episode + len(episodes)), lengths),
-        "step_idx": np.concatenate([np.arange(length) for length in lengths]),
-    }
-    states = [episode.state for episode in episodes if episode.state is not None]
-    if states:
-        columns["state"] = np.concatenate(states)
-    return {**columns, "ep_offset": first_row + np.cumsum(lengths) - lengths, "ep_len": lengths}  # the last, last
-
-
-def _write(file: h5py.File, name: str, values: NDArray[Any], first: int) -> None:
-    """Makes `values` the rows of a column from `first` to its end."""
-    shape = values.shape[1:]
-    if name not in file:
-        chunk = CHUNK_FRAMES if name == "pixels" else 256 if name in PER_EPISODE else 1024
-        file.create_dataset(
-            name,
-            shape=(0, *shape),
-            maxshape=(None, *shape),
-            dtype=values.dtype,
-            chunks=(chunk, *shape),
-            **(COMPRESSION if name == "pixels" else {"compression": "gzip", "compression_opts": 1}),
-        )
-    column = file[name]
-    column.resize(first + len(values), axis=0)
-    column[first:] = values
+def _copied(name: str, values: ArrayLike, dtype: type[np.generic] | None) -> Any:
+    """Array of its own: the caller may use the memory again."""
+    try:
+        with np.errstate(over="ignore"):
+            return np.array(values, dtype)
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"{name} must be an array of numbers ({error})") from error

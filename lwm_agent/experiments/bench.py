@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
@@ -24,6 +23,7 @@ from ..eval.provenance import command_line, machine
 from ..files import write_text
 from .config import MIN_DECISIONS, BenchConfig
 
+WARM_UP = 3  # decisions before the first that is timed
 PRODUCT_SIDES, PRODUCT_REPEATS = (512, 1024, 2048, 8192), 5
 
 
@@ -73,8 +73,7 @@ class Report:
 def run_bench(config: BenchConfig, progress: Callable[[int, int, str], object] = lambda *_: None) -> Report:
     """Times decisions on random pictures, batch size by batch size; writes ``bench.json`` and ``bench.png``.
 
-    No environment is run: how long a decision takes does not depend on what the pictures show. Histories are full, as
-    they are everywhere but at an episode's start.
+    No environment is run: the time of a decision depends neither on what the pictures show nor on an episode's age.
 
     Raises:
         ValueError: unknown names, settings out of range, or no matplotlib for the plot.
@@ -94,7 +93,7 @@ def run_bench(config: BenchConfig, progress: Callable[[int, int, str], object] =
         "planner": {"name": config.planner, **asdict(agent.planner), "budget": asdict(config.budget)},  # type: ignore[call-overload]
         "agent": agent.settings(),
         "max_rollouts": agent.max_rollouts,
-        "observations": "random pictures, full history",
+        "observations": "random pictures",
         "peak_flops_per_second": report.peak_flops_per_second,
         "timings": [{**asdict(timing), "share_of_peak": report.share(timing)} for timing in timings],
         **machine(),
@@ -107,7 +106,7 @@ def run_bench(config: BenchConfig, progress: Callable[[int, int, str], object] =
 
 
 def _precision(agent: Agent) -> torch.dtype:
-    """That of most of the agent's products."""
+    """Number type of most of the agent's products."""
     return torch.int8 if agent.int8 else torch.bfloat16 if agent.bf16 else torch.float32
 
 
@@ -129,8 +128,7 @@ def product_peak(device: torch.device, dtype: torch.dtype) -> float:
 def time_batch(agent: Agent, batch: int, config: BenchConfig) -> Timing:
     """Times decisions for `batch` episodes."""
     calls = _decisions(agent, batch, config.seed)
-    remembered = (agent.model.history - 1) * agent.frameskip
-    for _ in range(1 + math.ceil(remembered / agent.replan_every_env_steps)):  # until all is warm, and memories full
+    for _ in range(WARM_UP):  # until all is warm
         next(calls)
     seconds: list[float] = []
     overshoot = 0.0
@@ -172,6 +170,11 @@ def _decisions(agent: Agent, batch: int, seed: int) -> Iterator[tuple[float, Dec
             yield taken, decision
 
 
+def three_digits(value: float) -> str:
+    """A positive number with three digits or, if it is larger, as a whole one; never with an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 1e-4 else f"{value:.7f}".rstrip("0")
+
+
 def table(report: Report, title: str) -> Table:
     """One line a batch size."""
     columns = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -179,9 +182,9 @@ def table(report: Report, title: str) -> Table:
         columns.add_column(name, justify="right", no_wrap=True)
     for row in report.timings:
         figures = (row.p50_ms, row.p95_ms, row.p99_ms, row.plans_per_second)
-        latencies = ("-" if value is None else f"{value:.3g}" for value in figures)
+        latencies = ("-" if value is None else three_digits(value) for value in figures)
         memory = "-" if row.peak_memory_mib is None else f"{row.peak_memory_mib:.0f}"
-        spent = (str(row.rollouts), f"{row.flops / 1e9:.3g}", f"{100 * report.share(row):.0f}", memory)
+        spent = (str(row.rollouts), three_digits(row.flops / 1e9), f"{100 * report.share(row):.0f}", memory)
         columns.add_row(str(row.batch), str(row.decisions), *latencies, *spent)
     return columns
 
@@ -191,9 +194,9 @@ def _draw(figure: Any, timings: Sequence[Timing]) -> None:
     batches = [row.batch for row in timings]
     latency, throughput = figure.subplots(1, 2)
     for name in ("p50_ms", "p95_ms", "p99_ms"):
-        known = [(row.batch, getattr(row, name)) for row in timings if getattr(row, name) is not None]
-        if known:
-            latency.plot(*zip(*known, strict=True), "o-", label=name.removesuffix("_ms"))
+        timed = [(row.batch, getattr(row, name)) for row in timings if getattr(row, name) is not None]
+        if timed:
+            latency.plot(*zip(*timed, strict=True), "o-", label=name.removesuffix("_ms"))
     latency.set(ylabel="milliseconds a decision")
     latency.legend(frameon=False)
     throughput.plot(batches, [row.plans_per_second for row in timings], "o-")

@@ -1,107 +1,180 @@
-"""Settings of evaluations and benchmarks. Importing this module does not import torch."""
+"""Settings of evaluations, benchmarks and reports. Importing this module does not import torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from ..agent.config import AgentConfig
+from ..agent.config import DEFAULT_PLANNER, AgentConfig
 from ..envs import ENVS
 from ..errors import UserError
+from ..planners.registry import PLANNERS
+from ..validation import Choices, Config, Count, Option, OutputFile, OutputFolder, Range, Seed
 
 MODEL_FREE = ("random", "none", "replay")
 """Policies without a model: two floors and the ceiling."""
 
+PROTOCOL_NAMES = ("strict", "lewm-paper")
+"""Names of `lwm_agent.eval.PROTOCOLS`, for help texts."""
+
 MIN_DECISIONS = 3
+MAX_BATCH = 2**16
 
 PAPER_SETTINGS: dict[str, dict[str, Any]] = {
     "agent": {"cost": "terminal", "proposal": "none", "horizon": 5, "deadline_env_steps": None},
     "cem": {"num_samples": 300, "num_elites": 30, "iterations": 30, "noise_correlation": 0.0, "keep_best": False},
 }
-"""How the LeWorldModel paper (arXiv 2603.19312, appendix D) plans: whole plans, CEM with independent noise."""
+"""Plans of the LeWorldModel paper (arXiv 2603.19312, appendix D): whole plans, CEM with independent noise."""
 
 
 def protocol_settings(protocol: str, part: str) -> Mapping[str, Any]:
-    """What a protocol asks of the agent, or of the planner of this name."""
+    """Arguments that a protocol prescribes for the agent, or for the planner called `part`."""
     return PAPER_SETTINGS.get(part, {}) if protocol == "lewm-paper" else {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig(AgentConfig):
-    """What to evaluate and how; the seed decides about the floors too, and `planner` may name one of `MODEL_FREE`.
+    """Evaluation of a planner; the seed decides about the floors too.
 
     Attributes:
-        protocol: "strict" or "lewm-paper", which also sets agent and CEM as in the paper.
-        split: "test" or "val".
-        offset: environment steps between start and goal.
-        tasks: file of tasks to use instead of the shipped ones.
-        episodes: how many of the tasks, from the first; None takes all.
+        protocol: strict, or lewm-paper: 50 unfiltered tasks, and agent and CEM as in the paper.
+        split: split of the tasks: test, or val for tuning.
+        offset: environment steps from start to goal; there are tasks for 25, 50, 75 and 100.
+        tasks: task file to use instead, of the same protocol.
+        episodes: number of tasks, from the first; by default all.
         batch_size: episodes in lock-step.
-        output_dir: where results, videos and what is needed to resume go.
-        video: number of episodes to film.
-        with_floors: whether to run the floors on the same tasks.
-        overwrite: throw away an earlier, different evaluation in `output_dir`.
-        env_settings: conventions of the environment (`EnvSpec.conventions`); a checkpoint allows none but its own.
+        output_dir: folder of the results and videos, and of what is needed to resume.
+        video: number of episodes to film, from the first.
+        with_floors: run the policies random and none on the same tasks too.
+        overwrite: replace the results of another evaluation in the folder.
+        env_settings: conventions of the environment; a checkpoint allows none but its own.
     """
 
+    planner: Annotated[str, Choices((*PLANNERS, *MODEL_FREE), "two planners in a row (cem+gradient)"), DEFAULT_PLANNER]
     protocol: str = "strict"
     split: str = "test"
-    offset: int = 25
+    offset: Count = 25
     tasks: Path | None = None
-    episodes: int | None = None
-    batch_size: int = 50
-    output_dir: Path
-    video: int = 0
-    with_floors: bool = True
+    episodes: Count | None = None
+    batch_size: Count = 50
+    output_dir: Annotated[OutputFolder, Option(default="out/ENV-PLANNER-PROTOCOL-SPLIT-OFFSET")]
+    video: Annotated[int, Range(least=0, most=10_000)] = 0
+    with_floors: Annotated[bool, Option(flag="--floors/--no-floors")] = True
     overwrite: bool = False
-    env_settings: Mapping[str, Any] = field(default_factory=dict)
+    env_settings: Annotated[Mapping[str, Any], Option(group="env")] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        from ..planners import PLANNERS
-
         super().__post_init__()
         if self.planner not in MODEL_FREE and not set(self.planner.split("+")) <= PLANNERS.keys():
             raise UserError(
-                f"--planner {self.planner!r} is unknown: choose one of {', '.join((*PLANNERS, *MODEL_FREE))}, "
+                f"planner={self.planner!r} is unknown: choose one of {', '.join((*PLANNERS, *MODEL_FREE))}, "
                 "or two planners in a row, such as cem+gradient"
             )
-        if self.episodes is not None and self.episodes < 1:
-            raise UserError(f"--episodes {self.episodes} must be at least 1")
         if self.planner in MODEL_FREE and (self.planner_settings or self.agent_settings or self.limited):
-            raise UserError(f"--planner {self.planner} plans nothing: it has no settings and no budget")
-        known = ENVS[self.env].conventions.keys()
-        if self.env_settings.keys() - known:
-            unknown = ", ".join(sorted(self.env_settings.keys() - known))
-            raise UserError(f"--set env.{unknown} cannot be chosen in an evaluation: choose from {', '.join(known)}")
+            raise UserError(f"planner={self.planner!r} plans nothing: it has no settings and no budget")
+        conventions = ENVS[self.env].conventions
+        unknown = sorted(self.env_settings.keys() - conventions.keys())
+        if unknown:
+            names = ", ".join(conventions)
+            raise UserError(f"--set env.{unknown[0]} cannot be chosen in an evaluation: choose from {names}")
+
+    @classmethod
+    def from_options(cls, **options: Any) -> EvalConfig:
+        """Settings with the default planner and output folder, where none is named."""
+        values = {**cls.defaults(), **options}
+        options = cls.with_planner(options, protocol_settings(values["protocol"], "agent"))
+        tasks = "{protocol}-{split}-{offset}".format_map(values) if values["tasks"] is None else values["tasks"].stem
+        folder = Path("out") / f"{values['env']}-{options['planner']}-{tasks}"
+        return cls(**{"output_dir": folder, **options})
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig(AgentConfig):
-    """What to time and how; the seed decides about the pictures too.
+    """Timing of a planner's decisions; the seed decides about the pictures too.
 
     Attributes:
-        max_batch: batch sizes are the powers of two from 1 to this.
+        max_batch: largest batch; batch sizes are the powers of two from 1 to it.
         decisions: decisions to time for each batch size.
-        seconds: wall time after which a batch size is left with fewer decisions, but at least `MIN_DECISIONS`.
-        output_dir: where ``bench.json`` and ``bench.png`` go.
-        plot: whether to draw the latter, which needs matplotlib.
+        seconds: wall time after which a batch size needs no more decisions, but at least 3.
+        output_dir: folder of bench.json and bench.png.
+        plot: draw bench.png, which needs matplotlib.
     """
 
-    max_batch: int = 256
-    decisions: int = 200
-    seconds: float = 20.0
-    output_dir: Path
-    plot: bool = True
+    max_batch: Annotated[int, Range(least=1, most=MAX_BATCH)] = 256
+    decisions: Annotated[int, Range(least=MIN_DECISIONS)] = 200
+    seconds: Annotated[float, Range(least=0)] = 20.0
+    output_dir: Annotated[OutputFolder, Option(default="out/bench-ENV-PLANNER")]
+    plot: Annotated[bool, Option(flag="--plot/--no-plot")] = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, least in {"max_batch": 1, "decisions": MIN_DECISIONS}.items():
-            if getattr(self, name) < least:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} must be at least {least}")
+    @classmethod
+    def from_options(cls, **options: Any) -> BenchConfig:
+        """Settings with the default planner and output folder, where none is named."""
+        options = cls.with_planner(options)
+        folder = Path("out") / f"bench-{options.get('env', cls.env)}-{options['planner']}"
+        return cls(**{"output_dir": folder, **options})
 
     @property
     def batch_sizes(self) -> list[int]:
         """Episodes planned at once, from one to the most."""
         return [2**power for power in range(self.max_batch.bit_length())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksConfig(Config):
+    """Evaluation tasks to make.
+
+    Attributes:
+        out: JSON file to write; a task file that is there is replaced.
+        env: environment.
+        offset: environment steps from start to goal.
+        episodes: number of tasks.
+        seed: source of every random choice.
+        protocol: rules by which tasks are chosen.
+        split: name of the tasks' split.
+        overwrite: replace a file of another kind.
+    """
+
+    out: OutputFile
+    env: Annotated[str, Choices(ENVS)] = "pusht"
+    offset: Annotated[int, Range(least=1, most=10_000)] = 25
+    episodes: Count = 200
+    seed: Seed = 0
+    protocol: Annotated[str, Choices(PROTOCOL_NAMES)] = "strict"
+    split: str = "custom"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(Config):
+    """Two evaluations to compare.
+
+    Attributes:
+        first: results.json.
+        second: results.json of the same tasks.
+    """
+
+    first: Annotated[Path, Option(positional=True)]
+    second: Annotated[Path, Option(positional=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(Config):
+    """Evaluations to report.
+
+    Attributes:
+        results: results.json files, a row of the table each.
+        plot: draw success against compute into this PNG, PDF or SVG.
+        bars: draw success rates beside each other into this PNG, PDF or SVG.
+        into: Markdown file to put the table in, instead of printing it.
+        mark: name of the two marks in that file; the table goes between <!-- MARK --> and <!-- /MARK -->.
+        compact: a row for each planner, a column for each set of tasks.
+    """
+
+    results: Annotated[tuple[Path, ...], Option(positional=True)]
+    plot: OutputFile | None = None
+    bars: OutputFile | None = None
+    into: Path | None = None
+    mark: str = "results"
+    compact: bool = False

@@ -1,4 +1,4 @@
-"""`lwm-agent eval`: puts an agent or a floor together with tasks, files and a progress report."""
+"""`lwm-agent eval`: an agent, or a policy without a model, on tasks, and the files of its results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import gymnasium as gym
 
 from ..agent.config import load_agent
 from ..checkpoint import Checkpoint, checksum
-from ..compatibility import conventions, mismatch
+from ..compatibility import check_compatible, conventions
 from ..envs import ENVS
 from ..errors import UserError
 from ..eval import (
@@ -32,9 +32,9 @@ from ..eval import (
     summarize,
 )
 from ..protocols import Policy
-from .config import EvalConfig, protocol_settings
+from .config import PROTOCOL_NAMES, EvalConfig, protocol_settings
 
-BASELINES: dict[str, Callable[[gym.spaces.Box, int], Policy]] = {
+MODEL_FREE_POLICIES: dict[str, Callable[[gym.spaces.Box, int], Policy]] = {
     "random": RandomPolicy,
     "none": lambda space, seed: NoOpPolicy(space),
     "replay": lambda space, seed: ReplayPolicy(space),
@@ -44,7 +44,14 @@ BASELINES: dict[str, Callable[[gym.spaces.Box, int], Policy]] = {
 
 @dataclass(frozen=True)
 class Report:
-    """Summaries by policy, the one asked for first and then the floors, and what else there is to tell."""
+    """Outcome of an evaluation.
+
+    Attributes:
+        summaries: summaries by policy: first the one that was evaluated, then the floors.
+        task_set: the tasks.
+        num_resumed: number of episodes that an earlier run had finished.
+        num_videos: number of videos in the output folder.
+    """
 
     summaries: dict[str, Summary]
     task_set: TaskSet
@@ -52,42 +59,88 @@ class Report:
     num_videos: int
 
 
-def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None] | None = None) -> Report:
-    """Evaluates, writes ``results.json``, ``results.csv`` and videos, and resumes what was interrupted.
+@dataclass(frozen=True)
+class ConfiguredPolicy:
+    """A policy, ready for an evaluation.
 
-    `on_episode` is called with each finished episode and the number of tasks.
+    Attributes:
+        policy: the policy.
+        planner: settings of planner, budget and agent from which its actions follow, in JSON types.
+        env_kwargs: arguments of the environment that it needs.
+        checkpoint: hash of its checkpoint, None without a model.
+        max_rollouts: rollouts that it imagines at once, None without a model. It follows from free memory and changes
+            actions by rounding.
+    """
+
+    policy: Policy
+    planner: dict[str, Any]
+    env_kwargs: dict[str, Any]
+    checkpoint: str | None = None
+    max_rollouts: int | None = None
+
+
+def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None] | None = None) -> Report:
+    """Evaluates, writes ``results.json``, ``results.csv`` and videos, and resumes an evaluation that was interrupted.
+
+    Args:
+        config: settings.
+        on_episode: called with each finished episode and the number of tasks.
+
+    Raises:
+        UserError: settings, tasks and checkpoint do not fit, or the folder holds another evaluation.
     """
     task_set = load_tasks(config)
-    policy, facts, env_kwargs = make_policy(config, task_set)
-    run = run_info(task_set, seed=config.seed, planner=facts, env_kwargs=env_kwargs, checkpoint=facts.pop("checkpoint"))
-    run["max_rollouts"] = getattr(policy, "max_rollouts", None)  # follows from free memory; rounding follows from it
-    log = EpisodeLog(config.output_dir / "episodes.jsonl", fingerprint(run), overwrite=config.overwrite)
-    num_resumed = len(log.episodes)
+    num_tasks = len(task_set.tasks)
     recorder = Recorder(config.output_dir / "videos", task_set, count=config.video) if config.video else None
+    entrant = make_policy(config, task_set)
+    run = run_info(
+        task_set,
+        seed=config.seed,
+        planner=entrant.planner,
+        env_kwargs=entrant.env_kwargs,
+        checkpoint=entrant.checkpoint,
+    )
+    run["max_rollouts"] = entrant.max_rollouts
+    path = config.output_dir / "episodes.jsonl"
+    log = EpisodeLog(path, fingerprint(run), num_tasks=num_tasks, overwrite=config.overwrite)
+    num_resumed = len(log.episodes)
 
     def finish(episode: Episode) -> None:
         log.append(episode)
         if on_episode is not None:
-            on_episode(episode, len(task_set.tasks))
+            on_episode(episode, num_tasks)
 
     evaluate(
-        policy,
+        entrant.policy,
         task_set,
         batch_size=config.batch_size,
         seed=config.seed,
-        env_kwargs=env_kwargs,
-        indices=[index for index in range(len(task_set.tasks)) if index not in log.episodes],
+        env_kwargs=entrant.env_kwargs,
+        indices=[index for index in range(num_tasks) if index not in log.episodes],
         on_episode=finish,
         recorder=recorder,
     )
+    summaries = _write_results(config, run, task_set, log, entrant.env_kwargs)
+    num_videos = 0 if recorder is None else sum(recorder.path(index).exists() for index in range(config.video))
+    return Report(summaries, task_set, num_resumed, num_videos)
+
+
+def _write_results(
+    config: EvalConfig,
+    run: dict[str, Any],
+    task_set: TaskSet,
+    log: EpisodeLog,
+    env_kwargs: dict[str, Any],
+) -> dict[str, Summary]:
+    """Plays the floors and writes the results; returns summaries by policy."""
     episodes = [log.episodes[index] for index in range(len(task_set.tasks))]
-    # Floors act by the same conventions and see no pictures.
-    blind = {**env_kwargs, **ENVS[config.env].blind}
-    below = floors(task_set, seed=config.seed, env_kwargs=blind) if config.with_floors else {}
-    summary = save_results(config.output_dir, run, episodes, below)
-    summaries = {config.planner: summary, **{name: summarize(rows) for name, rows in below.items()}}
-    videos = 0 if recorder is None else sum(recorder.path(index).exists() for index in range(config.video))
-    return Report(summaries, task_set, num_resumed, videos)
+    floor_episodes: dict[str, list[Episode]] = {}
+    if config.with_floors:
+        # Floors act by the same conventions, but do not use pictures.
+        blind = {**env_kwargs, **ENVS[config.env].no_pixels_kwargs}
+        floor_episodes = floors(task_set, seed=config.seed, env_kwargs=blind)
+    summary = save_results(config.output_dir, run, episodes, floor_episodes)
+    return {config.planner: summary, **{name: summarize(rows) for name, rows in floor_episodes.items()}}
 
 
 def load_tasks(config: EvalConfig) -> TaskSet:
@@ -95,9 +148,11 @@ def load_tasks(config: EvalConfig) -> TaskSet:
     if config.tasks is not None:
         task_set = TaskSet.load(config.tasks)
         for name in ("env", "protocol"):
-            given, found = getattr(config, name), getattr(task_set, name)
-            if found != given:
-                raise UserError(f"{config.tasks} holds tasks of {found}, not of {given}: pass --{name} {found}")
+            requested, stored = getattr(config, name), getattr(task_set, name)
+            if stored != requested:
+                usable = stored in (ENVS if name == "env" else PROTOCOL_NAMES)
+                advice = f"pass --{name} {stored}" if usable else "make tasks of your own with `lwm-agent tasks`"
+                raise UserError(f"{config.tasks} holds tasks of {stored}, not of {requested}: {advice}")
     else:
         task_set = shipped(config.env, config.protocol, config.split, config.offset)
     if config.episodes is None:
@@ -109,42 +164,54 @@ def load_tasks(config: EvalConfig) -> TaskSet:
     return replace(task_set, tasks=task_set.tasks[: config.episodes])
 
 
-def make_policy(config: EvalConfig, task_set: TaskSet) -> tuple[Policy, dict[str, Any], dict[str, Any]]:
-    """The policy, the settings that decide what it does, and the arguments of the environment that it needs."""
-    if config.planner in BASELINES:
+def make_policy(config: EvalConfig, task_set: TaskSet) -> ConfiguredPolicy:
+    """The policy that `config` asks for."""
+    if config.planner in MODEL_FREE_POLICIES:
         with make_env(task_set, config.env_settings) as env:
             space = cast(gym.spaces.Box, env.action_space)
-        facts: dict[str, Any] = {"name": config.planner, "checkpoint": None}
-        return BASELINES[config.planner](space, config.seed), facts, dict(config.env_settings)
-    usual = {"deadline_env_steps": task_set.budget_env_steps, **protocol_settings(config.protocol, "agent")}
-    if config.protocol == "lewm-paper":  # takes plans whole
-        model: Any = Checkpoint.load(config.checkpoint_name).model
-        usual["replan_every_env_steps"] = usual["horizon"] * model.frameskip
-    agent_settings = {**usual, **config.agent_settings}
-    search = dict(protocol_settings(config.protocol, config.planner))
-    if config.limited:
-        search.pop("iterations", None)
-    planner_settings = {**search, **config.planner_settings}
-    agent = load_agent(replace(config, agent_settings=agent_settings, planner_settings=planner_settings))
-    env_kwargs = agreed_env_kwargs(config, task_set, agent.checkpoint)
-    facts = {
+        policy = MODEL_FREE_POLICIES[config.planner](space, config.seed)
+        return ConfiguredPolicy(policy, {"name": config.planner}, dict(config.env_settings))
+    checkpoint = Checkpoint.load(config.checkpoint_name)
+    env_kwargs = agreed_env_kwargs(config, task_set, checkpoint)
+    agent = load_agent(with_protocol(config, task_set, checkpoint.model.frameskip), checkpoint)
+    planner = {
         "name": config.planner,
         **asdict(agent.planner),  # type: ignore[call-overload]
         "budget": asdict(config.budget),
         "agent": agent.settings(),
-        "checkpoint": checksum(config.checkpoint_name),
     }
-    return agent, facts, env_kwargs
+    return ConfiguredPolicy(agent, planner, env_kwargs, checksum(config.checkpoint_name), agent.max_rollouts)
+
+
+def with_protocol(config: EvalConfig, task_set: TaskSet, frameskip: int) -> EvalConfig:
+    """`config` with the settings of agent and planner that its protocol prescribes, where it has none of its own.
+
+    `frameskip` is that of the world model: the protocol of the paper executes whole plans.
+    """
+    usual = {"deadline_env_steps": task_set.budget_env_steps, **protocol_settings(config.protocol, "agent")}
+    if config.protocol == "lewm-paper":
+        usual["replan_every_env_steps"] = usual["horizon"] * frameskip
+    search = dict(protocol_settings(config.protocol, config.planner))
+    if config.limited:
+        search.pop("iterations", None)
+    return replace(
+        config,
+        agent_settings={**usual, **config.agent_settings},
+        planner_settings={**search, **config.planner_settings},
+    )
 
 
 def agreed_env_kwargs(config: EvalConfig, task_set: TaskSet, checkpoint: Checkpoint) -> dict[str, Any]:
     """The conventions under which the checkpoint was trained; an error if settings or tasks ask for others."""
     trained = conventions(config.env, checkpoint.env_kwargs)
-    for source, given in (("--set env", config.env_settings), (f"the task file {config.tasks}", task_set.env_kwargs)):
-        differing = mismatch(config.env, trained, {**trained, **given})
-        if differing is not None:
-            raise UserError(
-                f"{source} asks for {differing.given} and checkpoint {config.checkpoint_name!r} was trained with "
-                f"{differing.trained}: leave it out, or use a checkpoint that was trained with it"
-            )
+    asking = {"--set env": config.env_settings, f"the task file {config.tasks}": task_set.env_kwargs}
+    for source, settings in asking.items():
+        check_compatible(
+            config.env,
+            trained,
+            {**trained, **settings},
+            trained_by=f"checkpoint {config.checkpoint_name!r} was trained with",
+            requested_by=f"{source} asks for",
+            fix=lambda options: "leave it out, or use a checkpoint that was trained with it",
+        )
     return trained

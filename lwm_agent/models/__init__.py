@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import lewm
+from .base import LatentPredictor, WorldModel
 from .heads import Heads
-from .lewm import PREDICTOR_SETTINGS, PREDICTORS, PRESETS, LeWorldModel
+from .lewm import PREDICTORS, LeWorldModel
 
-MODELS = {"lewm": LeWorldModel}
+__all__ = ["MODELS", "PREDICTORS", "Heads", "LatentPredictor", "LeWorldModel", "ModelSpec", "WorldModel"]
 
-__all__ = ["MODELS", "PREDICTORS", "PREDICTOR_SETTINGS", "PRESETS", "Heads", "LeWorldModel"]
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A kind of world model.
+
+    Attributes:
+        model: its class.
+        presets: constructor arguments by preset; "tiny" is the command line's default.
+        recipes: settings of `TrainConfig` by preset.
+    """
+
+    model: type[WorldModel]
+    presets: Mapping[str, Mapping[str, Any]]
+    recipes: Mapping[str, Mapping[str, Any]]
+
+
+MODELS: dict[str, ModelSpec] = {"lewm": ModelSpec(LeWorldModel, lewm.PRESETS, lewm.RECIPES)}

@@ -75,6 +75,11 @@ class Heads(nn.Module):
         losses["actor_error"] = F.mse_loss(mean, block)  # to look at: 1.0 would be guessing
         return losses
 
+    def act(self, latent: Tensor, goal: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation ``(N, F*A)`` of the next block; see `Actor`."""
+        mean, std = self.actor(latent, goal, steps)
+        return mean, std
+
     def log_steps(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Logarithm of the model steps ``(B, S, T)`` from `latents` ``(B, S, T, D)`` to `goal` ``(B, D)``."""
         steps: Tensor = self.distance(latents, goal[:, None, None].expand_as(latents))

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..protocols import Batch, Belief
+from .base import LatentPredictor, checked
 from .encoders import ENCODERS
 from .layers import projector
 from .predictors import Predictor, ResidualMLP, Transformer
 from .sigreg import sigreg
+from .window import Window, make_window
 
 PRESETS: dict[str, dict[str, Any]] = {
     "base": {},
@@ -39,6 +41,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Constructor arguments by preset: `base` is the paper's 18.03 M parameters, `tiny` is made for 2 CPU cores."""
 
+RECIPES: dict[str, dict[str, Any]] = {
+    "base": {"learning_rate": 5e-5, "batch_size": 128, "clip_length": 4, "steps": 100_000},
+    "tiny": {"learning_rate": 8e-4, "batch_size": 80, "clip_length": 6, "steps": 8_500},
+}
+"""Settings of `TrainConfig` by preset; those of `base` are the paper's (appendix D and the released configuration)."""
+
 PREDICTORS: dict[str, Callable[..., Predictor]] = {"transformer": Transformer, "mlp": ResidualMLP}
 
 PREDICTOR_SETTINGS = ("predictor", "history", "residual", "depth", "width", "heads", "head_size", "mlp_size", "dropout")
@@ -48,7 +56,7 @@ THUMBNAIL = 16
 """Side, in px, of the pictures that the reconstruction loss asks for."""
 
 
-class LeWorldModel(nn.Module):
+class LeWorldModel(LatentPredictor):
     """Encoder, action-conditioned predictor and the two-term loss: one latent vector ``(D,)`` a frame.
 
     Loss (section 3.2): mean squared error of the next latent, plus `sigreg_weight` times SIGReg for each time step;
@@ -83,6 +91,10 @@ class LeWorldModel(nn.Module):
         reconstruction_weight: weight of the reconstruction loss (off at 0).
     """
 
+    predictor: Predictor
+    predictor_settings = PREDICTOR_SETTINGS
+    collapse_remedy = "Raise model.sigreg_weight, or look for data that hardly varies"
+
     def __init__(
         self,
         *,
@@ -109,14 +121,16 @@ class LeWorldModel(nn.Module):
         inverse_weight: float = 0.0,
         reconstruction_weight: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            action_size=action_size, frameskip=frameskip, image_size=image_size, latent_shape=(latent_size,)
+        )
         if encoder not in ENCODERS:
             raise UserError(f"encoder={encoder!r} is unknown: choose one of {', '.join(ENCODERS)}")
         if predictor not in PREDICTORS:
             raise UserError(f"predictor={predictor!r} is unknown: choose one of {', '.join(PREDICTORS)}")
         if encoder_hidden is not None and encoder != "conv":
             raise UserError(f"encoder_hidden={encoder_hidden} is of encoder='conv', not of {encoder!r}: leave it None")
-        self.action_size, self.frameskip, self.image_size, self.history = action_size, frameskip, image_size, history
+        self.history, self.predictor_kind = history, predictor
         self.sigreg_weight, self.sigreg_directions = sigreg_weight, sigreg_directions
         self.rollout_weight, self.rollout_decay = rollout_weight, rollout_decay
         self.inverse_weight, self.reconstruction_weight = inverse_weight, reconstruction_weight
@@ -141,32 +155,29 @@ class LeWorldModel(nn.Module):
     def embed(self, pixels: Tensor) -> Tensor:
         """Latents ``(N, D)`` of frames ``(N, C, h, w)``."""
         latents: Tensor = self.projector(self.encoder(pixels))
-        return latents
+        return latents.float()
 
-    def encode(self, pixels: Tensor) -> Belief:
-        """Belief of episodes that begin with `pixels` ``(B, C, h, w)``."""
-        latents = self.embed(pixels).float().unsqueeze(1)
-        return Belief(latents, latents.new_zeros(len(latents), 0, self.frameskip * self.action_size))
+    def begin(self, pixels: Tensor) -> Window:
+        """Implements `WorldModel`."""
+        latents = self.embed(pixels).unsqueeze(1)
+        return make_window(latents, latents.new_zeros(len(latents), 0, self.block_size), self.history)
 
-    def advance(self, belief: Belief, action: Tensor) -> Belief:
-        """Belief after imagining the block `action` ``(B, F*A)``."""
-        actions = torch.cat([belief.actions, action.unsqueeze(1)], dim=1)
-        latent = self.predictor.advance(belief.latents, actions)
-        return self._remember(belief, action, latent.float())
+    def observe(self, belief: Belief, block: Tensor, pixels: Tensor) -> Window:
+        """Implements `WorldModel`."""
+        return checked(belief, Window).append(block, self.embed(pixels))
 
-    def _remember(self, belief: Belief, action: Tensor, latent: Tensor) -> Belief:
-        """`belief` after one more block ``(B, F*A)`` and the `latent` ``(B, D)`` that it leads to."""
-        latents = torch.cat([belief.latents, latent.unsqueeze(1)], dim=1)[:, -self.history :]
-        actions = torch.cat([belief.actions, action.unsqueeze(1)], dim=1)
-        return Belief(latents, actions[:, max(0, actions.shape[1] - self.history + 1) :])
+    def imagine(self, belief: Belief, block: Tensor) -> Window:
+        """Implements `WorldModel`."""
+        window = checked(belief, Window)
+        return window.append(block, self.predictor.advance(window, block).float())
 
     def rollout(self, belief: Belief, actions: Tensor) -> Tensor:
-        """Imagined latents ``(B, S, T, D)`` after each block of `actions` ``(B, S, T, F*A)``."""
-        return self.predictor.rollout(belief, actions)
+        """Implements `WorldModel`."""
+        return self.predictor.rollout(checked(belief, Window), actions).float()
 
-    def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
-        """Mean squared difference ``(B, S, T)`` of `latents` ``(B, S, T, D)`` to `goal` ``(B, D)``."""
-        return (latents.float() - goal.float()[:, None, None]).square().mean(-1)
+    def step(self, latents: Tensor, blocks: Tensor) -> Tensor:
+        """Implements `WorldModel`."""
+        return self.predictor.step(latents, blocks).float()
 
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Losses of `batch`; `generator` (on the CPU) draws SIGReg's directions and the rollout's context."""
@@ -185,6 +196,11 @@ class LeWorldModel(nn.Module):
             losses["loss"] = losses["loss"] + self.reconstruction_weight * losses["reconstruction"]
         return losses
 
+    @property
+    def min_clip_length(self) -> int:
+        """Implements `LatentPredictor`."""
+        return self.history + 1
+
     def prediction_losses(
         self, latents: Tensor, actions: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
@@ -202,16 +218,24 @@ class LeWorldModel(nn.Module):
         """Weighted error of imagining the clip from its first frames, as many as planning may remember."""
         most = min(self.history, latents.shape[1] - 1)  # one frame at least is left to imagine
         context = int(torch.randint(1, most + 1, (), generator=generator))
-        belief = Belief(latents[:, :context], actions[:, : context - 1])
-        imagined = self.rollout(belief, actions[:, None, context - 1 :])[:, 0]
+        window = make_window(latents[:, :context], actions[:, : context - 1], self.history)
+        imagined = self.predictor.rollout(window, actions[:, None, context - 1 :])[:, 0]
         errors = (imagined.float() - latents[:, context:].float()).square().mean((0, 2))
         weights = self.rollout_decay ** torch.arange(len(errors), device=errors.device)
         return (errors * weights).sum() / weights.sum()
 
-    def rollout_flops(self, horizon: int, context: int) -> float:
-        """FLOPs of one candidate over `horizon` blocks from `context` frames."""
-        return self.predictor.rollout_flops(horizon, context)
+    def rollout_flops(self, horizon: int) -> float:
+        """Implements `WorldModel`."""
+        return self.predictor.rollout_flops(horizon)
 
-    def advance_flops(self, context: int) -> float:
-        """FLOPs of `advance` for one episode that remembers `context` frames."""
-        return self.predictor.advance_flops(context)
+    def imagine_flops(self) -> float:
+        """Implements `WorldModel`."""
+        return self.predictor.advance_flops()
+
+    def planning_parts(self) -> tuple[nn.Module, ...]:
+        """Implements `WorldModel`."""
+        return (self.predictor,)
+
+    def describe(self) -> str:
+        """Implements `WorldModel`."""
+        return f"LeWorldModel with a predictor of kind `{self.predictor_kind}`"

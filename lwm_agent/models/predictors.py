@@ -10,17 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..protocols import Belief
 from .layers import ConditionalBlock, KeysValues, linear_weights, projector
+from .window import Window, make_window
+
+RENAMED = {"inward.": "input_proj.", "outward.": "output_proj."}
+"""Names of weights in checkpoints of version 0.1."""
 
 
 class Predictor(nn.Module, ABC):
     """Latents of D numbers after action blocks of F*A, each from a window of at most `history` frames.
 
     Args:
-        history: frames that it sees.
+        history: H, frames that it sees.
         residual: predict the change of the latent instead of the latent.
     """
+
+    renamed_weights = RENAMED
 
     def __init__(self, history: int, residual: bool) -> None:
         super().__init__()
@@ -34,31 +39,38 @@ class Predictor(nn.Module, ABC):
         """
 
     @abstractmethod
-    def advance(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """The last of the next latents, ``(N, D)``, for the same arguments."""
+    def advance(self, window: Window, block: Tensor) -> Tensor:
+        """Latent ``(N, D)`` that follows `window` and the action block `block` ``(N, F*A)``."""
 
     @abstractmethod
-    def rollout(self, belief: Belief, actions: Tensor) -> Tensor:
+    def step(self, latents: Tensor, blocks: Tensor) -> Tensor:
+        """Latents ``(N, D)`` one of `blocks` ``(N, F*A)`` after `latents` ``(N, D)``, with nothing before them."""
+
+    @abstractmethod
+    def rollout(self, window: Window, actions: Tensor) -> Tensor:
         """Imagined latents ``(B, S, T, D)`` after each block of `actions` ``(B, S, T, F*A)``."""
 
     @abstractmethod
-    def rollout_flops(self, horizon: int, context: int) -> float:
-        """FLOPs of one candidate over `horizon` blocks from `context` frames, in linear maps and attention.
+    def rollout_flops(self, horizon: int) -> float:
+        """FLOPs of one candidate over `horizon` blocks, in linear maps and attention.
 
-        A multiply-add is two. What all candidates of an episode share, the frames before the present, is left out.
+        A multiply-add is two. Work that all candidates of an episode share, on frames before the present, is left out.
         """
 
     @abstractmethod
-    def advance_flops(self, context: int) -> float:
-        """FLOPs of `advance` for one episode that remembers `context` frames, counted as in `rollout_flops`."""
+    def advance_flops(self) -> float:
+        """FLOPs of `advance` for one episode, counted as in `rollout_flops`."""
 
-    def _follow(self, latents: Tensor, predicted: Tensor) -> Tensor:
-        """The next latents: what was `predicted` after `latents`, or how they change."""
+    def _next_latent(self, latents: Tensor, predicted: Tensor) -> Tensor:
+        """The latents after `latents`: the `predicted` ones, or the predicted change of them."""
         return latents + predicted if self.residual else predicted
 
 
 class Transformer(Predictor):
-    """Causal transformer over the window, conditioned on the action block that leaves each latent."""
+    """Causal transformer over the window, conditioned on the action block that leaves each latent.
+
+    In a window that is not full, the first frame takes the first position, and the empty places before it are masked.
+    """
 
     def __init__(
         self,
@@ -79,91 +91,118 @@ class Transformer(Predictor):
         self.action_embedding = nn.Sequential(
             nn.Linear(block_size, block_size), nn.Linear(block_size, 4 * width), nn.SiLU(), nn.Linear(4 * width, width)
         )
-        self.inward = nn.Identity() if latent_size == width else nn.Linear(latent_size, width)
+        self.input_proj = nn.Identity() if latent_size == width else nn.Linear(latent_size, width)
         self.positions = nn.Parameter(0.02 * torch.randn(history, width))
         self.blocks = nn.ModuleList(ConditionalBlock(width, heads, head_size, mlp_size, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.outward = projector(width, projector_size, latent_size)
+        self.output_proj = projector(width, projector_size, latent_size)
 
     def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """As in `Predictor`."""
-        tokens = self.inward(latents) + self.positions[: latents.shape[1]]
+        """Implements `Predictor`."""
+        tokens = self.input_proj(latents) + self.positions[: latents.shape[1]]
         for block, modulation in zip(self.blocks, self._modulations(actions), strict=True):
             tokens = block(tokens, modulation)
         # Rows, not windows: the projector's BatchNorm takes ``(rows, features)``.
-        predicted = self.outward(self.norm(tokens).flatten(0, 1)).unflatten(0, latents.shape[:2])
-        return self._follow(latents, predicted)
+        predicted = self.output_proj(self.norm(tokens).flatten(0, 1)).unflatten(0, latents.shape[:2])
+        return self._next_latent(latents, predicted)
 
-    def advance(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """As in `Predictor`."""
-        return self._extend(latents, self._modulations(actions))[0]
+    def advance(self, window: Window, block: Tensor) -> Tensor:
+        """Implements `Predictor`."""
+        modulations = self._modulations(torch.cat([window.actions, block.unsqueeze(1)], dim=1))
+        empty = self._empty(window, 0)
+        return self._extend(window.latents, modulations, self._places(empty), mask(empty, self.history))[0]
 
-    def rollout(self, belief: Belief, actions: Tensor) -> Tensor:
-        """As in `Predictor`.
+    def step(self, latents: Tensor, blocks: Tensor) -> Tensor:
+        """Implements `Predictor`."""
+        return self._extend(latents.unsqueeze(1), self._modulations(blocks.unsqueeze(1)), self.positions[:1])[0]
 
-        Keys and values are kept while the window of `history` frames grows. Once it slides, each frame has a new place
-        in it, and the window is computed anew; its frames before the present, once for all candidates of an episode.
+    def rollout(self, window: Window, actions: Tensor) -> Tensor:
+        """Implements `Predictor`.
+
+        Frames before the present are computed once for all candidates of an episode. All others are computed anew in
+        each step, since each has a new place in the window then.
         """
         samples, horizon = actions.shape[1:3]
-        present = belief.latents.shape[1] - 1
         modulations = self._modulations(actions.flatten(0, 1))  # once for all steps
-        frames = [belief.latent.repeat_interleave(samples, dim=0)]  # (B*S, D) each: the present, and what follows it
+        frames = [window.latent.repeat_interleave(samples, dim=0)]  # (B*S, D) each: the present, and what follows it
         for step in range(horizon):
-            start, new = present + step + 1 - self.history, slice(step, step + 1)
-            if step == 0 or start > 0:
-                memory = self._past(belief, slice(max(0, start), present), samples)
-                new = slice(max(0, start - present), step + 1)
-            window = torch.stack(frames[new], dim=1)
-            latent, memory = self._extend(window, [part[:, new] for part in modulations], memory)
+            new = slice(max(0, step + 1 - self.history), step + 1)
+            parts = [part[:, new] for part in modulations]
+            latents = torch.stack(frames[new], dim=1)
+            past = self.history - latents.shape[1]
+            if past == 0:
+                latent, _ = self._extend(latents, parts, self.positions)
+            else:
+                empty = self._empty(window, step)
+                places = self._places(empty)[:, past:].repeat_interleave(samples, dim=0)
+                hidden = mask(empty, self.history).repeat_interleave(samples, dim=1)
+                memory = self._past(window, slice(step, self.history - 1), samples)
+                latent, _ = self._extend(latents, parts, places, hidden, memory)
             frames.append(latent)
         return torch.stack(frames[1:], dim=1).unflatten(0, actions.shape[:2])
 
+    def _empty(self, window: Window, steps: int) -> Tensor:
+        """Places ``(N,)`` of the window that are still empty, `steps` after `window`."""
+        return (self.history - steps - window.length).clamp_min(0)
+
+    def _places(self, empty: Tensor) -> Tensor:
+        """Embeddings ``(N, H, width)`` of the places in windows whose first `empty` ``(N,)`` hold no frame."""
+        index = torch.arange(self.history, device=empty.device) - empty[:, None]
+        return self.positions[index.clamp_min(0)]
+
     def _modulations(self, actions: Tensor) -> list[Tensor]:
-        """What each block needs to know of the actions ``(N, t, F*A)``: ``(N, t, 6 * width)``."""
+        """Modulations of each block ``(N, t, 6 * width)`` by the actions ``(N, t, F*A)``."""
         embedded = self.action_embedding(actions)
         return [block.modulation(embedded) for block in self.blocks]  # type: ignore[operator]
 
     def _extend(
-        self, latents: Tensor, modulations: Sequence[Tensor], memory: Sequence[KeysValues] = ()
+        self,
+        latents: Tensor,
+        modulations: Sequence[Tensor],
+        places: Tensor,
+        hidden: Tensor | None = None,
+        memory: Sequence[KeysValues] = (),
     ) -> tuple[Tensor, list[KeysValues]]:
         """Next latent ``(N, D)`` after the window that `memory` begins and `latents` ``(N, n, D)`` complete.
 
         Only the newest latent is predicted, so the last block needs no more than keys and values of the others. Also
-        returns the memory of the whole window: keys and values in each block, good for as long as no latent changes its
-        place in the window.
+        returns the memory of the whole window: keys and values in each block.
+
+        Args:
+            latents: frames that are not in `memory`.
+            modulations: of their blocks.
+            places: embeddings of their places, ``(N, n, width)`` or ``(n, width)``.
+            hidden: what is added to the score of each frame of the window, ``(frames, N, 1, 1)``.
+            memory: keys and values of the frames before.
         """
-        length = latents.shape[1]
-        first = len(memory[0]) if memory else 0
-        tokens = self.inward(latents) + self.positions[first : first + length]
+        tokens = self.input_proj(latents) + places
         extended = []
         for place, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
-            queries = length if place < len(self.blocks) - 1 else 1
-            tokens, seen = block.extend(tokens, modulation, memory[place] if memory else [], queries)  # type: ignore[operator]
+            queries = latents.shape[1] if place < len(self.blocks) - 1 else 1
+            past = memory[place] if memory else []
+            tokens, seen = block.extend(tokens, modulation, past, queries, hidden)  # type: ignore[operator]
             extended.append(seen)
-        return self._follow(latents[:, -1], self.outward(self.norm(tokens[:, 0]))), extended
+        return self._next_latent(latents[:, -1], self.output_proj(self.norm(tokens[:, 0]))), extended
 
-    def _past(self, belief: Belief, frames: slice, samples: int) -> list[KeysValues]:
-        """The memory of some `frames` before the present, for `samples` candidates an episode."""
-        if frames.start >= frames.stop:
-            return []
-        _, memory = self._extend(belief.latents[:, frames], self._modulations(belief.actions[:, frames]))
+    def _past(self, window: Window, frames: slice, samples: int) -> list[KeysValues]:
+        """Keys and values of some `frames` before the present, for `samples` candidates an episode."""
+        latents, modulations = window.latents[:, frames], self._modulations(window.actions[:, frames])
+        empty = self._empty(window, frames.start)
+        count = latents.shape[1]
+        _, memory = self._extend(latents, modulations, self._places(empty)[:, :count], mask(empty, count))
         return [
             [(key.repeat_interleave(samples, 0), value.repeat_interleave(samples, 0)) for key, value in seen]
             for seen in memory
         ]
 
-    def rollout_flops(self, horizon: int, context: int) -> float:
-        """As in `Predictor`."""
-        total = horizon * self._action_weights
-        for end in range(context, context + horizon):
-            new = 1 if end <= self.history else min(self.history, end - context + 1)
-            total += self._window_weights(min(self.history, end), new)
-        return 2.0 * total
+    def rollout_flops(self, horizon: int) -> float:
+        """Implements `Predictor`."""
+        windows = sum(self._window_weights(min(self.history, step + 1)) for step in range(horizon))
+        return 2.0 * (horizon * self._action_weights + windows)
 
-    def advance_flops(self, context: int) -> float:
-        """As in `Predictor`."""
-        window = min(self.history, context)
-        return 2.0 * (window * self._action_weights + self._window_weights(window, window))
+    def advance_flops(self) -> float:
+        """Implements `Predictor`."""
+        return 2.0 * (self.history * self._action_weights + self._window_weights(self.history))
 
     @property
     def _action_weights(self) -> int:
@@ -172,14 +211,21 @@ class Transformer(Predictor):
             linear_weights(cast(ConditionalBlock, block).modulation) for block in self.blocks
         )
 
-    def _window_weights(self, window: int, new: int) -> int:
-        """Multiply-adds of predicting the latent after a `window` of frames, of which the last `new` were not seen."""
+    def _window_weights(self, new: int) -> int:
+        """Multiply-adds of predicting the latent after a window whose last `new` frames were not seen before."""
         block, others = cast(ConditionalBlock, self.blocks[-1]), len(self.blocks) - 1
         token = linear_weights(block) - linear_weights(block.modulation)
         keys_values = 2 * block.attention.qkv.weight.numel() // 3
-        pairs = others * sum(range(window - new + 1, window + 1)) + window  # of a query and a key
-        tokens = new * (linear_weights(self.inward) + others * token) + token + (new - 1) * keys_values
-        return tokens + 2 * pairs * block.attention.out.in_features + linear_weights(self.outward)
+        pairs = others * sum(range(self.history - new + 1, self.history + 1)) + self.history  # of a query and a key
+        tokens = new * (linear_weights(self.input_proj) + others * token) + token + (new - 1) * keys_values
+        return tokens + 2 * pairs * block.attention.out.in_features + linear_weights(self.output_proj)
+
+
+def mask(empty: Tensor, count: int) -> Tensor:
+    """Scores ``(count, N, 1, 1)`` that hide the first `empty` ``(N,)`` of `count` frames from attention, when added."""
+    hidden = torch.arange(count, device=empty.device)[:, None] < empty  # (count, N)
+    # Not infinite, so that the scores of a frame that sees nothing else stay numbers.
+    return torch.zeros(hidden.shape, device=empty.device).masked_fill(hidden, -1e9)[..., None, None]
 
 
 class ResidualMLP(Predictor):
@@ -213,48 +259,57 @@ class ResidualMLP(Predictor):
         dropout: float,
     ) -> None:
         super().__init__(history, residual)
-        self.inward = nn.Linear(history * latent_size, width)
+        self.input_proj = nn.Linear(history * latent_size, width)
         self.condition = nn.Sequential(
             nn.Linear(history * block_size, 64), nn.SiLU(), nn.Linear(64, width + depth * mlp_size)
         )
         self.blocks = nn.ModuleList(ShiftedBlock(width, mlp_size, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.outward = nn.Linear(width, latent_size)
+        self.output_proj = nn.Linear(width, latent_size)
 
     def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """As in `Predictor`."""
+        """Implements `Predictor`."""
         count = latents.shape[1]
-        return self._follow(latents, self._predict(self._windows(latents, count), self._conditions(actions, count)))
+        return self._next_latent(
+            latents, self._predict(self._windows(latents, count), self._conditions(actions, count))
+        )
 
-    def advance(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """As in `Predictor`."""
-        predicted = self._predict(self._windows(latents, 1), self._conditions(actions, 1))
-        return self._follow(latents[:, -1], predicted[:, 0])
+    def advance(self, window: Window, block: Tensor) -> Tensor:
+        """Implements `Predictor`."""
+        actions = torch.cat([window.actions, block.unsqueeze(1)], dim=1)
+        predicted = self._predict(window.latents.flatten(1), self.condition(actions.flatten(1)))
+        return self._next_latent(window.latent, predicted)
 
-    def rollout(self, belief: Belief, actions: Tensor) -> Tensor:
-        """As in `Predictor`."""
+    def step(self, latents: Tensor, blocks: Tensor) -> Tensor:
+        """Implements `Predictor`."""
+        window = make_window(latents.unsqueeze(1), blocks.new_zeros(len(blocks), 0, blocks.shape[1]), self.history)
+        return self.advance(window, blocks)
+
+    def rollout(self, window: Window, actions: Tensor) -> Tensor:
+        """Implements `Predictor`."""
         samples, horizon = actions.shape[1:3]
-        past = belief.actions.repeat_interleave(samples, dim=0)
+        past = window.actions.repeat_interleave(samples, dim=0)
         conditions = self._conditions(torch.cat([past, actions.flatten(0, 1)], dim=1), horizon)  # once for all steps
-        frames = [*belief.latents.repeat_interleave(samples, dim=0).unbind(1)]
-        frames = [torch.zeros_like(frames[0])] * (self.history - len(frames)) + frames
+        frames = [*window.latents.repeat_interleave(samples, dim=0).unbind(1)]
         for condition in conditions.unbind(1):
             predicted = self._predict(torch.cat(frames[-self.history :], dim=-1), condition)
-            frames.append(self._follow(frames[-1], predicted))
+            frames.append(self._next_latent(frames[-1], predicted))
         return torch.stack(frames[-horizon:], dim=1).unflatten(0, actions.shape[:2])
 
     def _predict(self, windows: Tensor, conditions: Tensor) -> Tensor:
-        """What follows `windows` ``(..., history * D)`` under the `conditions` ``(..., width + depth * mlp_size)``."""
+        """Output for `windows` ``(..., history * D)`` under the `conditions` ``(..., width + depth * mlp_size)``."""
         width, depth = self.norm.normalized_shape[0], len(self.blocks)
         shift, *shifts = conditions.split([width, *[(conditions.shape[-1] - width) // depth] * depth], dim=-1)
-        features = self.inward(windows).to(windows.dtype) + shift  # autocast or not, blocks add up in full precision
+        features = (
+            self.input_proj(windows).to(windows.dtype) + shift
+        )  # autocast or not, blocks add up in full precision
         for block, shift in zip(self.blocks, shifts, strict=True):
             features = block(features, shift)
-        predicted: Tensor = self.outward(self.norm(features))
+        predicted: Tensor = self.output_proj(self.norm(features))
         return predicted
 
     def _conditions(self, actions: Tensor, count: int) -> Tensor:
-        """What the last `count` windows of `actions` ``(N, t, F*A)`` do: ``(N, count, width + depth * mlp_size)``."""
+        """Conditions ``(N, count, width + depth * mlp_size)`` of the last `count` windows of `actions`."""
         conditions: Tensor = self.condition(self._windows(actions, count))
         return conditions
 
@@ -264,27 +319,29 @@ class ResidualMLP(Predictor):
         padded = F.pad(rows[:, -length:], (0, 0, max(0, length - rows.shape[1]), 0))
         return padded.unfold(1, self.history, 1).transpose(2, 3).flatten(2)
 
-    def rollout_flops(self, horizon: int, context: int) -> float:
-        """As in `Predictor`."""
-        return horizon * self.advance_flops(context)
+    def rollout_flops(self, horizon: int) -> float:
+        """Implements `Predictor`."""
+        return horizon * self.advance_flops()
 
-    def advance_flops(self, context: int) -> float:
-        """As in `Predictor`."""
+    def advance_flops(self) -> float:
+        """Implements `Predictor`."""
         return 2.0 * linear_weights(self)
 
 
 class ShiftedBlock(nn.Module):
     """Pre-norm feed-forward block whose hidden layer is shifted by a condition. A new one changes nothing."""
 
+    renamed_weights = RENAMED
+
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.inward, self.outward = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.input_proj, self.output_proj = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.dropout = nn.Dropout(dropout)
-        nn.init.zeros_(self.outward.weight)
-        nn.init.zeros_(self.outward.bias)
+        nn.init.zeros_(self.output_proj.weight)
+        nn.init.zeros_(self.output_proj.bias)
 
     def forward(self, features: Tensor, shift: Tensor) -> Tensor:
         """`features` ``(..., width)`` to the same shape, under a `shift` ``(..., hidden)``."""
-        hidden = F.gelu(self.inward(self.norm(features)) + shift)
-        return features + self.dropout(self.outward(self.dropout(hidden)))
+        hidden = F.gelu(self.input_proj(self.norm(features)) + shift)
+        return features + self.dropout(self.output_proj(self.dropout(hidden)))

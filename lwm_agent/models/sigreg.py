@@ -11,13 +11,14 @@ NULL_VALUE = 1.0594
 """Mean of `epps_pulley` for a standard normal sample: (1 - exp(-t^2)) exp(-t^2 / 2) integrated over [-3, 3]."""
 
 
-def epps_pulley(samples: Tensor, num_knots: int = 17, limit: float = 3.0) -> Tensor:
+def epps_pulley(samples: Tensor, num_knots: int = 17, limit: float = 3.0, across_processes: bool = True) -> Tensor:
     """Epps-Pulley statistic of each column of `samples` ``(..., N, M)`` against the standard normal, ``(..., M)``.
 
     N times the squared distance between the empirical and the normal characteristic function, weighted by exp(-t^2 / 2)
     and integrated over [-limit, limit] by the trapezoid rule on `num_knots` knots of its symmetric half. In a
-    distributed run the characteristic functions are averaged over processes first, so that every process sees the
-    statistic of the whole batch.
+    distributed run, unless `across_processes` is False, the characteristic functions are averaged over processes
+    first, so that every process sees the statistic of the whole batch; `samples` are then where the process group
+    can reduce them.
 
     Source: LeJEPA (arXiv 2511.08544) and LeWorldModel (arXiv 2603.19312), section 3.2.
     """
@@ -28,22 +29,25 @@ def epps_pulley(samples: Tensor, num_knots: int = 17, limit: float = 3.0) -> Ten
     angles = samples.float().unsqueeze(-1) * knots  # (..., N, M, knots)
     real, imaginary = angles.cos().mean(-3), angles.sin().mean(-3)
     count = samples.shape[-2]
-    if dist.is_available() and dist.is_initialized():
+    if across_processes and dist.is_available() and dist.is_initialized():
         processes = dist.get_world_size()
         real, imaginary = (dist_nn.all_reduce(part) / processes for part in (real, imaginary))
         count *= processes
     return ((real - normal).square() + imaginary.square()) @ (weights * normal) * count
 
 
-def sigreg(latents: Tensor, num_directions: int, generator: torch.Generator | None = None) -> Tensor:
+def sigreg(
+    latents: Tensor, num_directions: int, generator: torch.Generator | None = None, across_processes: bool = True
+) -> Tensor:
     """Mean Epps-Pulley statistic of `latents` ``(..., N, D)`` along random unit directions, a scalar.
 
     Args:
         latents: N samples for each leading index (a time step, say); each is tested on its own.
         num_directions: how many directions are drawn; the paper uses 1024 and finds 64 to be enough.
         generator: source of the directions, on the CPU; processes that train together must draw the same ones.
+        across_processes: whether N counts the samples of all processes of a distributed run.
     """
     directions = torch.randn(latents.shape[-1], num_directions, generator=generator).to(latents.device)
     directions = directions / directions.norm(dim=0)
     with torch.autocast(latents.device.type, enabled=False):
-        return epps_pulley(latents.float() @ directions).mean()
+        return epps_pulley(latents.float() @ directions, across_processes=across_processes).mean()

@@ -4,208 +4,252 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
+from ..envs import ENVS
 from ..errors import UserError
+from ..validation import (
+    Choices,
+    Config,
+    NonNegative,
+    Option,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    Seed,
+    Share,
+)
 
-RECIPES: dict[str, dict[str, Any]] = {
-    "base": {"learning_rate": 5e-5, "batch_size": 128, "clip_length": 4, "steps": 100_000},
-    "tiny": {"learning_rate": 8e-4, "batch_size": 80, "clip_length": 6, "steps": 8_500},
-}
-"""Settings of `TrainConfig` by preset; those of `base` are the paper's (appendix D and the released configuration)."""
+MODEL_NAMES = ("lewm",)
+"""Names of `MODELS`, for help texts: importing the registry would import torch."""
 
-OWN_OPTIONS = ("data", "out", "env", "preset", "model", "steps", "seed", "device", "num_devices", "precision", "track")
-"""Settings that have an option of their own on the command line, beside ``--set train.NAME``."""
+OWN_OPTIONS = (
+    *("data", "out", "env", "model", "preset", "model_settings", "steps", "seed", "device", "num_devices", "precision"),
+    "track",
+)
+"""Settings that the model card does not list as ``--set train.NAME``."""
 
 PRECISIONS = ("auto", "bf16-mixed", "32-true")
 
+PRESETS_DEFAULT = Option(default="the preset's")
+ClipLength = Annotated[int, Range(least=2)]
+"""Frames of a clip: one, and at least one to predict."""
+ValidationShare = Annotated[float, Range(above=0, under=1)]
+
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How to train. `TrainConfig.from_preset` fills in what a preset prescribes.
+class TrainConfig(Config):
+    """Training of a world model. `TrainConfig.from_preset` fills in what a preset prescribes.
 
     Attributes:
-        data: HDF5 files of trajectories of one environment; each fills the same share of every batch, however long it
-            is.
-        out: folder of the run: the checkpoint, its training state and its logs.
-        env: name in `ENVS`, or a Gymnasium id.
-        preset: name in `PRESETS`.
-        model: constructor arguments of the model that differ from the preset's.
+        data: HDF5 file of trajectories; repeat it for several of one environment, which fill equal shares of a batch.
+        out: folder of the run: the checkpoint (OUT/checkpoint), the training state and the logs.
+        env: environment.
+        model: kind of world model.
+        preset: size of the model: tiny (64 px, for CPUs) or base (the paper's, 224 px).
+        model_settings: arguments of the model that differ from the preset's.
         steps: optimisation steps.
         batch_size: clips in a step, over all processes.
         clip_length: L, frames of a clip.
         learning_rate: peak of the schedule: linear warm-up, then half a cosine to zero.
-        weight_decay: of AdamW.
+        weight_decay: weight decay of AdamW.
         warmup: share of the steps that warm up.
         clip_norm: largest norm of the gradient.
-        precision: "bf16-mixed", "32-true", or "auto": bfloat16 where it is faster.
-        validation: share of the episodes held out.
+        precision: precision of the products; auto is bfloat16 where it is faster.
+        validation: share of the episodes that are held out.
         log_every: steps between two lines of the log.
-        validate_every: steps between two looks at validation data.
+        validate_every: steps between two validations.
         save_every: steps between two saves of the training state.
         seed: source of every random choice.
-        device: "auto", "cpu", "cuda" or "mps".
+        device: auto, cpu, cuda or mps; of several, one by its number (cuda:1).
         num_devices: processes that train together.
         track: log to Weights & Biases too.
+        keep_state: keep the training state of a finished training, six times as large as the checkpoint: only with it
+            can ``--resume`` train for more steps.
     """
 
+    own_group: ClassVar[str | None] = "train"
+
     data: tuple[str, ...]
-    out: str
-    env: str = "pusht"
+    out: Annotated[str, Option(path="folder")]
+    env: Annotated[str, Choices(ENVS, "the name of your own data's")] = "pusht"
+    model: Annotated[str, Choices(MODEL_NAMES, "another of the registry")] = "lewm"
     preset: str = "tiny"
-    model: dict[str, Any] = field(default_factory=dict)
-    steps: int = 8_500
-    batch_size: int = 80
-    clip_length: int = 6
-    learning_rate: float = 8e-4
-    weight_decay: float = 1e-3
-    warmup: float = 0.03
-    clip_norm: float = 1.0
-    precision: str = "auto"
-    validation: float = 0.05
-    log_every: int = 10
-    validate_every: int = 250
-    save_every: int = 500
-    seed: int = 0
+    model_settings: Annotated[dict[str, Any], Option(group="model")] = field(default_factory=dict)
+    steps: Annotated[PositiveInt, PRESETS_DEFAULT] = 8_500
+    batch_size: Annotated[PositiveInt, PRESETS_DEFAULT] = 80
+    clip_length: Annotated[ClipLength, PRESETS_DEFAULT] = 6
+    learning_rate: Annotated[PositiveFloat, PRESETS_DEFAULT] = 8e-4
+    weight_decay: NonNegative = 1e-3
+    warmup: Share = 0.03
+    clip_norm: PositiveFloat = 1.0
+    precision: Annotated[str, Choices(PRECISIONS)] = "auto"
+    validation: ValidationShare = 0.05
+    log_every: PositiveInt = 10
+    validate_every: PositiveInt = 250
+    save_every: PositiveInt = 500
+    seed: Seed = 0
     device: str = "auto"
-    num_devices: int = 1
+    num_devices: PositiveInt = 1
     track: bool = False
+    keep_state: bool = False
 
     def __post_init__(self) -> None:
-        from ..models import PRESETS
+        from ..models import MODELS
 
-        if self.preset not in PRESETS:
-            raise UserError(f"preset={self.preset!r} is unknown: choose one of {', '.join(PRESETS)}")
-        for name in ("steps", "batch_size", "validate_every", "save_every", "num_devices", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name}={getattr(self, name)} must be positive")
-        if self.precision not in PRECISIONS:
-            raise UserError(f"precision={self.precision!r} is unknown: choose one of {', '.join(PRECISIONS)}")
-        if self.clip_length < 2:
-            raise UserError(f"clip_length={self.clip_length} must be at least 2: a frame and the one to predict")
+        if isinstance(self.data, str):
+            raise UserError(f"data={self.data!r} must be a tuple of files")
+        super().__post_init__()
+        if self.model not in MODELS:
+            raise UserError(f"model={self.model!r} is unknown: choose one of {', '.join(MODELS)}")
+        presets = MODELS[self.model].presets
+        if self.preset not in presets:
+            raise UserError(f"preset={self.preset!r} is unknown: choose one of {', '.join(presets)} for {self.model}")
+        if ":" in self.device and self.num_devices > 1:
+            raise UserError(
+                f"device={self.device!r} is one device: leave out its number, or num_devices={self.num_devices}"
+            )
         if self.batch_size % self.num_devices:
             raise UserError(f"batch_size={self.batch_size} must be a multiple of num_devices={self.num_devices}")
         clips = self.batch_size // self.num_devices
-        if isinstance(self.data, str) or not 0 < len(self.data) <= clips:
+        if not 0 < len(self.data) <= clips:
             raise UserError(
                 f"data={self.data!r} must be a tuple of files, from one to the {clips} clips of a process (batch_size "
                 "/ num_devices)"
             )
 
     @classmethod
+    def from_options(cls, **options: Any) -> TrainConfig:
+        """Settings on top of the recipe of the preset."""
+        return cls.from_preset(options.pop("preset", cls.preset), **options)
+
+    @classmethod
     def from_preset(cls, preset: str, **settings: Any) -> TrainConfig:
         """The preset's recipe with `settings` on top; an unknown one is an error that lists them all."""
-        known = {item.name for item in fields(cls)}
-        if settings.keys() - known:
-            unknown = ", ".join(sorted(settings.keys() - known))
-            raise UserError(f"unknown training settings {unknown}: choose from {', '.join(sorted(known))}")
-        return cls(preset=preset, **{**RECIPES.get(preset, {}), **settings})
+        names = {item.name for item in fields(cls)}
+        unknown = sorted(settings.keys() - names)
+        if unknown:
+            raise UserError(f"unknown training settings {', '.join(unknown)}: choose from {', '.join(sorted(names))}")
+        return cls(preset=preset, **{**_recipe(settings.get("model", cls.model), preset), **settings})
 
     @property
     def changed(self) -> dict[str, Any]:
-        """What differs from the preset's recipe, but for what has an option of its own on the command line."""
-        usual = asdict(TrainConfig.from_preset(self.preset, data=self.data, out=self.out))
+        """Settings that differ from the preset's recipe, but for `OWN_OPTIONS`."""
+        usual = asdict(TrainConfig.from_preset(self.preset, model=self.model, data=self.data, out=self.out))
         return differing(self, {name: value for name, value in usual.items() if name not in OWN_OPTIONS})
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentsConfig:
-    """How to train a part of a checkpoint on its latents.
+class LatentsConfig(Config):
+    """Training of a part of a checkpoint on the latents of its frozen encoder.
 
     Attributes:
-        checkpoint: folder or name of the checkpoint; all else in it stays as it is.
-        data: HDF5 files of trajectories, those of the world model or others of the same environment; each file fills
-            the same share of every batch, however long it is.
-        out: folder for the new checkpoint; None changes `checkpoint` itself.
+        checkpoint: folder or name of the checkpoint; its other parts stay as they are.
+        data: HDF5 file of trajectories; repeat it for several of one environment, which fill equal shares of a batch.
+        out: folder of the new checkpoint; by default `checkpoint` itself is changed.
         steps: optimisation steps.
         batch_size: examples in a step.
         learning_rate: peak of a warm-up and half a cosine.
-        weight_decay: of AdamW.
+        weight_decay: weight decay of AdamW.
         warmup: share of the steps that warm up.
-        validation: share of the episodes held out.
-        save_every: steps between two savings of what an interrupted training needs to go on.
+        validation: share of the episodes that are held out; of a file that the world model was trained on, the
+            episodes that its training has held out.
+        save_every: steps between two saves of the training state.
         seed: source of every random choice.
-        device: "auto", "cpu", "cuda" or "mps".
+        device: auto, cpu, cuda or mps; of several, one by its number (cuda:1).
+        latent_cache: folder where the latents of all frames are kept for later trainings. None keeps them in memory,
+            or, if they do not fit in a quarter of the free memory, beside the new checkpoint in ``OUT.latents``.
     """
 
     checkpoint: str
     data: tuple[str, ...]
-    out: str | None = None
-    steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 1e-3
-    warmup: float = 0.03
-    validation: float = 0.05
-    save_every: int = 500
-    seed: int = 0
+    out: Annotated[str, Option(path="folder")] | None = None
+    steps: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    weight_decay: NonNegative = 1e-3
+    warmup: Share = 0.03
+    validation: ValidationShare = 0.05
+    save_every: PositiveInt = 500
+    seed: Seed = 0
     device: str = "auto"
+    latent_cache: Annotated[str, Option(path="folder")] | None = None
 
     def __post_init__(self) -> None:
-        self.check_positive("steps", "batch_size", "learning_rate", "save_every")
-        if isinstance(self.data, str) or not 0 < len(self.data) <= self.batch_size:
-            raise UserError(f"data={self.data!r} must be a tuple of files, from one to batch_size={self.batch_size}")
+        files = f"data={self.data!r} must be a tuple of files, from one to batch_size={self.batch_size}"
+        if isinstance(self.data, str):
+            raise UserError(files)
+        super().__post_init__()
+        if not 0 < len(self.data) <= self.batch_size:
+            raise UserError(files)
 
     @property
     def changed(self) -> dict[str, Any]:
-        """What differs from the defaults, but for what has an option of its own on the command line."""
-        named = ("out", "steps", "seed", "device", "save_every")
+        """Settings that differ from the defaults, but for those that do not change what is learned."""
+        named = ("out", "steps", "seed", "device", "save_every", "latent_cache")
         optional = [item for item in fields(self) if item.default is not MISSING and item.name not in named]
         return differing(self, {item.name: item.default for item in optional})
-
-    def check_positive(self, *names: str) -> None:
-        """Refuses settings that are not above 0."""
-        for name in names:
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name}={getattr(self, name)} must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadsConfig(LatentsConfig):
-    """How to train the heads; an example is a pair of frames.
+    """Training of the heads; an example is a pair of frames.
 
     Attributes:
         width: hidden width of the actor.
-        max_steps: the most model steps between the frames of a pair.
+        max_steps: largest number of model steps between the frames of a pair.
     """
 
-    steps: int = 8_000
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
-    width: int = 384
-    max_steps: int = 25
+    own_group: ClassVar[str | None] = "heads"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_positive("width", "max_steps")
+    steps: PositiveInt = 8_000
+    batch_size: PositiveInt = 1024
+    learning_rate: PositiveFloat = 1e-3
+    width: PositiveInt = 384
+    max_steps: PositiveInt = 25
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorConfig(LatentsConfig):
-    """How to train the predictor on; an example is a clip.
+    """Training of the predictor; an example is a clip.
 
     Attributes:
         clip_length: L, frames of a clip.
-        model: constructor arguments of a new predictor, trained from the start in the place of the checkpoint's, such
-            as ``{"predictor": "mlp"}``; those not given stay as they are. Empty trains the checkpoint's own on.
+        model_settings: arguments of a new predictor that takes the place of the checkpoint's, such as
+            ``predictor=mlp``; those not named stay as they are. Without any, the checkpoint's own is trained on.
     """
 
-    steps: int = 4_000
-    batch_size: int = 512
-    learning_rate: float = 8e-4
-    clip_length: int = 6
-    model: dict[str, Any] = field(default_factory=dict)
+    own_group: ClassVar[str | None] = "predictor"
 
-    def __post_init__(self) -> None:
-        from ..models import PREDICTOR_SETTINGS
+    steps: PositiveInt = 4_000
+    batch_size: PositiveInt = 512
+    learning_rate: PositiveFloat = 8e-4
+    clip_length: ClipLength = 6
+    model_settings: Annotated[dict[str, Any], Option(group="model")] = field(default_factory=dict)
 
-        super().__post_init__()
-        if self.clip_length < 2:
-            raise UserError(f"clip_length={self.clip_length} must be at least 2: a frame and the one to predict")
-        for name in self.model.keys() - {*PREDICTOR_SETTINGS}:
-            raise UserError(f"model.{name} is not of the predictor: choose among {', '.join(PREDICTOR_SETTINGS)}")
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendConfig(Config):
+    """Planning cost to store in a checkpoint.
+
+    Attributes:
+        checkpoint: folder or name of the checkpoint.
+        cost: planning cost, as in ``--set agent.cost=COST``; choose it on validation tasks.
+        out: folder of the new checkpoint; by default `checkpoint` itself is changed.
+    """
+
+    checkpoint: str
+    cost: str
+    out: Annotated[str, Option(path="folder")] | None = None
+
+
+def _recipe(model: str, preset: str) -> Mapping[str, Any]:
+    """Settings of `TrainConfig` that a preset prescribes; none where there is no such preset."""
+    from ..models import MODELS
+
+    return MODELS[model].recipes.get(preset, {}) if model in MODELS else {}
 
 
 def differing(config: Any, usual: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the `usual` settings, what `config` has otherwise."""
+    """Values of `config` for the settings in which it differs from `usual`."""
     return {name: getattr(config, name) for name, value in usual.items() if getattr(config, name) != value}

@@ -13,10 +13,13 @@ from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..compute.device import autocast, fast_bf16
-from ..data.trajectories import DatasetError, Trajectories, shares, split
+from ..data.clips import shares
+from ..data.trajectories import DatasetError, Trajectories
 from ..models import Heads
 from .config import HeadsConfig
-from .frozen_encoder import OnProgress, PartTraining, encode, open_all
+from .frozen_encoder import FrozenEncoderTrainer, encode_all, open_all
+from .held_out import follow_splits
+from .latent_cache import OnProgress, affordable
 
 
 def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> Checkpoint:
@@ -26,35 +29,41 @@ def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> C
         DatasetError: the data does not fit the checkpoint, or its episodes are shorter than a model step.
     """
     report = on_progress or (lambda task, done, total, text: None)
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     checkpoint, files, device = open_all(config)
     if checkpoint.normalizer.discrete:
         raise DatasetError("heads need continuous actions; plan discrete ones with categorical-cem, which needs none")
-    latents, pairs, held_out = encode(checkpoint, files, device, report), [], []
-    for file, seen in zip(files, latents, strict=True):
-        training, validation = split(file.num_episodes, config.validation, config.seed)
-        pairs.append(Pairs(checkpoint, file, seen, training, config.max_steps))
-        held_out.append(Pairs(checkpoint, file, seen, validation, config.max_steps))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         heads = Heads(
-            latent_size=latents[0].shape[1],
-            block_size=pairs[0].frameskip * checkpoint.normalizer.action_size,
+            latent_size=checkpoint.model.summary_size,
+            block_size=checkpoint.model.block_size,
             width=config.width,
             max_steps=config.max_steps,
         ).to(device)
+    records = follow_splits(checkpoint.training, files, config)
+    trainer = FrozenEncoderTrainer(config, "heads", heads, records, started_at)
+    trainer.check()
+    splits = [record.split(file) for record, file in zip(records, files, strict=True)]
+    pairs: list[Pairs] = []
+    held_out: list[Pairs] = []
+    for file, latents, episodes in zip(
+        files, encode_all(config, checkpoint, files, device, report), splits, strict=True
+    ):
+        for part, numbers in zip((pairs, held_out), episodes, strict=True):
+            part.append(Pairs(checkpoint, file, latents, numbers, config.max_steps))
 
     def loss(rng: np.random.Generator) -> Tensor:
         batch = sample(pairs, config.batch_size, rng, device)
         with autocast(device, fast_bf16(device)):
             return heads.loss(*batch)["loss"]
 
-    part = PartTraining(config, "heads", heads, began)
-    state = part.optimize(loss, report)
+    state = trainer.optimize(loss, report)
     heads.eval().requires_grad_(False)
-    losses = heads.loss(*sample(held_out, 16_384, np.random.default_rng(0), device))
-    validated = {name: float(value) for name, value in losses.items()}
-    return part.save(replace(checkpoint, heads=heads), state, validated, sum(file.num_frames for file in files))
+    num = affordable(16_384, held_out[0].latents, 2)
+    losses = heads.loss(*sample(held_out, num, np.random.default_rng(0), device))
+    validation = {name: float(value) for name, value in losses.items()}
+    return trainer.save(replace(checkpoint, heads=heads), state, validation, sum(file.num_frames for file in files))
 
 
 def sample(sources: Sequence[Pairs], num: int, rng: np.random.Generator, device: torch.device) -> list[Tensor]:
@@ -74,8 +83,8 @@ class Pairs:
         episodes: NDArray[np.int64],
         max_steps: int,
     ) -> None:
-        self.frameskip: int = checkpoint.model.frameskip  # type: ignore[assignment]
-        self._latents, self._action, self._normalizer = latents, trajectories.action, checkpoint.normalizer
+        self.frameskip, self._summary = checkpoint.model.frameskip, checkpoint.model.summary
+        self.latents, self._action, self._normalizer = latents, trajectories.action, checkpoint.normalizer
         long_enough = trajectories.lengths[episodes] > self.frameskip
         self._offsets = trajectories.offsets[episodes][long_enough]
         self._lengths = trajectories.lengths[episodes][long_enough]
@@ -95,8 +104,8 @@ class Pairs:
         start = (rng.random(num) * (lengths - steps * self.frameskip)).astype(np.int64) + self._offsets[episodes]
         blocks = self._action[start[:, None] + np.arange(self.frameskip)]
         return (
-            self._latents[start].to(device).float(),
-            self._latents[start + steps * self.frameskip].to(device).float(),
+            self._summary(self.latents[start].to(device).float()),
+            self._summary(self.latents[start + steps * self.frameskip].to(device).float()),
             torch.from_numpy(steps).to(device),
             self._normalizer.blocks(blocks, device),
         )

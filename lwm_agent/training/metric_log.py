@@ -1,8 +1,9 @@
-"""Where training metrics go: metrics.jsonl and TensorBoard always, Weights & Biases on demand."""
+"""Logs of training metrics: metrics.jsonl and TensorBoard always, Weights & Biases on demand."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from ..errors import UserError
+from ..files import read_text, write_text
 
 METRICS = "metrics.jsonl"
 
@@ -19,7 +21,7 @@ class MetricLog:
 
     Args:
         folder: the run's folder.
-        settings: what W&B shows as the run's configuration.
+        settings: configuration of the run, for W&B.
         start: steps already done.
         track: log to W&B as well.
         enabled: False on all processes but the first.
@@ -30,11 +32,9 @@ class MetricLog:
         if not enabled:
             return
         path = folder / METRICS
-        lines = path.read_text().splitlines(keepends=True) if start and path.exists() else []
-        # A line torn by a crash ends without a newline; it belongs to a step that is done again anyway.
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start]
-        self._file = path.open("w")
-        self._file.writelines(kept)
+        lines = read_text(path).splitlines(keepends=True) if start and path.exists() else []
+        write_text(path, "".join(line for line in lines if _step_of(line) <= start))
+        self._file = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
         self._run = _wandb_run(folder, settings) if track else None
 
@@ -59,6 +59,15 @@ class MetricLog:
             self._board.close()
             if self._run is not None:
                 self._run.finish()
+
+
+def _step_of(line: str) -> float:
+    """Step of a line of the log; infinity for one that a crash has torn: its step is done again anyway."""
+    try:
+        step = json.loads(line)["step"] if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return math.inf
+    return step if isinstance(step, int) else math.inf
 
 
 def _wandb_run(folder: Path, settings: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Training the predictor of a checkpoint on, or a new one in its place, while its encoder stays as it is.
+"""Training of the predictor of a checkpoint, or of a new one in its place, the encoder frozen.
 
 Most of a training step goes into the encoder. On latents that were computed once, the predictor sees six times as many
 clips in the same time, and it is the predictor's error that planners exploit.
@@ -17,11 +17,13 @@ from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..compute.device import autocast, fast_bf16
-from ..data.trajectories import Trajectories, Windows, shares, split
+from ..data.clips import Windows, shares
 from ..errors import UserError
-from ..models import MODELS
+from ..models import MODELS, LatentPredictor
 from .config import PredictorConfig
-from .frozen_encoder import OnProgress, PartTraining, encode, open_all
+from .frozen_encoder import FrozenEncoderTrainer, encode_all, open_all
+from .held_out import follow_splits
+from .latent_cache import OnProgress, affordable
 
 Source = tuple[Windows, Tensor]
 """Clips of a file, and the latents of its frames."""
@@ -34,35 +36,62 @@ def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = No
         DatasetError: the data does not fit the checkpoint, or its episodes are shorter than a clip.
     """
     report = on_progress or (lambda task, done, total, text: None)
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     old, files, device = open_all(config)
-    checkpoint = with_new_predictor(old, config.model, config.seed) if config.model else old
-    model: Any = checkpoint.model
-    if config.model and model.history >= config.clip_length:
-        raise UserError(f"model.history={model.history} must be less than clip_length={config.clip_length}")
-    windows = [_windows(config, file, model.frameskip) for file in files]
-    latents = encode(checkpoint, files, device, report)
+    checkpoint = with_new_predictor(old, config.model_settings, config.seed) if config.model_settings else old
+    model = latent_predictor(checkpoint)
+    if config.clip_length < model.min_clip_length:
+        raise UserError(f"clip_length={config.clip_length} must be at least {model.min_clip_length} for this predictor")
+    fine_tune = not config.model_settings
+    earlier = checkpoint.training.get("predictor") if fine_tune else None
+    records = follow_splits(checkpoint.training, files, config, earlier)
+    windows = [
+        [Windows(file, part, config.clip_length, model.frameskip) for part in record.split(file)]
+        for record, file in zip(records, files, strict=True)
+    ]
+    trainer = FrozenEncoderTrainer(config, "predictor", model.predictor, records, started_at, fine_tune)
+    trainer.check()
+    latents = encode_all(config, checkpoint, files, device, report)
     training, validation = ([*zip(part, latents, strict=True)] for part in zip(*windows, strict=True))
     before = evaluate_predictor(old, validation)
-    predictor = model.predictor.requires_grad_(True).train()
+    model.predictor.requires_grad_(True).train()
 
     def loss(rng: np.random.Generator) -> Tensor:
         return _losses(checkpoint, training, config.batch_size, rng)["loss"]
 
-    part = PartTraining(config, "predictor", predictor, began, goes_on=not config.model)
-    state = part.optimize(loss, report)
+    state = trainer.optimize(loss, report)
     model.eval().requires_grad_(False)
     after = evaluate_predictor(checkpoint, validation)
     losses = {**{f"{name} before": value for name, value in before.items()}, **after}
-    return part.save(checkpoint, state, losses, sum(file.num_frames for file in files))
+    return trainer.save(checkpoint, state, losses, sum(file.num_frames for file in files))
+
+
+def latent_predictor(checkpoint: Checkpoint) -> LatentPredictor:
+    """The model of `checkpoint`.
+
+    Raises:
+        UserError: it has no predictor that could be trained by itself.
+    """
+    if not isinstance(checkpoint.model, LatentPredictor):
+        raise UserError(
+            f"a {checkpoint.name} model has no predictor that can be trained by itself: use `lwm-agent train`"
+        )
+    return checkpoint.model
 
 
 def with_new_predictor(checkpoint: Checkpoint, settings: dict[str, Any], seed: int) -> Checkpoint:
-    """`checkpoint` with an untrained predictor, made with `settings`, and all else as it is."""
+    """`checkpoint` with an untrained predictor, made with `settings`, and all else as it is.
+
+    Raises:
+        UserError: a setting that is not the predictor's.
+    """
+    choices = latent_predictor(checkpoint).predictor_settings
+    for name in settings.keys() - {*choices}:
+        raise UserError(f"model.{name} is not of the predictor: choose among {', '.join(choices)}")
     model_config = {**checkpoint.model_config, **settings}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MODELS[checkpoint.name](**model_config)
+        model = MODELS[checkpoint.name].model(**model_config)
     weights = checkpoint.model.state_dict()
     kept = {name: weights[name] for name in weights if not name.startswith("predictor.")}
     model.load_state_dict({**model.state_dict(), **kept})
@@ -70,15 +99,11 @@ def with_new_predictor(checkpoint: Checkpoint, settings: dict[str, Any], seed: i
     return replace(checkpoint, model=model.to(device).eval().requires_grad_(False), model_config=model_config)
 
 
-def _windows(config: PredictorConfig, file: Trajectories, frameskip: int) -> list[Windows]:
-    """The clips to train on and the clips to validate on."""
-    episodes = split(file.num_episodes, config.validation, config.seed)
-    return [Windows(file, part, config.clip_length, frameskip) for part in episodes]
-
-
 @torch.no_grad()
 def evaluate_predictor(checkpoint: Checkpoint, sources: Sequence[Source], num_clips: int = 4096) -> dict[str, float]:
-    """The predictor's losses on the same `num_clips` of `sources` each time."""
+    """The predictor's losses on the same `num_clips` of `sources` each time; on fewer if latents are large."""
+    windows, latents = sources[0]
+    num_clips = affordable(num_clips, latents, windows.clip_length)
     losses = _losses(checkpoint, sources, num_clips, np.random.default_rng(0))
     return {name: float(value) for name, value in losses.items()}
 
@@ -87,7 +112,7 @@ def _losses(
     checkpoint: Checkpoint, sources: Sequence[Source], num_clips: int, rng: np.random.Generator
 ) -> dict[str, Tensor]:
     """Losses of random clips, as many of each source, as functions of the predictor's weights."""
-    model: Any = checkpoint.model
+    model = latent_predictor(checkpoint)
     device = next(model.parameters()).device
     clips, actions = [], []
     for (windows, encoded), num in zip(sources, shares(num_clips, len(sources)), strict=True):

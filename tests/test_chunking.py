@@ -14,13 +14,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from lwm_agent import Agent
-from lwm_agent.agent import chunking
-from lwm_agent.agent.chunking import bytes_per_rollout, rollouts_at_once
-from lwm_agent.agent.objective import Imagination
-from lwm_agent.compute.device import ENOUGH_ROLLOUTS, can_compile, container_memory, free_memory
+from lwm_agent.agent import capacity
+from lwm_agent.agent.capacity import bytes_per_rollout, max_parallel_rollouts
+from lwm_agent.agent.objective import ModelObjective
+from lwm_agent.compute.device import ENOUGH_ROLLOUTS, can_compile, free_memory
 from lwm_agent.compute.int8 import exact_products
+from lwm_agent.compute.memory import container_memory
 from lwm_agent.models import PREDICTORS
-from lwm_agent.planners import Budget, make_cost, make_planner
+from lwm_agent.planners import make_cost, make_planner
 
 from .test_agent import CONTINUOUS, SMALL, checkpoint, observations
 
@@ -52,22 +53,22 @@ class LiveBytes(TorchDispatchMode):
 
 def imagination(
     cost: str, max_rollouts: int, predictor: str = "transformer", episodes: int = 3, bf16: bool = False
-) -> Imagination:
+) -> ModelObjective:
     ready = checkpoint(predictor)
-    belief = ready.model.encode(torch.randn(episodes, 3, 32, 32))
+    belief = ready.model.begin(torch.randn(episodes, 3, 32, 32))
     deadline = torch.full((episodes,), torch.inf)
-    return Imagination(
+    return ModelObjective(
         ready.model, belief, torch.randn(episodes, 8), make_cost(cost), bf16, max_rollouts, ready.heads, deadline
     )
 
 
-def peak_of_gradient(ready: Imagination, candidates: int, horizon: int = 4) -> tuple[int, torch.Tensor]:
+def peak_of_gradient(ready: ModelObjective, candidates: int, horizon: int = 4) -> tuple[int, torch.Tensor]:
     """Bytes alive at once, at most, and the gradient."""
     actions = torch.randn(
         len(ready.goal), candidates, horizon, 10, generator=torch.Generator().manual_seed(0)
     ).requires_grad_()
     with LiveBytes() as live:
-        (gradient,) = torch.autograd.grad(ready.objective(actions).sum(), actions)
+        (gradient,) = torch.autograd.grad(ready(actions).sum(), actions)
     return live.peak, gradient
 
 
@@ -94,7 +95,7 @@ def test_a_rollout_takes_no_more_than_foretold_and_not_much_less(cost: str, pred
 def test_chunks_bound_the_memory_of_gradients_and_change_nothing(cost: str) -> None:
     torch.manual_seed(0)
     whole = imagination(cost, max_rollouts=10_000)
-    chunked = Imagination(**{**vars(whole), "max_rollouts": 16})
+    chunked = ModelObjective(**{**vars(whole), "max_rollouts": 16})
     (most, wanted), (least, found) = (peak_of_gradient(made, candidates=128) for made in (whole, chunked))
     assert torch.allclose(wanted, found, rtol=1e-4, atol=1e-6)
     assert wanted.abs().max() > 0
@@ -106,8 +107,8 @@ def test_scarce_memory_makes_chunks_smaller(device: str, monkeypatch: pytest.Mon
     ready, cost, sizes = checkpoint(), make_cost("best-step"), []
     each = bytes_per_rollout(ready, cost, horizon=4)
     for free in (10**15, 2 * 100 * each, 2 * each, 0):
-        monkeypatch.setattr(chunking, "free_memory", lambda _, free=free: free)
-        sizes.append(rollouts_at_once(ready, cost, 4, torch.device(device)))
+        monkeypatch.setattr(capacity, "free_memory", lambda _, free=free: free)
+        sizes.append(max_parallel_rollouts(ready, cost, 4, torch.device(device)))
     most = ENOUGH_ROLLOUTS[device]
     assert sizes == [most, 64, 1, 1]
 
@@ -137,7 +138,7 @@ def test_an_agent_plans_the_same_where_memory_is_scarce(
     planner: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plenty, wanted = decide(planner, **settings)
-    monkeypatch.setattr(chunking, "free_memory", lambda _: 0)
+    monkeypatch.setattr(capacity, "free_memory", lambda _: 0)
     scarce, found = decide(planner, **settings)
     assert (plenty, scarce) == (2048, 1)
     assert np.allclose(wanted, found, atol=1e-4)
@@ -153,20 +154,25 @@ def test_compiled_gradients_go_in_chunks_too(planner: str) -> None:
 
 @pytest.mark.parametrize("max_rollouts", [10_000, 5])
 @pytest.mark.parametrize("planner", ["gradient", "sgd", "cem"])
-def test_chunks_spend_the_flops_that_are_charged(planner: str, max_rollouts: int) -> None:
+@pytest.mark.parametrize(("predictor", "shared"), [("mlp", 0.0), ("transformer", 0.2)])
+def test_chunks_spend_the_flops_that_are_charged(
+    predictor: str, shared: float, planner: str, max_rollouts: int
+) -> None:
+    """A transformer computes the frames before the present beside: for all candidates of a chunk at once."""
     made = make_planner(planner, **SMALL[planner])
-    budget = Budget(flops=2e6)
-    agent = Agent(
-        checkpoint(), made, device="cpu", bf16=False, proposal="none", max_rollouts=max_rollouts, budget=budget
-    )
+    ready = checkpoint(predictor)
+    agent = Agent(ready, made, device="cpu", bf16=False, proposal="none", max_rollouts=max_rollouts)
     seen = observations(1)
     with FlopCounterMode(display=False) as looking:
-        agent.encode(np.concatenate([seen["pixels"], seen["goal"]]))
+        agent.observer.begin(np.concatenate([seen["pixels"], seen["goal"]]))
     with FlopCounterMode(display=False) as counter:
         _, state = agent.predict(seen)
     (decision,) = state.decisions
     assert decision is not None
-    assert counter.get_total_flops() - looking.get_total_flops() == pytest.approx(decision.flops, rel=0.1)
+    spent = counter.get_total_flops() - looking.get_total_flops()
+    # A gradient is charged as a second rollout, which is more than the backward pass takes.
+    least = 0.98 if planner == "cem" else 0.85
+    assert least * decision.flops < spent < (1.06 + shared) * decision.flops  # drawing correlated noise takes 5 %
 
 
 def test_an_agent_is_made_in_inference_mode() -> None:
@@ -189,9 +195,9 @@ def test_proposals_go_in_chunks() -> None:
 def test_chunks_change_no_more_than_roundings_of_bfloat16() -> None:
     torch.manual_seed(0)
     whole = imagination("best-step", max_rollouts=10_000, bf16=True)
-    chunked = Imagination(**{**vars(whole), "max_rollouts": 5})
+    chunked = ModelObjective(**{**vars(whole), "max_rollouts": 5})
     actions = torch.randn(3, 40, 4, 10)
-    wanted, found = whole.objective(actions), chunked.objective(actions)
+    wanted, found = whole(actions), chunked(actions)
     assert torch.allclose(wanted, found, rtol=0.02)
     assert wanted.std() > 0.1 * wanted.mean()
 

@@ -1,0 +1,170 @@
+"""Replanning: one planning call for all episodes whose last plan is used up."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..models import WorldModel
+from ..models.base import select
+from ..planners import Budget, plan
+from ..planners.costs import WeightedSum
+from ..protocols import Belief, GoalActor, Plan, Planner, Problem
+from .objective import ModelObjective
+from .observer import Observer
+from .proposal import ActorProposal
+from .state import AgentState, Decision
+
+
+@dataclass(frozen=True)
+class Replanner:
+    """Poses planning problems and has them solved.
+
+    Attributes:
+        observer: gives the beliefs, and the schedule.
+        planner: solves the problems.
+        cost: planning cost of a future.
+        budget: limit of one call.
+        actor: a learned actor, where there is one.
+        proposal: first guesses, where there are learned ones.
+        proposal_std: standard deviation of the first candidates around them, normalised.
+        max_rollouts: candidate rollouts that are imagined at once.
+    """
+
+    observer: Observer
+    planner: Planner
+    cost: WeightedSum
+    budget: Budget
+    actor: GoalActor | None
+    proposal: ActorProposal | None
+    proposal_std: float
+    max_rollouts: int
+
+    @property
+    def model(self) -> WorldModel:
+        """The world model."""
+        return self.observer.model
+
+    def plan(self, state: AgentState, rows: NDArray[np.intp]) -> AgentState:
+        """The state with new plans for the episodes `rows` ``(n,)``, made in one call."""
+        if len(rows) == 0:
+            return replace(state, decisions=(None,) * len(state))
+        schedule, ages = self.observer.schedule, state.ages[rows]
+        horizons = schedule.horizons(ages)
+        place, phase = self.observer.places(state, rows)
+        deadline = torch.from_numpy(schedule.blocks_left(ages)).to(self.observer.device, torch.float32)
+        problem = self.problem(
+            select(state.beliefs, (place, phase)),
+            state.goal[place],
+            self._warm_start(state.plan[place], horizons),
+            deadline,
+            self._generators(state, rows),
+            horizons.tolist(),
+        )
+        result = plan(self.planner, problem, self.budget, [self._rollout_flops(own) for own in horizons.tolist()])
+        planned = result.actions.unflatten(2, (schedule.frameskip, -1)).flatten(1, 2)  # (n, T*F, A)
+        missing = schedule.horizon * schedule.frameskip - planned.shape[1]
+        planned = torch.nn.functional.pad(planned, (0, 0, 0, missing))
+        num_plans, wait = state.num_plans.copy(), state.steps_until_replan.copy()
+        num_plans[rows] += 1
+        wait[rows] = schedule.steps_to_execute(ages)
+        return replace(
+            state,
+            plan=state.plan.index_put((place,), planned),
+            num_plans=num_plans,
+            steps_until_replan=wait,
+            decisions=_decisions(len(state), rows, result),
+        )
+
+    def problem(
+        self,
+        belief: Belief,
+        goal: Tensor,
+        init: Tensor,
+        deadline: Tensor,
+        generators: Sequence[torch.Generator],
+        horizons: Sequence[int] | None = None,
+    ) -> Problem:
+        """The planning problem of B episodes, which `predict` gives its planner.
+
+        Args:
+            belief: the present.
+            goal: latents ``(B, *Z)``.
+            init: first guess ``(B, T, F*A)``.
+            deadline: blocks left, ``(B,)``, maybe infinitely many.
+            generators: one an episode.
+            horizons: blocks of each episode's plan; None is T for all.
+        """
+        longest = init.shape[1]
+        own = tuple(horizons or [longest] * len(init))
+        mixed = own if min(own) < longest else None
+        objective = ModelObjective(
+            self.model, belief, goal, self.cost, self.observer.bf16, self.max_rollouts, self.actor, deadline, mixed
+        )
+        low, high = self.observer.normalizer.bounds(self.model.frameskip, self.observer.device)
+        problem = Problem(
+            objective=objective,
+            init=init,
+            scale=torch.ones_like(init),
+            low=low,
+            high=high,
+            generators=generators,
+            action_size=self.model.action_size,
+            dynamics=objective,
+            horizons=mixed,
+            step_flops=[blocks * self.model.rollout_flops(1) for blocks in own],
+        )
+        if self.proposal is None:
+            return problem
+        return replace(
+            problem,
+            scale=self.proposal_std * problem.scale,
+            propose=partial(self.proposal, objective, problem),
+            propose_flops=[self.proposal.flops(blocks) for blocks in own],
+        )
+
+    def _rollout_flops(self, horizon: int) -> float:
+        """FLOPs of one candidate over `horizon` blocks, the learned terms of its cost among them."""
+        flops = self.model.rollout_flops(horizon)
+        if self.actor is not None:
+            steps = self.cost.asks_for_steps * self.actor.distance_flops
+            flops += horizon * (steps + self.cost.asks_for_actor * self.actor.actor_flops)
+        return flops
+
+    def _warm_start(self, plans: Tensor, horizons: NDArray[np.int64]) -> Tensor:
+        """The rest of the last plans, then the mean action, ``(n, T, F*A)``; zeros beyond an episode's own horizon."""
+        longest, frameskip = int(horizons.max()), self.observer.schedule.frameskip
+        init = plans[:, : longest * frameskip].unflatten(1, (longest, frameskip)).flatten(2)
+        ahead = torch.from_numpy(np.arange(longest) < horizons[:, None]).to(init.device)
+        return init * ahead[:, :, None]
+
+    def _generators(self, state: AgentState, rows: NDArray[np.intp]) -> list[torch.Generator]:
+        """A random generator for the next plan of each episode."""
+        seeds = [
+            zlib.crc32(int(state.num_plans[row]).to_bytes(8, "little"), int(state.seeds[row])) for row in rows.tolist()
+        ]
+        return [torch.Generator(self.observer.device).manual_seed(seed) for seed in seeds]
+
+
+def _decisions(num: int, rows: NDArray[np.intp], result: Plan) -> tuple[Decision | None, ...]:
+    """The decisions of one planning call for `rows` of `num` episodes."""
+    costs, traces = result.cost.tolist(), result.trace.T.tolist()
+    decisions: list[Decision | None] = [None] * num
+    for place, row in enumerate(rows.tolist()):
+        decisions[row] = Decision(
+            cost=costs[place],
+            trace=tuple(traces[place]),
+            rollouts=result.rollouts[place],
+            flops=result.flops[place],
+            seconds=result.seconds,
+            overshoot=result.overshoot,
+            batch=len(rows),
+        )
+    return tuple(decisions)

@@ -1,0 +1,70 @@
+"""Commands that make data: collect, convert, tasks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import typer
+
+from ..collect.config import CollectConfig
+from ..data.config import ConvertConfig
+from ..errors import UserError
+from ..experiments.config import TasksConfig
+from .options import command
+from .progress import bar, console
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    command(app, "collect", CollectConfig, "the same command goes on after the last episode that was saved")(collect)
+    command(app, "convert", ConvertConfig, "nothing was converted; run it again")(convert)
+    command(app, "tasks", TasksConfig, "nothing was written; run it again")(tasks)
+
+
+def collect(config: CollectConfig) -> None:
+    """Record episodes. Interrupted? The same command resumes."""
+    from ..collect.record import collect as run
+
+    if ":" in config.env:  # "module:Id": as with `python -m`, the module may lie in the working directory
+        sys.path.append(os.getcwd())
+    with bar("collecting", "episodes") as update:
+        run(config, update)
+    _show_file(Path(config.out))
+
+
+def convert(config: ConvertConfig) -> None:
+    """Make a file of trajectories from one of OGBench's visual-cube-single data sets: once, in minutes."""
+    from ..data.ogbench_npz import convert as run
+
+    with bar("converting", "frames") as update:
+        run(config.source, config.out, update)
+    _show_file(config.out, "; train on it with --env cube")
+
+
+def tasks(config: TasksConfig) -> None:
+    """Make evaluation tasks from held-out episodes: pairs of a start and a goal."""
+    from ..eval import TaskSet, make_tasks
+
+    if config.out.exists() and not config.overwrite:
+        try:
+            TaskSet.load(config.out)
+        except (UserError, OSError) as error:
+            raise UserError(f"--out {config.out} is there and no task file: pass --overwrite to replace it") from error
+    with bar("making tasks", "tasks") as update:
+        task_set = make_tasks(
+            config.env,
+            config.offset,
+            config.episodes,
+            config.seed,
+            config.protocol,
+            split=config.split,
+            progress=update,
+        )
+    task_set.save(config.out)
+    console.print(f"wrote {config.out}")
+
+
+def _show_file(path: Path, advice: str = "") -> None:
+    console.print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB){advice}")

@@ -1,0 +1,81 @@
+"""Commands that train: train, train-heads, train-predictor, recommend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..envs import ENVS
+from ..training.config import HeadsConfig, PredictorConfig, RecommendConfig, TrainConfig
+from .options import command
+from .progress import bar, bars, console, show_metrics
+
+GOES_ON = "the same command goes on after the last step that was saved"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    resume = "the same command with --resume goes on after the last step that was saved"
+    command(app, "train", TrainConfig, resume)(train)
+    command(app, "train-heads", HeadsConfig, GOES_ON)(train_heads)
+    command(app, "train-predictor", PredictorConfig, GOES_ON)(train_predictor)
+    command(app, "recommend", RecommendConfig, "run it again")(recommend)
+
+
+def train(
+    config: TrainConfig,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUT.")] = False,
+) -> None:
+    """Train a world model from pixels and actions."""
+    from ..training.train import Progress
+    from ..training.train import train as run
+
+    with bar("training", "steps") as update:
+
+        def show(progress: Progress) -> None:
+            losses = "  ".join(f"{name} {value:.4f}" for name, value in progress.losses.items())
+            update(progress.step, config.steps, losses)
+
+        checkpoint = run(config, resume=resume, on_step=show)
+    show_metrics(checkpoint.training["validation"])
+    folder = Path(config.out) / "checkpoint"
+    trial = f"; try `lwm-agent eval --env {config.env} --checkpoint {folder}`" if config.env in ENVS else ""
+    console.print(f"wrote {folder}{trial}")
+
+
+def train_heads(config: HeadsConfig) -> None:
+    """Train an actor and a temporal distance on a world model's latents."""
+    from ..training.heads import train_heads as run
+
+    with bars() as update:
+        trained = run(config, update)
+    show_metrics(trained.training["heads"]["validation"])
+    folder = config.out or config.checkpoint
+    console.print(f"wrote the heads into {folder}; planners now start from the actor's proposal")
+
+
+def train_predictor(config: PredictorConfig) -> None:
+    """Train the predictor on, its encoder frozen, or a new one (--set model.predictor=mlp)."""
+    from ..training.predictor import train_predictor as run
+
+    with bars() as update:
+        trained = run(config, update)
+    show_metrics(trained.training["predictor"]["validation"])
+    console.print(f"wrote {config.out or config.checkpoint}")
+
+
+def recommend(config: RecommendConfig) -> None:
+    """Store in a checkpoint the planning cost that agents use by default."""
+    from dataclasses import replace
+
+    from ..agent.agent import Agent
+    from ..checkpoint import Checkpoint, output_folder
+    from ..model_card import model_card
+
+    folder = output_folder(config.checkpoint, None if config.out is None else Path(config.out))
+    changed = replace(Checkpoint.load(config.checkpoint), cost=config.cost)
+    Agent(changed, device="cpu")  # refuses a cost that it cannot use
+    changed.save(folder, model_card(changed))
+    console.print(f"agents now minimise {config.cost} with {folder}")

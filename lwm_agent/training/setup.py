@@ -1,0 +1,121 @@
+"""A new world model for given data: checks, statistics, untrained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..checkpoint import Checkpoint
+from ..compatibility import check_compatible, conventions, different_env
+from ..data.attributes import check_bounds
+from ..data.trajectories import DatasetError, Trajectories, all_actions
+from ..envs import spec_of
+from ..errors import UserError
+from ..models import MODELS
+from ..normalizer import Normalizer
+from .config import TrainConfig
+
+
+def new_checkpoint(
+    config: TrainConfig, files: Sequence[Trajectories], episodes: Sequence[NDArray[np.int64]]
+) -> Checkpoint:
+    """An untrained model for the data, with the data's statistics and conventions."""
+    _check_alike(config, files)
+    data = _first_with_metadata(files)
+    kind = MODELS[config.model]
+    settings = {
+        "image_size": data.image_size,
+        **kind.presets[config.preset],
+        **config.model_settings,
+        "action_size": data.action_size,
+    }
+    if settings["image_size"] != data.image_size:
+        raise UserError(
+            f"the model takes {settings['image_size']}-px frames and {data.path} has {data.image_size}: "
+            f"collect with --image-size {settings['image_size']}, or train with "
+            f"--set model.image_size={data.image_size}"
+        )
+    normalizer = fit_normalizer(files, episodes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = kind.model(**settings)
+    model.load_external_weights()
+    return Checkpoint(
+        name=config.model,
+        model_config=settings,
+        model=model,
+        normalizer=normalizer,
+        env=config.env,
+        env_kwargs={
+            **conventions(config.env, data.env_kwargs),
+            **({"image_size": data.image_size} if spec_of(config.env) else {}),
+        },
+        training={},
+    )
+
+
+def _check_alike(config: TrainConfig, files: Sequence[Trajectories]) -> None:
+    """Refuses files of another environment, and files that differ in what a frame shows or an action does.
+
+    A file that does not say where it was recorded is taken as it is.
+    """
+    first = _first_with_metadata(files)
+    for file in files:
+        other = different_env(config.env, file.env_id)
+        if other is not None:
+            raise UserError(f"{file.path} was recorded in {other}, not in {config.env}: pass --env {other}")
+        for what in ("image_size", "action_size", "discrete"):
+            one, two = getattr(first, what), getattr(file, what)
+            if one != two:
+                raise DatasetError(f"{first.path} has {what} {one} and {file.path} has {two}: train on one of them")
+        if file.env_id is not None:
+            check_compatible(
+                config.env,
+                file.env_kwargs,
+                first.env_kwargs,
+                trained_by=f"{file.path} with",
+                requested_by=f"{first.path} was recorded with",
+                fix=lambda options: "train on one of them",
+                error=DatasetError,
+            )
+
+
+def _first_with_metadata(files: Sequence[Trajectories]) -> Trajectories:
+    """The first file that says where it was recorded, or the first."""
+    return next((file for file in files if file.env_id is not None), files[0])
+
+
+def fit_normalizer(
+    files: Sequence[Trajectories], episodes: Sequence[NDArray[np.int64]], num_frames: int = 2000
+) -> Normalizer:
+    """Statistics of the training episodes: all of their actions, however they are spread over files, and `num_frames`
+    pictures of each file.
+    """
+    pairs = zip(files, episodes, strict=True)
+    actions = np.concatenate([all_actions(file, part) for file, part in pairs]).astype(np.float64)
+    discrete = files[0].discrete
+    names = ", ".join(str(file.path) for file in files)
+    if discrete and not actions.any(0).all():
+        never = ", ".join(map(str, np.flatnonzero(~actions.any(0))))
+        raise DatasetError(f"{names}: actions {never} are never taken, so that nothing can be learned of them")
+    declared = [(file.action_low, file.action_high) for file in files]
+    low, high = check_bounds(names, actions, declared)
+    frames = np.concatenate([_some_frames(file, num_frames) for file in files]).reshape(-1, 3) / 255.0
+    return Normalizer(
+        pixel_mean=tuple(frames.mean(0)),
+        pixel_std=tuple(frames.std(0) + 1e-3),
+        action_mean=tuple(actions.mean(0).astype(np.float32)),
+        action_std=tuple(actions.std(0).astype(np.float32) + 1e-6),
+        action_low=tuple(low.astype(np.float32)),
+        action_high=tuple(high.astype(np.float32)),
+        discrete=discrete,
+    )
+
+
+def _some_frames(file: Trajectories, num: int) -> NDArray[np.uint8]:
+    """The same `num` frames each time, ``(num, 1, h, h, 3)``, or all of them."""
+    rows = np.random.default_rng(0).choice(file.num_frames, min(num, file.num_frames), replace=False)
+    return file.frames(np.sort(rows)[:, None])
