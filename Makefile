@@ -31,7 +31,8 @@ RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/p
 EVERY := $(foreach planner,guided actor,$(patsubst %,every-step/pusht-$(planner)-%,25 50 75 100))
 ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%, \
 	one-proposal white-noise whole-plans two-blocks ten-blocks fixed-horizon terminal fixed-horizon-terminal running \
-	temporal-distance both-distances actor-deviation every-step int8) \
+	temporal-distance both-distances actor-deviation every-step int8 all-proposals) \
+	ablation/pusht-gradient-25-default ablation/pusht-gradient-25-all-proposals \
 	ablation/pusht-actor-25-default ablation/pusht-actor-25-one-proposal \
 	$(patsubst %,ablation/cube-guided-25-%,default best-step deviation-1 deviation-3 deviation-30 one-iteration)
 ALL := guided cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient
@@ -83,6 +84,7 @@ ablation = --split val $(call known,$(variant))
 default :=
 no-proposal := --set agent.proposal=none --set planner.num_samples=64 --set planner.num_elites=8 --set planner.iterations=3
 one-proposal := --set agent.num_proposals=1
+all-proposals := --set planner.proposals=all
 one-iteration := --set planner.iterations=1
 white-noise := --set planner.noise_correlation=0
 whole-plans := --set agent.replan_every_env_steps=25

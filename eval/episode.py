@@ -64,7 +64,7 @@ class EpisodeRecorder(Protocol):
     """Receives every step of the tasks that it asks for; `lwm_agent.eval.video.Recorder` is one."""
 
     def wants(self, index: int) -> bool:
-        """Whether task `index` is to be recorded."""
+        """True if task `index` is to be recorded."""
         ...
 
     def record(self, index: int, info: dict[str, Any], decision: Decision | None) -> None:

@@ -143,7 +143,7 @@ def checked_numbers(value: Any, name: str) -> tuple[float, ...]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite number; a truth value is none."""
+    """True if `value` is a finite number; a truth value is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= sys.float_info.max

@@ -88,7 +88,7 @@ class Recorder:
         self._costs: dict[int, list[tuple[int, float]]] = {}
 
     def wants(self, index: int) -> bool:
-        """Whether task `index` is to be recorded."""
+        """True if task `index` is to be recorded."""
         return index < self._count
 
     def record(self, index: int, info: dict[str, Any], decision: Decision | None) -> None:

@@ -546,7 +546,7 @@ GROUPS = {bool: "bool", int: "number", float: "number", str: "text", list: "list
 
 
 def is_plausible(old: Any, new: Any) -> bool:
-    """Whether a value of the kind of `new` could be right where `old` is."""
+    """True if a value of the kind of `new` could be right where `old` is."""
     if isinstance(new, float) and not np.isfinite(new):
         return False
     if isinstance(old, int) and isinstance(new, float):

@@ -38,14 +38,14 @@ def is_maker(node: ast.AST) -> bool:
 
 
 def names_a_place(call: ast.Call) -> bool:
-    """Whether a call of a maker has a device, as a keyword or, of a generator, as its argument."""
+    """True if a call of a maker has a device, as a keyword or, of a generator, as its argument."""
     return any(keyword.arg == "device" for keyword in call.keywords) or (
         ast.unparse(call.func) == "torch.Generator" and bool(call.args)
     )
 
 
 def is_moved(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
-    """Whether the expression that `node` begins, a chain of attributes and calls, calls ``to`` with a device."""
+    """True if the expression that `node` begins, a chain of attributes and calls, calls ``to`` with a device."""
     while isinstance(parents.get(node), ast.Attribute | ast.Call):
         parent = parents[node]
         if isinstance(parent, ast.Call) and parent.func is not node:
@@ -57,7 +57,7 @@ def is_moved(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
 
 
 def is_part_of_a_module(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
-    """Whether a tensor becomes a parameter or a buffer, which move with their module."""
+    """True if a tensor becomes a parameter or a buffer, which move with their module."""
     while not isinstance(node, ast.stmt):
         node = parents[node]
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("nn.Parameter", "self.register_buffer"):

@@ -151,7 +151,7 @@ class TrainingState:
             self._compare(record["settings"], record["step"])
 
     def _is_there(self) -> bool:
-        """Whether a state was saved; a link that leads nowhere stands for one that was lost."""
+        """True if a state was saved; a link that leads nowhere stands for one that was lost."""
         return os.path.lexists(self._path)
 
     def _check_tensors(self, tensors: Mapping[str, Tensor]) -> None:
