@@ -71,8 +71,8 @@ class Normalizer:
             raise UserError(
                 f"frames must be uint8 (..., h, w, {len(self.pixel_mean)}), not {frames.dtype} {frames.shape}"
             )
-        scale = torch.tensor(self.pixel_std, device=device) * 255.0
-        shift = torch.tensor(self.pixel_mean, device=device) * 255.0
+        scale = torch.tensor(self.pixel_std, dtype=torch.float32, device=device) * 255.0
+        shift = torch.tensor(self.pixel_mean, dtype=torch.float32, device=device) * 255.0
         tensor = torch.from_numpy(frames).to(device)
         return ((tensor - shift) / scale).movedim(-1, -3)
 
@@ -94,13 +94,16 @@ class Normalizer:
     def bounds(self, frameskip: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Lower and upper bound of a normalised block, each ``(F*A,)``."""
         low, high = (
-            self._normalize(torch.tensor(bound, device=device)).repeat(frameskip)
+            self._normalize(torch.tensor(bound, dtype=torch.float32, device=device)).repeat(frameskip)
             for bound in (self.action_low, self.action_high)
         )
         return low, high
 
     def _normalize(self, actions: Tensor) -> Tensor:
-        mean, std = (torch.tensor(values, device=actions.device) for values in (self.action_mean, self.action_std))
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=actions.device)
+            for values in (self.action_mean, self.action_std)
+        )
         return (actions - mean) / std
 
 

@@ -37,12 +37,14 @@ def bytes_per_rollout(checkpoint: Checkpoint, cost: WeightedSum, horizon: int) -
     actor = copy.deepcopy(checkpoint.goal_actor)
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     with torch.no_grad():
-        belief = model.begin(torch.zeros(1, 3, model.image_size, model.image_size, device=device))
-    deadline = torch.full((1,), torch.inf, device=device)
+        belief = model.begin(torch.zeros(1, 3, model.image_size, model.image_size, dtype=torch.float32, device=device))
+    deadline = torch.full((1,), torch.inf, dtype=torch.float32, device=device)
     kept = []
     for rollouts in (1, 2):
         objective = ModelObjective(model, belief, belief.latent, cost, False, rollouts, actor, deadline)
-        actions = torch.zeros(1, rollouts, horizon, model.block_size, device=device, requires_grad=True)
+        actions = torch.zeros(
+            1, rollouts, horizon, model.block_size, dtype=torch.float32, device=device, requires_grad=True
+        )
         kept.append(_bytes_for_backward(objective, actions))
     # Beside what is kept for the backward pass, nearly as much comes and goes.
     return 2 * max(1, kept[1] - kept[0])

@@ -71,7 +71,7 @@ def _stage(before: int, after: int, kernel: int, stride: int, padding: int) -> n
 def _spatial_softmax(maps: Tensor) -> Tensor:
     """Expected place of each of ``(N, K, h, w)`` maps' mass, ``(N, 2K)``, on axes from -2 to 2."""
     mass = maps.flatten(2).float().softmax(-1).unflatten(-1, maps.shape[2:])
-    rows, columns = (torch.linspace(-2, 2, size, device=maps.device) for size in maps.shape[2:])
+    rows, columns = (torch.linspace(-2, 2, size, dtype=torch.float32, device=maps.device) for size in maps.shape[2:])
     return torch.cat([mass.sum(3) @ rows, mass.sum(2) @ columns], dim=1)
 
 

@@ -225,7 +225,9 @@ def mask(empty: Tensor, count: int) -> Tensor:
     """Scores ``(count, N, 1, 1)`` that hide the first `empty` ``(N,)`` of `count` frames from attention, when added."""
     hidden = torch.arange(count, device=empty.device)[:, None] < empty  # (count, N)
     # Not infinite, so that the scores of a frame that sees nothing else stay numbers.
-    return torch.zeros(hidden.shape, device=empty.device).masked_fill(hidden, -1e9)[..., None, None]
+    return torch.zeros(hidden.shape, dtype=torch.float32, device=empty.device).masked_fill(hidden, -1e9)[
+        ..., None, None
+    ]
 
 
 class ResidualMLP(Predictor):

@@ -22,7 +22,7 @@ def epps_pulley(samples: Tensor, num_knots: int = 17, limit: float = 3.0, across
 
     Source: LeJEPA (arXiv 2511.08544) and LeWorldModel (arXiv 2603.19312), section 3.2.
     """
-    knots = torch.linspace(0.0, limit, num_knots, device=samples.device)
+    knots = torch.linspace(0.0, limit, num_knots, dtype=torch.float32, device=samples.device)
     normal = torch.exp(-0.5 * knots.square())
     weights = torch.full_like(knots, 2.0 * limit / (num_knots - 1))
     weights[[0, -1]] /= 2.0
@@ -47,7 +47,8 @@ def sigreg(
         generator: source of the directions, on the CPU; processes that train together must draw the same ones.
         across_processes: whether N counts the samples of all processes of a distributed run.
     """
-    directions = torch.randn(latents.shape[-1], num_directions, generator=generator).to(latents.device)
+    directions = torch.randn(latents.shape[-1], num_directions, generator=generator, dtype=torch.float32)
+    directions = directions.to(latents.device)
     directions = directions / directions.norm(dim=0)
     with torch.autocast(latents.device.type, enabled=False):
         return epps_pulley(latents.float() @ directions, across_processes=across_processes).mean()
