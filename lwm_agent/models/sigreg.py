@@ -47,8 +47,8 @@ def sigreg(
         generator: source of the directions, on the CPU; processes that train together must draw the same ones.
         across_processes: whether N counts the samples of all processes of a distributed run.
     """
-    directions = torch.randn(latents.shape[-1], num_directions, generator=generator, dtype=torch.float32)
-    directions = directions.to(latents.device)
+    size = latents.shape[-1], num_directions
+    directions = torch.randn(size, generator=generator, dtype=torch.float32).to(latents.device)
     directions = directions / directions.norm(dim=0)
     with torch.autocast(latents.device.type, enabled=False):
         return epps_pulley(latents.float() @ directions, across_processes=across_processes).mean()
