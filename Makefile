@@ -32,7 +32,6 @@ EVERY := $(foreach planner,guided actor,$(patsubst %,every-step/pusht-$(planner)
 ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%, \
 	one-proposal white-noise whole-plans two-blocks ten-blocks fixed-horizon terminal fixed-horizon-terminal running \
 	temporal-distance both-distances actor-deviation every-step int8 all-proposals) \
-	ablation/pusht-gradient-25-default ablation/pusht-gradient-25-all-proposals \
 	ablation/pusht-actor-25-default ablation/pusht-actor-25-one-proposal \
 	$(patsubst %,ablation/cube-guided-25-%,default best-step deviation-1 deviation-3 deviation-30 one-iteration)
 ALL := guided cem icem mppi predictive-sampling random-shooting gradient sgd lbfgs grasp cem+gradient
