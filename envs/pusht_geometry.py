@@ -28,7 +28,7 @@ def place(polygon: Polygon, x: float, y: float, angle: float) -> Polygon:
 def area(polygon: Polygon) -> float:
     """Signed area of a polygon in px^2, by the shoelace formula: its sign is the direction of its corners."""
     edges = zip(polygon, (*polygon[1:], *polygon[:1]), strict=True)
-    return 0.5 * sum([ax * by - bx * ay for (ax, ay), (bx, by) in edges])
+    return 0.5 * sum(ax * by - bx * ay for (ax, ay), (bx, by) in edges)
 
 
 def overlap_area(subject: Polygon, clip: Polygon) -> float:
@@ -63,7 +63,7 @@ def block_coverage(block: Pose, goal: Pose) -> float:
     if not math.dist(*centers) < 2 * REACH:  # NaN is not less, so it returns here too
         return 0.0
     parts = itertools.product(block_polygons(*block), block_polygons(*goal))
-    return min(1.0, sum([overlap_area(part, goal_part) for part, goal_part in parts]) / BLOCK_AREA)
+    return min(1.0, sum(overlap_area(part, goal_part) for part, goal_part in parts) / BLOCK_AREA)
 
 
 def distance_to_block(x: float, y: float, block_x: float, block_y: float, angle: float) -> float:

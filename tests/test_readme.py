@@ -51,7 +51,7 @@ def test_tables_are_those_of_the_results_files(document: str, mark: str, pattern
 @pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("*.json")), ids=lambda path: path.stem)
 def test_results_are_those_of_the_shipped_checkpoint(path: Path) -> None:
     env, *_ = path.stem.split("-")
-    assert f'"checkpoint": "{checksum(f"{env}-tiny")}"' in path.read_text() or "replay" in path.name
+    assert f'"checkpoint": "{checksum(f"{env}-tiny")}"' in path.read_text(encoding="utf-8") or "replay" in path.name
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("*.json")), ids=lambda path: path.stem)

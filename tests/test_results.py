@@ -412,7 +412,7 @@ def _result(path: Path, planner: str, flops: float, offset: int = 25, rollouts: 
     ]
     floor = summarize([_episode(index, index == 0, ()) for index in range(10)])
     path.parent.mkdir(exist_ok=True)
-    path.write_text(to_json(run, summarize(episodes), {"random": floor}, episodes))
+    path.write_text(to_json(run, summarize(episodes), {"random": floor}, episodes), encoding="utf-8")
     return path
 
 

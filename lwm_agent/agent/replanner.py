@@ -59,7 +59,7 @@ class Replanner:
         schedule, ages = self.observer.schedule, state.ages[rows]
         horizons = schedule.horizons(ages)
         place, phase = self.observer.places(state, rows)
-        deadline = torch.from_numpy(schedule.blocks_left(ages)).to(self.observer.device, torch.float32)
+        deadline = torch.from_numpy(schedule.blocks_left(ages)).float().to(self.observer.device)
         problem = self.problem(
             select(state.beliefs, (place, phase)),
             state.goal[place],

@@ -178,6 +178,6 @@ def _has_fast_bf16(cpu_info: str) -> bool:
 @cache
 def _cpu_info() -> str:
     try:
-        return Path("/proc/cpuinfo").read_text()
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return ""

@@ -15,7 +15,7 @@ def to_batch(clips: Clips, normalizer: Normalizer, device: torch.device) -> Batc
     return Batch(
         pixels=normalizer.pixels(clips.pixels, device),
         actions=normalizer.blocks(clips.env_action, device),
-        state=None if clips.state is None else torch.from_numpy(clips.state).to(device),
+        state=None if clips.state is None else torch.from_numpy(clips.state).float().to(device),  # MPS has no float64
         goal=None if clips.goal is None else normalizer.pixels(clips.goal, device),
         goal_steps=None if clips.goal_steps is None else _steps(torch.from_numpy(clips.goal_steps).to(device)),
         reward=None if clips.reward is None else torch.from_numpy(clips.reward).to(device),
