@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +17,8 @@ from lwm_agent.errors import UserError
 from lwm_agent.models import MODELS, Heads, LeWorldModel
 from lwm_agent.normalizer import Normalizer
 from lwm_agent.weights import build, load_weights
+
+from .mutations import nobody
 
 CONFIG: dict[str, Any] = {
     **MODELS["lewm"].presets["tiny"],
@@ -294,19 +294,6 @@ def test_files_without_permission_are_named(checkpoint: Checkpoint, tmp_path: Pa
         folder.chmod(0o755)
     with nobody(), pytest.raises(CheckpointError, match=rf"{file} cannot be read.*permission denied: .*chmod"):
         Checkpoint.load(tmp_path / "one")
-
-
-@contextmanager
-def nobody() -> Iterator[None]:
-    """Runs a block without the rights of root."""
-    is_root = os.geteuid() == 0
-    if is_root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if is_root:
-            os.seteuid(0)
 
 
 def test_interrupted_save_is_finished_when_loaded(checkpoint: Checkpoint, tmp_path: Path) -> None:

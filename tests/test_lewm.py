@@ -193,7 +193,7 @@ def test_rollout_loss_weighs_each_step_by_the_decay(decay: float) -> None:
 
 
 def test_gradients_flow_through_the_latents_that_are_predicted(model: LeWorldModel) -> None:
-    """As in the paper, without a stop-gradient: the last frame of a clip of two is a target and nothing else."""
+    """Follows the paper, which has no stop-gradient: the last frame of a clip of two is a target and nothing else."""
     pixels = frames(B, 2).requires_grad_()
     losses = model.loss(Batch(pixels, blocks(B, 1)), torch.Generator().manual_seed(0))
     (gradient,) = torch.autograd.grad(losses["prediction"], pixels)

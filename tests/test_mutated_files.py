@@ -75,7 +75,7 @@ def worker() -> Iterator[Worker]:
 
 
 def failures(worker: Worker, chosen: Iterable[str]) -> list[str]:
-    """What went wrong, a line a case."""
+    """Failures, a line a case."""
     ends = ((case, worker.run(case)) for case in chosen)
     return [f"{case}: {end['outcome']} {end['text']}" for case, end in ends if end["outcome"] not in GOOD]
 

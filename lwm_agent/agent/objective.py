@@ -94,6 +94,8 @@ class ModelObjective:
         """Planning costs ``(B, S)`` of `latents` ``(B, S, T, *Z)`` after `actions`, for `part` of the episodes."""
         goal = self.goal[part]
         valid = None if self.valid is None else self.valid[part]
+        if self.cost.terminal_only and valid is None:
+            latents = latents[:, :, -1:]
         log_steps: Callable[[], Tensor] | None = None
         deviations: Callable[[], Tensor] | None = None
         if self.actor is not None:
