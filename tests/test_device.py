@@ -34,7 +34,7 @@ def test_bfloat16_is_for_cpus_that_gain_from_it(cpu: str, fast: bool, monkeypatc
 
 
 def test_a_machine_without_a_description_of_its_cpu_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(self: Path) -> str:
+    def missing(self: Path, encoding: str | None = None) -> str:
         raise FileNotFoundError(self)
 
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
