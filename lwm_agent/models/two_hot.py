@@ -28,8 +28,7 @@ class TwoHot(nn.Module):
 
     def __init__(self, limit: float = 20.0, bins: int = 255) -> None:
         super().__init__()
-        half = symexp(torch.linspace(0, limit, bins // 2 + 1))
-        self.register_buffer("values", torch.cat([-half[1:].flip(0), half]), persistent=False)
+        self.register_buffer("values", symexp(torch.linspace(-limit, limit, bins)), persistent=False)
 
     def encode(self, x: Tensor) -> Tensor:
         """Weights ``(..., bins)`` of the two bins around each of `x` ``(...)``, whose mean is `x`."""
