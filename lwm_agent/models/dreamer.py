@@ -198,8 +198,9 @@ class Dreamer(WorldModel):
         }
 
     def _paint(self, states: Recurrent, draw: bool) -> Tensor:
-        """Frames ``(N, C, h, w)`` of `states`, of latents that are drawn if `draw`, else the likeliest."""
-        frames: Tensor = self.decoder(torch.cat([states.deter, self.rssm.one_hot(states.stoch, draw)], dim=-1))
+        """Frames ``(N, C, h, w)`` of `states`: of latents that are drawn, or of their means."""
+        stoch = self.rssm.sample(states.stoch) if draw else states.stoch
+        frames: Tensor = self.decoder(torch.cat([states.deter, stoch], dim=-1))
         return frames
 
     def _hindsight(self, batch: Batch, codes: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

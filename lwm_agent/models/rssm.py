@@ -143,8 +143,8 @@ class RSSM(nn.Module):
         return Recurrent(deter, self.posterior(deter, embedding))
 
     def advance(self, state: Recurrent, block: Tensor, draw: bool = False) -> Tensor:
-        """Memory ``(N, M)`` after the action block ``(N, F*A)``; a latent is drawn if `draw`, else the likeliest."""
-        return self.core(state.deter, self.one_hot(state.stoch, draw), block)
+        """Memory ``(N, M)`` after the action block ``(N, F*A)``, from a latent that is drawn, or from its mean."""
+        return self.core(state.deter, self.sample(state.stoch) if draw else state.stoch, block)
 
     def imagine(self, state: Recurrent, block: Tensor, draw: bool = False) -> Recurrent:
         """State after the action block, by the prior."""
@@ -160,9 +160,9 @@ class RSSM(nn.Module):
         """The states of `latents` ``(..., M + C*K)``."""
         return Recurrent(*latents.split([self.deter, self.stoch], dim=-1))
 
-    def one_hot(self, stoch: Tensor, draw: bool = False) -> Tensor:
-        """Latents ``(..., C*K)`` of these probabilities, drawn or the likeliest, with the probabilities' gradient."""
-        return straight_through(stoch.unflatten(-1, (-1, self.classes)), draw).flatten(-2)
+    def sample(self, stoch: Tensor) -> Tensor:
+        """Latents ``(..., C*K)``, one-hot, drawn from these probabilities and with their gradient."""
+        return straight_through(stoch.unflatten(-1, (-1, self.classes))).flatten(-2)
 
     def kl(self, first: Tensor, second: Tensor) -> Tensor:
         """Divergence ``(...)``, in nats, of the distributions `first` from `second` ``(..., C*K)``."""
@@ -186,8 +186,8 @@ class RSSM(nn.Module):
         return mixed.flatten(-2)
 
 
-def straight_through(probabilities: Tensor, draw: bool) -> Tensor:
-    """One-hot ``(..., K)``: drawn from `probabilities` ``(..., K)``, or the likeliest; the gradient is theirs."""
-    scores = probabilities / torch.empty_like(probabilities).exponential_() if draw else probabilities
-    hard = torch.zeros_like(probabilities).scatter(-1, scores.argmax(-1, keepdim=True), 1.0)
+def straight_through(probabilities: Tensor) -> Tensor:
+    """One-hot vectors drawn from `probabilities` ``(..., K)``, whose gradient is that of the probabilities."""
+    race = probabilities / torch.empty_like(probabilities).exponential_()  # the largest wins as often as it should
+    hard = torch.zeros_like(probabilities).scatter(-1, race.argmax(-1, keepdim=True), 1.0)
     return hard + probabilities - probabilities.detach()
