@@ -29,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Constructor arguments by preset: `tiny` is made for 2 CPU cores, `12m` has the sizes of DreamerV3's."""
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "tiny": {"learning_rate": 6e-4, "batch_size": 24, "clip_length": 10, "steps": 12_000},
+    "tiny": {"learning_rate": 1e-3, "batch_size": 24, "clip_length": 10, "steps": 12_000},
     "12m": {"learning_rate": 3e-4, "batch_size": 32, "clip_length": 16, "steps": 50_000},
 }
 """Settings of `TrainConfig` by preset."""
@@ -38,6 +38,14 @@ DISTANCES = ("stoch", "features")
 
 DYN_WEIGHT, REP_WEIGHT, FREE_NATS = 1.0, 0.1, 1.0
 """Weights of the two halves of the divergence, and the nats of it that cost nothing (DreamerV3, section 3)."""
+
+
+ACTOR_SCALE = 0.02
+"""Factor of all losses of the actor, its critic and the temporal distance.
+
+The critic's gradient is a hundred times as large as the world model's, and both are clipped together. AdamW's steps do
+not depend on the scale of a loss, so actor and critic learn as fast with it.
+"""
 
 
 class Dreamer(WorldModel):
@@ -172,7 +180,7 @@ class Dreamer(WorldModel):
         goals, steps = self._hindsight(batch, self.rssm.split(latents).stoch, generator)
         losses |= self._actor_losses(latents, goals, steps, batch.actions)
         actor = self.imagination_weight * losses["actor"] + self.imitation_weight * losses["imitation"]
-        losses["loss"] = losses["loss"] + actor + losses["critic"] + losses["distance"]
+        losses["loss"] = losses["loss"] + ACTOR_SCALE * (actor + losses["critic"] + losses["distance"])
         return losses
 
     def _filter(self, embeddings: Tensor, actions: Tensor) -> Recurrent:
