@@ -46,11 +46,21 @@ LEWM: dict[str, Any] = {
     "depth": 1,
     "sigreg_directions": 8,
 }
+DREAMER: dict[str, Any] = {
+    "image_size": SIDE,
+    "deter": 24,
+    "hidden": 9,
+    "categoricals": 5,
+    "classes": 3,
+    "units": 12,
+    "depth": 4,
+}
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "dreamer": {"small": DREAMER},
     "lewm": {
         predictor: {**LEWM, "predictor": predictor, "history": history}
         for history, predictor in enumerate(PREDICTORS, start=2)
-    }
+    },
 }
 """Variants of a model to test, as constructor arguments beside those of its first preset."""
 ALL = {**MODELS, **TOYS}

@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import lewm
+from . import dreamer, lewm
 from .base import LatentModel, LatentPredictor, WorldModel
+from .dreamer import Dreamer
 from .heads import Heads
 from .lewm import PREDICTORS, LeWorldModel
 
-__all__ = ["MODELS", "PREDICTORS", "Heads", "LatentModel", "LatentPredictor", "LeWorldModel", "ModelSpec", "WorldModel"]
+__all__ = [
+    "MODELS",
+    "PREDICTORS",
+    "Dreamer",
+    "Heads",
+    "LatentModel",
+    "LatentPredictor",
+    "LeWorldModel",
+    "ModelSpec",
+    "WorldModel",
+]
 
 
 @dataclass(frozen=True)
@@ -29,4 +40,7 @@ class ModelSpec:
     recipes: Mapping[str, Mapping[str, Any]]
 
 
-MODELS: dict[str, ModelSpec] = {"lewm": ModelSpec(LeWorldModel, lewm.PRESETS, lewm.RECIPES)}
+MODELS: dict[str, ModelSpec] = {
+    "dreamer": ModelSpec(Dreamer, dreamer.PRESETS, dreamer.RECIPES),
+    "lewm": ModelSpec(LeWorldModel, lewm.PRESETS, lewm.RECIPES),
+}

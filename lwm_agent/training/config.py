@@ -20,7 +20,7 @@ from ..validation import (
     Share,
 )
 
-MODEL_NAMES = ("lewm",)
+MODEL_NAMES = ("lewm", "dreamer")
 """Names of `MODELS`, for help texts: importing the registry would import torch."""
 
 OWN_OPTIONS = (
