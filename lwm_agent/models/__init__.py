@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import lewm
+from . import gcbc, lewm
 from .base import LatentModel, LatentPredictor, WorldModel
+from .gcbc import GCBC
 from .heads import Heads
 from .lewm import PREDICTORS, LeWorldModel
 
-__all__ = ["MODELS", "PREDICTORS", "Heads", "LatentModel", "LatentPredictor", "LeWorldModel", "ModelSpec", "WorldModel"]
+__all__ = [
+    "GCBC",
+    "MODELS",
+    "PREDICTORS",
+    "Heads",
+    "LatentModel",
+    "LatentPredictor",
+    "LeWorldModel",
+    "ModelSpec",
+    "WorldModel",
+]
 
 
 @dataclass(frozen=True)
@@ -29,4 +40,7 @@ class ModelSpec:
     recipes: Mapping[str, Mapping[str, Any]]
 
 
-MODELS: dict[str, ModelSpec] = {"lewm": ModelSpec(LeWorldModel, lewm.PRESETS, lewm.RECIPES)}
+MODELS: dict[str, ModelSpec] = {
+    "lewm": ModelSpec(LeWorldModel, lewm.PRESETS, lewm.RECIPES),
+    "gcbc": ModelSpec(GCBC, gcbc.PRESETS, gcbc.RECIPES),
+}
