@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from .data.writer import TrajectoryWriter as TrajectoryWriter
     from .planners import Budget as Budget
     from .planners import make_planner as make_planner
+    from .wrappers import LatentObservation as LatentObservation
 
 __version__ = "0.1.0"
-__all__ = ["Agent", "Budget", "Checkpoint", "TrajectoryWriter", "__version__", "make_planner"]
+__all__ = ["Agent", "Budget", "Checkpoint", "LatentObservation", "TrajectoryWriter", "__version__", "make_planner"]
 
 # Public names are imported at their first use, since their modules import torch.
 _MODULES = {
     "Agent": ".agent.agent",
     "Budget": ".planners",
     "Checkpoint": ".checkpoint",
+    "LatentObservation": ".wrappers",
     "TrajectoryWriter": ".data.writer",
     "make_planner": ".planners",
 }

@@ -23,7 +23,7 @@ LAYERS = (  # rooms from the lowest to the highest; a room imports rooms of its 
     ("lwm_agent", "envs", "planners", "models", "compute", "data", "normalizer"),  # lwm_agent: the package's own names
     ("weights", "checkpoint_config", "checkpoint", "model_card", "compatibility"),
     ("agent", "eval"),
-    ("training", "collect"),
+    ("training", "collect", "wrappers"),
     ("experiments",),
     ("cli", "__main__"),
 )

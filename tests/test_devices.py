@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from lwm_agent import Agent
 from lwm_agent.checkpoint import Checkpoint
-from lwm_agent.models import MODELS, Heads, LeWorldModel
+from lwm_agent.models import MODELS, Heads, LeWorldModel, WorldModel
 from lwm_agent.models.sigreg import epps_pulley, sigreg
 from lwm_agent.normalizer import Normalizer
 from lwm_agent.planners import COSTS, PLANNERS, Budget, make_planner
@@ -217,8 +217,15 @@ def test_planner_does_not_wait_for_the_device_between_iterations(planner: str, c
     assert counts[0] == counts[1]
 
 
-@pytest.mark.parametrize("planner", ["guided", "cem", "gradient", "grasp"])
-@pytest.mark.parametrize("name", [*MODELS, *TOYS])
+@pytest.mark.parametrize(
+    ("name", "planner"),
+    [
+        (name, planner)
+        for name in contract.ALL
+        for planner in ("guided", "cem", "gradient", "grasp", "policy")
+        if contract.usable(name, planner)
+    ],
+)
 def test_every_kind_of_model_is_planned_with_on_cuda(name: str, planner: str, cuda: None) -> None:
     variant = next(variant for variant in contract.VARIANTS if variant[0] == name)
     actions = []
@@ -266,19 +273,23 @@ def test_losses_of_a_world_model_are_computed_on_cuda(variant: str, cuda: None) 
 
 
 @pytest.mark.parametrize("variant", contract.VARIANTS, ids="-".join)
-def test_every_method_of_a_world_model_is_computed_on_cuda(variant: tuple[str, str], cuda: None) -> None:
+def test_every_method_of_a_model_is_computed_on_cuda(variant: tuple[str, str], cuda: None) -> None:
     results: dict[str, list[torch.Tensor]] = {}
     for device in ("cpu", "cuda"):
         model = contract.make_model(*variant, frameskip=3).to(device)
         pictures = [contract.frames(model, seed=seed).to(device) for seed in range(3)]
-        block, actions = contract.blocks(model, 2).to(device), contract.blocks(model, 2, 3, 5).to(device)
         with torch.no_grad():
             first: Belief = model.begin(pictures[0])
-            beliefs = [first, model.observe(first, block, pictures[1]), model.imagine(first, block)]
-            beliefs.append(model.observe(beliefs[2], block, pictures[2]))
-            futures = model.rollout(beliefs[3], actions)
-            own = [futures, model.step(first.latent, block), model.embed(pictures[2]), model.summary(futures)]
-            own.append(model.distance(futures, first.latent))
+            beliefs = [first, model.observe(first, contract.blocks(model, 2).to(device), pictures[1])]
+            own = [model.embed(pictures[2]), model.summary(first.latent)]
+            if model.policy is not None:
+                own += model.policy.act(*own, torch.ones(2, device=device).long())
+                own.append(model.policy.steps_to_go(*own[:2]))
+            if isinstance(model, WorldModel):
+                own += [part for belief in imagined(model, beliefs[1], pictures[2]) for part in belief]
+                actions = contract.blocks(model, 2, 3, 5).to(device)
+                futures = model.rollout(beliefs[1], actions)
+                own += [futures, model.step(first.latent, actions[:, 0, 0]), model.distance(futures, first.latent)]
         own += [part for belief in beliefs for part in belief]
         assert {part.device.type for part in own} == {device}
         results[device] = [part.cpu() for part in own]
@@ -286,13 +297,20 @@ def test_every_method_of_a_world_model_is_computed_on_cuda(variant: tuple[str, s
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
+def imagined(model: WorldModel, belief: Belief, pixels: torch.Tensor) -> list[Belief]:
+    """Beliefs one imagined block after `belief`, and after an observation that follows it."""
+    block = contract.blocks(model, 2).to(pixels.device)
+    ahead = model.imagine(belief, block)
+    return [ahead, model.observe(ahead, block, pixels)]
+
+
 @pytest.mark.parametrize("variant", contract.VARIANTS, ids="-".join)
 def test_losses_of_every_kind_of_model_are_computed_on_cuda(variant: tuple[str, str], cuda: None) -> None:
     results = {}
     for device in ("cpu", "cuda"):
         model = contract.make_model(*variant, frameskip=3).train()
-        pixels = contract.frames(model, 2 * 5).unflatten(0, (2, 5)).to(device)
-        batch = Batch(pixels, contract.blocks(model, 2, 4).to(device), goal=contract.frames(model).to(device))
+        batch = contract.make_batch(model, clips=2, length=5)
+        batch = Batch(*(None if part is None else part.to(device) for part in batch))  # type: ignore[arg-type]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             losses = model.to(device).loss(batch, torch.Generator().manual_seed(1))
@@ -398,6 +416,7 @@ class SimulatedFabric(Fabric):
 TRAINED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lewm": ("lewm", "tiny", {**SIZES, **WEIGHTS, "image_size": 32, "encoder": "conv", "projector_size": 0}),
     "batch norm": ("lewm", "tiny", {**SIZES, **WEIGHTS, "image_size": 32, "encoder": "conv", "projector_size": 12}),
+    "gcbc": ("gcbc", "tiny", {"image_size": 32, "latent_size": 8, "width": 16}),
     **{name: (name, next(iter(spec.presets)), {}) for name, spec in TOYS.items()},
 }
 

@@ -1,4 +1,4 @@
-"""The contract of world models: it holds for every model of the registry, and for two toys of other kinds.
+"""The contract of models, and that of world models: they hold for every model of the registry, and for two toys.
 
 A new entry of `MODELS` is tested by its registry line: with the first of its presets, or with smaller `SETTINGS`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from lwm_agent import Agent, Checkpoint
 from lwm_agent.compute.device import autocast, can_compile
 from lwm_agent.compute.int8 import exact_products
 from lwm_agent.errors import UserError
-from lwm_agent.models import MODELS, PREDICTORS, Heads, LatentPredictor, WorldModel
+from lwm_agent.models import MODELS, PREDICTORS, Heads, LatentModel, LatentPredictor, WorldModel
 from lwm_agent.models.base import concatenate, repeat, select
 from lwm_agent.normalizer import Normalizer
 from lwm_agent.planners import PLANNERS, make_planner
@@ -61,13 +62,16 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         predictor: {**LEWM, "predictor": predictor, "history": history}
         for history, predictor in enumerate(PREDICTORS, start=2)
     },
+    "gcbc": {"conv": {"image_size": SIDE, "latent_size": 11, "width": 16}},
 }
 """Variants of a model to test, as constructor arguments beside those of its first preset."""
 ALL = {**MODELS, **TOYS}
 VARIANTS = [(name, variant) for name in ALL for variant in SETTINGS.get(name, {"preset": {}})]
+WORLD_MODELS = [variant for variant in VARIANTS if issubclass(ALL[variant[0]].model, WorldModel)]
+"""Those that imagine; the others act by a policy of their own."""
 
 
-def make_model(name: str, variant: str, **settings: Any) -> WorldModel:
+def make_model(name: str, variant: str, **settings: Any) -> LatentModel:
     torch.manual_seed(0)
     spec = ALL[name]
     preset = next(reversed(spec.presets.values())) if name in SETTINGS else next(iter(spec.presets.values()))
@@ -82,8 +86,15 @@ def make_model(name: str, variant: str, **settings: Any) -> WorldModel:
 
 
 @pytest.fixture(params=VARIANTS, ids="-".join)
-def model(request: pytest.FixtureRequest) -> WorldModel:
+def model(request: pytest.FixtureRequest) -> LatentModel:
     return make_model(*request.param, frameskip=F)
+
+
+@pytest.fixture(params=WORLD_MODELS, ids="-".join)
+def world_model(request: pytest.FixtureRequest) -> WorldModel:
+    model = make_model(*request.param, frameskip=F)
+    assert isinstance(model, WorldModel)
+    return model
 
 
 @pytest.fixture
@@ -95,16 +106,16 @@ def registered() -> Iterator[None]:
         yield
 
 
-def frames(model: WorldModel, count: int = B, seed: int = 0) -> Tensor:
+def frames(model: LatentModel, count: int = B, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(count, 3, model.image_size, model.image_size, generator=generator)
 
 
-def blocks(model: WorldModel, *shape: int, seed: int = 1) -> Tensor:
+def blocks(model: LatentModel, *shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, model.block_size, generator=torch.Generator().manual_seed(seed))
 
 
-def remember(model: WorldModel, steps: int, count: int = B) -> Belief:
+def remember(model: LatentModel, steps: int, count: int = B) -> Belief:
     """Belief after `steps` executed blocks."""
     belief = model.begin(frames(model, count))
     for step in range(steps):
@@ -112,109 +123,132 @@ def remember(model: WorldModel, steps: int, count: int = B) -> Belief:
     return belief
 
 
+def make_batch(model: LatentModel, clips: int = B, length: int = L) -> Batch:
+    """Clips with goals in their own trajectories, beyond the last frame."""
+    pixels = frames(model, clips * length).unflatten(0, (clips, length))
+    steps = torch.full((clips,), float(length * model.frameskip))
+    return Batch(pixels, blocks(model, clips, length - 1), goal=frames(model, clips, seed=5), goal_steps=steps)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("bf16", [False, True])
-def test_results_have_the_shapes_of_the_contract_and_are_float32(model: WorldModel, bf16: bool) -> None:
-    size = model.latent_shape
+def test_beliefs_have_the_shapes_of_the_contract_and_are_float32(model: LatentModel, bf16: bool) -> None:
     with autocast(torch.device("cpu"), bf16):
         belief = model.begin(frames(model))
         beliefs = [belief, model.observe(belief, blocks(model, B), frames(model, seed=3))]
-        beliefs.append(model.imagine(belief, blocks(model, B)))
-        futures = model.rollout(belief, blocks(model, B, S, T))
-        results = [futures, *(each.latent for each in beliefs), model.embed(frames(model, 6))]
-        stepped = model.step(belief.latent, blocks(model, B))
-        distance = model.distance(futures, belief.latent)
-        summary = model.summary(futures)
+        results = [*(each.latent for each in beliefs), model.embed(frames(model, 6)), model.summary(belief.latent)]
     assert {type(each) for each in beliefs} == {type(belief)}
     assert all(part.shape[0] == B for each in beliefs for part in each)
-    assert [each.latent.shape for each in beliefs] == [(B, *size)] * 3
-    assert futures.shape == (B, S, T, *size)
-    assert stepped.shape == (B, *size)
-    assert distance.shape == (B, S, T)
-    assert summary.shape == (B, S, T, model.summary_size)
-    assert model.summary(belief.latent).shape == (B, model.summary_size)
-    assert {result.dtype for result in (*results, stepped, distance, summary)} == {torch.float32}
+    shapes = [(B, *model.latent_shape), (B, *model.latent_shape), (6, *model.latent_shape), (B, model.summary_size)]
+    assert [result.shape for result in results] == shapes
+    assert {result.dtype for result in results} == {torch.float32}
     assert all(part.dtype != torch.bfloat16 for each in beliefs for part in each)
 
 
 @torch.no_grad()
-def test_single_frames_embed_as_episodes_begin(model: WorldModel) -> None:
+@pytest.mark.parametrize("bf16", [False, True])
+def test_futures_have_the_shapes_of_the_contract_and_are_float32(world_model: WorldModel, bf16: bool) -> None:
+    model, size = world_model, world_model.latent_shape
+    with autocast(torch.device("cpu"), bf16):
+        belief = model.begin(frames(model))
+        ahead = model.imagine(belief, blocks(model, B))
+        futures = model.rollout(belief, blocks(model, B, S, T))
+        stepped = model.step(belief.latent, blocks(model, B))
+        distance = model.distance(futures, belief.latent)
+        summary = model.summary(futures)
+    assert type(ahead) is type(belief)
+    assert ahead.latent.shape == stepped.shape == (B, *size)
+    assert futures.shape == (B, S, T, *size)
+    assert distance.shape == (B, S, T)
+    assert summary.shape == (B, S, T, model.summary_size)
+    assert {result.dtype for result in (ahead.latent, futures, stepped, distance, summary)} == {torch.float32}
+    assert all(part.dtype != torch.bfloat16 for part in ahead)
+
+
+@torch.no_grad()
+def test_single_frames_embed_as_episodes_begin(model: LatentModel) -> None:
     torch.testing.assert_close(model.embed(frames(model)), model.begin(frames(model)).latent)
 
 
 @torch.no_grad()
-def test_rows_of_any_age_do_not_depend_on_each_other(model: WorldModel) -> None:
+def test_rows_of_any_age_do_not_depend_on_each_other(model: LatentModel) -> None:
     ages = [remember(model, steps, count=1) for steps in (0, 1, 4)]
-    together, actions = concatenate(ages), blocks(model, 3, S, T)
-    futures = model.rollout(together, actions)
-    ahead = model.imagine(together, actions[:, 0, 0])
-    seen = model.observe(together, actions[:, 0, 0], frames(model, 3, seed=7))
+    executed, pictures = blocks(model, 3), frames(model, 3, seed=7)
+    seen = model.observe(concatenate(ages), executed, pictures)
     for row, alone in enumerate(ages):
-        torch.testing.assert_close(model.rollout(alone, actions[row : row + 1])[0], futures[row], atol=1e-5, rtol=1e-5)
-        block = actions[row : row + 1, 0, 0]
-        torch.testing.assert_close(model.imagine(alone, block).latent[0], ahead.latent[row], atol=1e-5, rtol=1e-5)
-        own = model.observe(alone, block, frames(model, 3, seed=7)[row : row + 1])
+        own = model.observe(alone, executed[row : row + 1], pictures[row : row + 1])
         for part, parts in zip(own, seen, strict=True):
             torch.testing.assert_close(part[0], parts[row], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
+def test_futures_of_rows_of_any_age_do_not_depend_on_each_other(world_model: WorldModel) -> None:
+    model, ages = world_model, [remember(world_model, steps, count=1) for steps in (0, 1, 4)]
+    together, actions = concatenate(ages), blocks(model, 3, S, T)
+    futures = model.rollout(together, actions)
+    ahead = model.imagine(together, actions[:, 0, 0])
+    for row, alone in enumerate(ages):
+        torch.testing.assert_close(model.rollout(alone, actions[row : row + 1])[0], futures[row], atol=1e-5, rtol=1e-5)
+        block = actions[row : row + 1, 0, 0]
+        torch.testing.assert_close(model.imagine(alone, block).latent[0], ahead.latent[row], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("steps", [0, 1, 4])
-def test_rollout_equals_imagining_block_by_block(model: WorldModel, steps: int) -> None:
-    belief, actions = remember(model, steps), blocks(model, B, S, T)
+def test_rollout_equals_imagining_block_by_block(world_model: WorldModel, steps: int) -> None:
+    belief, actions = remember(world_model, steps), blocks(world_model, B, S, T)
     before = [part.clone() for part in belief]
-    futures = model.rollout(belief, actions)
+    futures = world_model.rollout(belief, actions)
     assert all(torch.equal(old, new) for old, new in zip(before, belief, strict=True))  # no hidden memory
     ahead = repeat(belief, S)
     for step in range(T):
-        ahead = model.imagine(ahead, actions[:, :, step].flatten(0, 1))
+        ahead = world_model.imagine(ahead, actions[:, :, step].flatten(0, 1))
         torch.testing.assert_close(ahead.latent.unflatten(0, (B, S)), futures[:, :, step], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
-def test_futures_depend_on_the_past_and_on_their_own_actions(model: WorldModel) -> None:
-    belief, actions = remember(model, 2), blocks(model, B, S, T)
-    futures = model.rollout(belief, actions)
+def test_futures_depend_on_the_past_and_on_their_own_actions(world_model: WorldModel) -> None:
+    belief, actions = remember(world_model, 2), blocks(world_model, B, S, T)
+    futures = world_model.rollout(belief, actions)
     changed = actions.clone()
     changed[:, 1, 2] += 1
-    others = model.rollout(belief, changed)
+    others = world_model.rollout(belief, changed)
     differs = (futures - others).flatten(3).abs().amax(-1) > 1e-5  # (B, S, T)
     expected = torch.zeros_like(differs)
     expected[:, 1, 2:] = True
     assert torch.equal(differs, expected)
-    fresh = model.rollout(model.begin(frames(model, seed=21)), actions)
+    fresh = world_model.rollout(world_model.begin(frames(world_model, seed=21)), actions)
     assert (futures - fresh).abs().max() > 1e-5
 
 
 @torch.no_grad()
-def test_step_is_a_rollout_of_one_block_without_memory(model: WorldModel) -> None:
-    belief, actions = model.begin(frames(model)), blocks(model, B)
-    torch.testing.assert_close(model.step(belief.latent, actions), model.imagine(belief, actions).latent)
+def test_step_is_a_rollout_of_one_block_without_memory(world_model: WorldModel) -> None:
+    belief, actions = world_model.begin(frames(world_model)), blocks(world_model, B)
+    torch.testing.assert_close(world_model.step(belief.latent, actions), world_model.imagine(belief, actions).latent)
 
 
-def test_futures_are_differentiable_in_actions(model: WorldModel) -> None:
-    model.requires_grad_(False)
-    actions = blocks(model, B, S, T).requires_grad_()
-    belief = remember(model, 1)
-    model.distance(model.rollout(belief, actions), belief.latent)[..., -1].sum().backward()
+def test_futures_are_differentiable_in_actions(world_model: WorldModel) -> None:
+    world_model.requires_grad_(False)
+    actions = blocks(world_model, B, S, T).requires_grad_()
+    belief = remember(world_model, 1)
+    world_model.distance(world_model.rollout(belief, actions), belief.latent)[..., -1].sum().backward()
     assert actions.grad is not None
     assert bool((actions.grad.abs().sum(-1) > 0).all())
-    leaf = blocks(model, B).requires_grad_()
-    (gradient,) = torch.autograd.grad(model.step(belief.latent, leaf).sum(), leaf)
+    leaf = blocks(world_model, B).requires_grad_()
+    (gradient,) = torch.autograd.grad(world_model.step(belief.latent, leaf).sum(), leaf)
     assert bool((gradient.abs().sum(-1) > 0).all())
 
 
 @torch.no_grad()
-def test_distance_pairs_each_episode_with_its_own_goal(model: WorldModel) -> None:
-    goal = model.embed(frames(model, S))  # B == S: broadcasting from the right would go unnoticed
-    latents = goal[:, None, None].expand(S, S, T, *model.latent_shape)
-    assert model.distance(latents, goal).abs().max() < 1e-6
-    assert model.distance(latents, goal.roll(1, 0)).min() > 1e-6
+def test_distance_pairs_each_episode_with_its_own_goal(world_model: WorldModel) -> None:
+    goal = world_model.embed(frames(world_model, S))  # B == S: broadcasting from the right would go unnoticed
+    latents = goal[:, None, None].expand(S, S, T, *world_model.latent_shape)
+    assert world_model.distance(latents, goal).abs().max() < 1e-6
+    assert world_model.distance(latents, goal.roll(1, 0)).min() > 1e-6
 
 
-def test_loss_reaches_what_is_trained_and_nothing_else(model: WorldModel) -> None:
-    clips = Batch(frames(model, B * L).unflatten(0, (B, L)), blocks(model, B, L - 1), goal=frames(model))
-    losses = model.train().loss(clips, torch.Generator().manual_seed(0))
+def test_loss_reaches_what_is_trained_and_nothing_else(model: LatentModel) -> None:
+    losses = model.train().loss(make_batch(model), torch.Generator().manual_seed(0))
     assert all(loss.shape == () and torch.isfinite(loss) for loss in losses.values())
     losses["loss"].backward()  # type: ignore[no-untyped-call]
     trained = {id(parameter) for parameter in model.trainable_parameters()}
@@ -223,24 +257,36 @@ def test_loss_reaches_what_is_trained_and_nothing_else(model: WorldModel) -> Non
         assert (parameter.grad is not None) == (id(parameter) in trained), name
 
 
-def test_work_grows_with_the_horizon(model: WorldModel) -> None:
-    flops = [model.rollout_flops(horizon) for horizon in (1, 2, T)]
+def test_work_grows_with_the_horizon(world_model: WorldModel) -> None:
+    flops = [world_model.rollout_flops(horizon) for horizon in (1, 2, T)]
     assert 0 < flops[0] < flops[1] < flops[2]
-    assert model.imagine_flops() > 0
-    assert {id(part) for part in model.planning_parts()} <= {id(part) for part in model.modules()}
+    assert world_model.imagine_flops() > 0
+    assert {id(part) for part in world_model.planning_parts()} <= {id(part) for part in world_model.modules()}
 
 
 @torch.no_grad()
-def test_counted_flops_of_encoding_are_those_that_torch_counts(model: WorldModel) -> None:
+def test_counted_flops_of_encoding_are_those_that_torch_counts(model: LatentModel) -> None:
     with FlopCounterMode(display=False) as counter:
         model.begin(frames(model))
     assert model.encode_flops() * B == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
-def test_beliefs_of_another_model_are_refused(model: WorldModel) -> None:
+def strange_belief(model: LatentModel) -> Belief:
     other = RecurrentModel(action_size=A) if isinstance(model, LatentPredictor) else TokenModel(action_size=A)
-    belief = other.begin(frames(other))
-    for use in (lambda: model.imagine(belief, blocks(model, B)), lambda: model.rollout(belief, blocks(model, B, S, T))):
+    return other.begin(frames(other))
+
+
+def test_beliefs_of_another_model_are_not_continued(model: LatentModel) -> None:
+    with pytest.raises(TypeError, match="beliefs are"):
+        model.observe(strange_belief(model), blocks(model, B), frames(model))
+
+
+def test_beliefs_of_another_model_are_not_imagined_from(world_model: WorldModel) -> None:
+    belief = strange_belief(world_model)
+    for use in (
+        lambda: world_model.imagine(belief, blocks(world_model, B)),
+        lambda: world_model.rollout(belief, blocks(world_model, B, S, T)),
+    ):
         with pytest.raises(TypeError, match="beliefs are"):
             use()
 
@@ -285,8 +331,19 @@ def small_planner(name: str) -> Any:
 CONTINUOUS = [name for name, planner in PLANNERS.items() if not planner.discrete]
 
 
-@pytest.mark.parametrize("planner", CONTINUOUS)
-@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+def usable(name: str, planner: str) -> bool:
+    """Whether `planner` can act with the model `name`: without imagination, only a policy can."""
+    return PLANNERS[planner].reactive or issubclass(ALL[name].model, WorldModel)
+
+
+def usual_planner(name: str) -> str:
+    return "cem" if issubclass(ALL[name].model, WorldModel) else "policy"
+
+
+@pytest.mark.parametrize(
+    ("variant", "planner"),
+    [(variant, planner) for variant in VARIANTS for planner in CONTINUOUS if usable(variant[0], planner)],
+)
 def test_every_planner_acts_with_every_model(variant: tuple[str, str], planner: str) -> None:
     """In a vector environment whose episodes end and begin at different times."""
     cost = "best-step+0.1*temporal-distance+0.1*actor-deviation"
@@ -313,6 +370,37 @@ def test_every_planner_acts_with_every_model(variant: tuple[str, str], planner: 
             assert state.ages.tolist() == [step % 9 + 1, step % 9 + 1 if step < 4 or step > 8 else step - 3]
 
 
+def results(model: LatentModel) -> Tensor:
+    """Something that depends on most weights of a model: imagined latents, or actions of its policy."""
+    belief = model.begin(frames(model))
+    if isinstance(model, WorldModel):
+        return model.rollout(belief, blocks(model, B, S, T))
+    assert model.policy is not None
+    return model.policy.act(belief.latent, model.embed(frames(model, seed=4)), torch.ones(B).long())[0]
+
+
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant not in WORLD_MODELS], ids="-".join)
+def test_models_that_imagine_nothing_act_by_their_own_policy(variant: tuple[str, str]) -> None:
+    checkpoint = replace(make_checkpoint(*variant), heads=None)
+    rng = np.random.default_rng(0)
+    seen = {name: rng.integers(0, 256, (2, SIDE, SIDE, 3), np.uint8) for name in ("pixels", "goal")}
+    agent = Agent(checkpoint, device="cpu", bf16=False, seed=0)
+    action, state = agent.predict(seen)
+    pictures = [checkpoint.normalizer.pixels(picture) for picture in seen.values()]
+    policy, model = checkpoint.policy, checkpoint.model
+    assert policy is not None
+    with torch.no_grad():
+        mean, std = policy.act(*map(model.embed, pictures), torch.tensor([1, 1]))
+    low, high = checkpoint.normalizer.bounds(model.frameskip)
+    assert np.allclose(action, checkpoint.normalizer.env_actions(mean.clamp(low, high))[:, 0], atol=1e-5)
+    assert std.shape == (2, model.block_size)
+    assert [decision.flops for decision in state.decisions if decision is not None] == [agent.decider.flops] * 2
+    for planner in CONTINUOUS:
+        if not PLANNERS[planner].reactive:
+            with pytest.raises(UserError, match="imagines no futures, so that no search can use it"):
+                Agent(make_checkpoint(*variant), planner, device="cpu")
+
+
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
 def test_checkpoints_restore_every_model(variant: tuple[str, str], tmp_path: Path) -> None:
@@ -323,11 +411,8 @@ def test_checkpoints_restore_every_model(variant: tuple[str, str], tmp_path: Pat
     assert external == []
     loaded = Checkpoint.load(tmp_path / "one")
     assert type(loaded.model) is type(saved.model)
-    actions = blocks(saved.model, B, S, T)
     with torch.no_grad():
-        expected, found = (
-            each.model.rollout(each.model.begin(frames(each.model)), actions) for each in (saved, loaded)
-        )
+        expected, found = (results(each.model) for each in (saved, loaded))
     torch.testing.assert_close(found, expected, atol=5e-3, rtol=5e-3)  # weights are stored in half precision
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
 
@@ -366,7 +451,7 @@ def test_ten_steps_of_training_and_heads(name: str, data: str, tmp_path: Path) -
     else:
         with pytest.raises(UserError, match="no predictor"):
             train_predictor(PredictorConfig(**part, clip_length=L))
-    agent = Agent.load(folder, small_planner("guided"), device="cpu")
+    agent = Agent.load(folder, small_planner("guided") if usable(name, "guided") else None, device="cpu")
     picture = np.zeros((2, SIDE, SIDE, 3), np.uint8)
     assert agent.predict({"pixels": picture, "goal": picture})[0].shape == (2, A)
 
@@ -374,7 +459,8 @@ def test_ten_steps_of_training_and_heads(name: str, data: str, tmp_path: Path) -
 @pytest.mark.skipif(not exact_products(), reason="int8 needs exact 8-bit products, which this CPU has not")
 @pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
 def test_every_model_plans_in_8_bit_integers(variant: tuple[str, str]) -> None:
-    agent = Agent(make_checkpoint(*variant), small_planner("cem"), device="cpu", int8=True)
+    planner = small_planner(usual_planner(variant[0]))
+    agent = Agent(make_checkpoint(*variant), planner, device="cpu", int8=True)
     picture = np.zeros((1, SIDE, SIDE, 3), np.uint8)
     assert np.isfinite(agent.predict({"pixels": picture, "goal": picture})[0]).all()
 
@@ -384,12 +470,15 @@ def test_every_model_plans_in_8_bit_integers(variant: tuple[str, str]) -> None:
 @pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
 def test_every_model_plans_compiled(variant: tuple[str, str]) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
-    costs = []
+    planner = small_planner(usual_planner(variant[0]))
+    costs, actions = [], []
     for compiled in (False, True):
-        agent = Agent(make_checkpoint(*variant), small_planner("cem"), device="cpu", bf16=False, compile=compiled)
-        _, state = agent.predict({"pixels": picture, "goal": picture[::-1].copy()})
+        agent = Agent(make_checkpoint(*variant), planner, device="cpu", bf16=False, compile=compiled)
+        action, state = agent.predict({"pixels": picture, "goal": picture[::-1].copy()})
         costs.append([decision.cost for decision in state.decisions if decision is not None])
+        actions.append(action)
     assert costs[0] == pytest.approx(costs[1], abs=1e-4)
+    np.testing.assert_allclose(*actions, atol=1e-2)
 
 
 def test_operations_on_beliefs_keep_their_kind() -> None:

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import dreamer, lewm
+from . import dreamer, gcbc, lewm
 from .base import LatentModel, LatentPredictor, WorldModel
 from .dreamer import Dreamer
+from .gcbc import GCBC
 from .heads import Heads
 from .lewm import PREDICTORS, LeWorldModel
 
 __all__ = [
+    "GCBC",
     "MODELS",
     "PREDICTORS",
     "Dreamer",
@@ -41,6 +43,7 @@ class ModelSpec:
 
 
 MODELS: dict[str, ModelSpec] = {
-    "dreamer": ModelSpec(Dreamer, dreamer.PRESETS, dreamer.RECIPES),
     "lewm": ModelSpec(LeWorldModel, lewm.PRESETS, lewm.RECIPES),
+    "dreamer": ModelSpec(Dreamer, dreamer.PRESETS, dreamer.RECIPES),
+    "gcbc": ModelSpec(GCBC, gcbc.PRESETS, gcbc.RECIPES),
 }

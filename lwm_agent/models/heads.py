@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import linear_weights
+from .layers import linear_weights, normed_mlp, pair
 
 
 class Actor(nn.Module):
@@ -23,7 +23,7 @@ class Actor(nn.Module):
         super().__init__()
         self.max_steps = max_steps
         self.steps = nn.Embedding(max_steps, 32)
-        self.body = _mlp(3 * latent_size + 32, width, 2 * block_size, depth=3)
+        self.body = normed_mlp(3 * latent_size + 32, width, 2 * block_size, depth=3)
 
     def forward(self, latent: Tensor, goal: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation ``(N, F*A)`` of the next block from `latent` to `goal` ``(N, D)``.
@@ -31,7 +31,7 @@ class Actor(nn.Module):
         `steps` ``(N,)`` are the model steps left, from 1; those out of range count as the nearest in it.
         """
         index = steps.clamp(1, self.max_steps) - 1
-        mean, log_std = self.body(torch.cat([_pair(latent, goal), self.steps(index)], dim=-1)).float().chunk(2, dim=-1)
+        mean, log_std = self.body(torch.cat([pair(latent, goal), self.steps(index)], dim=-1)).float().chunk(2, dim=-1)
         return mean, log_std.clamp(-4, 1).exp()
 
 
@@ -40,11 +40,11 @@ class TemporalDistance(nn.Module):
 
     def __init__(self, latent_size: int, width: int) -> None:
         super().__init__()
-        self.body = _mlp(3 * latent_size, width, 1, depth=2)
+        self.body = normed_mlp(3 * latent_size, width, 1, depth=2)
 
     def forward(self, latent: Tensor, goal: Tensor) -> Tensor:
         """Log of the steps ``(...)`` from `latent` to `goal` ``(..., D)``."""
-        distance: Tensor = self.body(_pair(latent, goal)).float().squeeze(-1)
+        distance: Tensor = self.body(pair(latent, goal)).float().squeeze(-1)
         return distance
 
 
@@ -107,14 +107,3 @@ class Heads(nn.Module):
     def steps_to_go(self, latent: Tensor, goal: Tensor) -> Tensor:
         """Model steps ``(N,)``, whole numbers from 1, that the distance expects from `latent` to `goal` ``(N, D)``."""
         return self.distance(latent, goal).exp().round().long().clamp(1, self.actor.max_steps)
-
-
-def _pair(latent: Tensor, goal: Tensor) -> Tensor:
-    return torch.cat([latent, goal, goal - latent], dim=-1)
-
-
-def _mlp(in_features: int, width: int, out_features: int, depth: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for features in [in_features, *[width] * (depth - 1)]:
-        layers += [nn.Linear(features, width), nn.LayerNorm(width), nn.GELU()]
-    return nn.Sequential(*layers, nn.Linear(width, out_features))

@@ -19,6 +19,19 @@ def projector(in_features: int, hidden: int, out_features: int) -> nn.Module:
     )
 
 
+def normed_mlp(in_features: int, width: int, out_features: int, depth: int) -> nn.Sequential:
+    """`depth` hidden layers, each normalised, and a linear map behind them."""
+    layers: list[nn.Module] = []
+    for features in [in_features, *[width] * (depth - 1)]:
+        layers += [nn.Linear(features, width), nn.LayerNorm(width), nn.GELU()]
+    return nn.Sequential(*layers, nn.Linear(width, out_features))
+
+
+def pair(latent: Tensor, goal: Tensor) -> Tensor:
+    """What a network sees of `latent` and `goal` ``(..., D)``: both and their difference, ``(..., 3 * D)``."""
+    return torch.cat([latent, goal, goal - latent], dim=-1)
+
+
 class JointLinear(nn.Linear):
     """Several linear maps of the same rows in one, of which some can be had without the others."""
 

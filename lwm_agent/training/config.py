@@ -20,7 +20,7 @@ from ..validation import (
     Share,
 )
 
-MODEL_NAMES = ("lewm", "dreamer")
+MODEL_NAMES = ("lewm", "dreamer", "gcbc")
 """Names of `MODELS`, for help texts: importing the registry would import torch."""
 
 OWN_OPTIONS = (
@@ -39,13 +39,13 @@ ValidationShare = Annotated[float, Range(above=0, under=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):
-    """Training of a world model. `TrainConfig.from_preset` fills in what a preset prescribes.
+    """Training of a world model, or of a policy. `TrainConfig.from_preset` fills in what a preset prescribes.
 
     Attributes:
         data: HDF5 file of trajectories; repeat it for several of one environment, which fill equal shares of a batch.
         out: folder of the run: the checkpoint (OUT/checkpoint), the training state and the logs.
         env: environment.
-        model: kind of world model.
+        model: kind of model: a world model (lewm) or a cloned policy (gcbc).
         preset: size of the model: tiny (64 px, for CPUs) or base (the paper's, 224 px).
         model_settings: arguments of the model that differ from the preset's.
         steps: optimisation steps.
