@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import lewm
+from . import dino_wm, lewm
 from .base import LatentPredictor, WorldModel
+from .dino_wm import DinoWM
 from .heads import Heads
 from .lewm import PREDICTORS, LeWorldModel
 
-__all__ = ["MODELS", "PREDICTORS", "Heads", "LatentPredictor", "LeWorldModel", "ModelSpec", "WorldModel"]
+__all__ = ["MODELS", "PREDICTORS", "DinoWM", "Heads", "LatentPredictor", "LeWorldModel", "ModelSpec", "WorldModel"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class ModelSpec:
 
     Attributes:
         model: its class.
-        presets: constructor arguments by preset; "tiny" is the command line's default.
+        presets: constructor arguments by preset.
         recipes: settings of `TrainConfig` by preset.
     """
 
@@ -28,5 +29,14 @@ class ModelSpec:
     presets: Mapping[str, Mapping[str, Any]]
     recipes: Mapping[str, Mapping[str, Any]]
 
+    @property
+    def default_preset(self) -> str:
+        """The command line's default: "tiny", or the first where there is none."""
+        return "tiny" if "tiny" in self.presets else next(iter(self.presets))
 
-MODELS: dict[str, ModelSpec] = {"lewm": ModelSpec(LeWorldModel, lewm.PRESETS, lewm.RECIPES)}
+
+MODELS: dict[str, ModelSpec] = {
+    "lewm": ModelSpec(LeWorldModel, lewm.PRESETS, lewm.RECIPES),
+    "dino-wm": ModelSpec(DinoWM, dino_wm.PRESETS, dino_wm.RECIPES),
+    "dino-wm-lite": ModelSpec(DinoWM, dino_wm.LITE_PRESETS, dino_wm.LITE_RECIPES),
+}
