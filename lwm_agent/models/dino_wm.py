@@ -45,7 +45,7 @@ _LITE_RECIPE: dict[str, Any] = {
     "learning_rate": 5e-4,
     "batch_size": 64,
     "clip_length": 4,
-    "steps": 40_000,
+    "steps": 20_000,
     "validate_every": 2_000,
 }
 RECIPES: dict[str, dict[str, Any]] = {
