@@ -17,6 +17,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from safetensors import safe_open
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from lwm_agent import Agent, Checkpoint
 from lwm_agent.compute.device import autocast, can_compile
@@ -45,15 +46,19 @@ LEWM: dict[str, Any] = {
     "depth": 1,
     "sigreg_directions": 8,
 }
+DINO: dict[str, Any] = {"image_size": SIDE, "depth": 2, "heads": 2, "head_size": 4, "mlp_size": 16}
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "lewm": {
         predictor: {**LEWM, "predictor": predictor, "history": history}
         for history, predictor in enumerate(PREDICTORS, start=2)
-    }
+    },
+    "dino-wm": {"vit": {**DINO, "encoder_blocks": 1, "encoder_size": 28}},
+    "dino-wm-lite": {"net": {**DINO, "encoder_blocks": 5, "encoder_size": 32}},
 }
 """Variants of a model to test, as constructor arguments beside those of its first preset."""
 ALL = {**MODELS, **TOYS}
 VARIANTS = [(name, variant) for name in ALL for variant in SETTINGS.get(name, {"preset": {}})]
+pytestmark = pytest.mark.usefixtures("pretrained")
 
 
 def make_model(name: str, variant: str, **settings: Any) -> WorldModel:
@@ -219,6 +224,13 @@ def test_work_grows_with_the_horizon(model: WorldModel) -> None:
     assert {id(part) for part in model.planning_parts()} <= {id(part) for part in model.modules()}
 
 
+@torch.no_grad()
+def test_counted_flops_of_encoding_are_those_that_torch_counts(model: WorldModel) -> None:
+    with FlopCounterMode(display=False) as counter:
+        model.begin(frames(model))
+    assert model.encode_flops() * B == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
 def test_beliefs_of_another_model_are_refused(model: WorldModel) -> None:
     other = RecurrentModel(action_size=A) if isinstance(model, LatentPredictor) else TokenModel(action_size=A)
     belief = other.begin(frames(other))
@@ -326,7 +338,8 @@ def test_ten_steps_of_training_and_heads(name: str, data: str, tmp_path: Path) -
     )
     trained = train(config)
     assert np.isfinite(list(trained.training["validation"].values())).all()
-    frozen = {key for key, weight in trained.model.named_parameters() if key.startswith("encoder") and name == "tokens"}
+    external = trained.model.external_parts
+    frozen = {key for key, weight in trained.model.named_parameters() if key.split(".")[0] in external}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         untrained = ALL[name].model(**trained.model_config)

@@ -1,4 +1,4 @@
-"""World models: torch only. A new one is a file and a line of `MODELS`."""
+"""World models, and policies to compare them with: torch only. A new one is a file and a line of `MODELS`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import dino_wm, lewm
-from .base import LatentPredictor, WorldModel
+from .base import LatentModel, LatentPredictor, WorldModel
 from .dino_wm import DinoWM
 from .heads import Heads
 from .lewm import PREDICTORS, LeWorldModel
 
-__all__ = ["MODELS", "PREDICTORS", "DinoWM", "Heads", "LatentPredictor", "LeWorldModel", "ModelSpec", "WorldModel"]
+__all__ = [
+    "MODELS",
+    "PREDICTORS",
+    "DinoWM",
+    "Heads",
+    "LatentModel",
+    "LatentPredictor",
+    "LeWorldModel",
+    "ModelSpec",
+    "WorldModel",
+]
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A kind of world model.
+    """A kind of model.
 
     Attributes:
         model: its class.
@@ -25,7 +35,7 @@ class ModelSpec:
         recipes: settings of `TrainConfig` by preset.
     """
 
-    model: type[WorldModel]
+    model: type[LatentModel]
     presets: Mapping[str, Mapping[str, Any]]
     recipes: Mapping[str, Mapping[str, Any]]
 

@@ -1,7 +1,8 @@
-"""The contract of world models: the methods that the rest of the package calls, and none beside them."""
+"""The contracts of models and of world models: the methods that the rest of the package calls, and none beside them."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, TypeVar
@@ -10,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..protocols import Batch, Belief, GoalActor
+from ..protocols import Batch, Belief, GoalActor, GoalPolicy
 
 B = TypeVar("B", bound=Belief)
 
 
-class WorldModel(nn.Module, ABC):
-    """A network that encodes frames, imagines futures and measures distances; it knows no planner and no environment.
+class LatentModel(nn.Module, ABC):
+    """A network that sees frames and keeps beliefs; it knows no planner and no environment.
 
     A belief holds all that a model remembers of an episode. It is opaque: only the model that made it looks inside.
     Everything that leaves a model is float32, under autocast too. No row of a result depends on the other rows.
@@ -58,6 +59,11 @@ class WorldModel(nn.Module, ABC):
         """F*A, numbers in an action block."""
         return self.frameskip * self.action_size
 
+    @property
+    def tokens(self) -> int:
+        """Vectors that stand for one frame."""
+        return math.prod(self.latent_shape[:-1])
+
     @abstractmethod
     def begin(self, pixels: Tensor) -> Belief:
         """Belief of B episodes that begin with the frames `pixels` ``(B, C, h, w)``."""
@@ -66,36 +72,9 @@ class WorldModel(nn.Module, ABC):
     def observe(self, belief: Belief, block: Tensor, pixels: Tensor) -> Belief:
         """Belief after the action block `block` ``(B, F*A)`` was executed and led to the frames `pixels`."""
 
-    @abstractmethod
-    def imagine(self, belief: Belief, block: Tensor) -> Belief:
-        """Belief after the imagined action block `block` ``(B, F*A)``; differentiable in `block`."""
-
-    def rollout(self, belief: Belief, actions: Tensor) -> Tensor:
-        """Imagined latents ``(B, S, T, *Z)`` after each block of `actions` ``(B, S, T, F*A)``.
-
-        Equal to `imagine` block by block, for S candidates of each episode, and differentiable in `actions`.
-        """
-        ahead = repeat(belief, actions.shape[1])
-        latents = []
-        for block in actions.flatten(0, 1).unbind(1):  # (B*S, F*A) each
-            ahead = self.imagine(ahead, block)
-            latents.append(ahead.latent)
-        return torch.stack(latents, dim=1).unflatten(0, actions.shape[:2])
-
-    @abstractmethod
-    def step(self, latents: Tensor, blocks: Tensor) -> Tensor:
-        """Latents ``(N, *Z)`` one of `blocks` ``(N, F*A)`` after `latents` ``(N, *Z)``, with no memory before them.
-
-        Differentiable in `blocks`. For planners that treat latents as variables beside actions.
-        """
-
     def embed(self, pixels: Tensor) -> Tensor:
         """Latents ``(N, *Z)`` of single frames ``(N, C, h, w)``: of goals, and of data on which parts are trained."""
         return self.begin(pixels).latent
-
-    def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
-        """Mean squared difference ``(B, S, T)`` of `latents` ``(B, S, T, *Z)`` to `goal` ``(B, *Z)``."""
-        return (latents.float() - goal.float()[:, None, None]).square().flatten(3).mean(-1)
 
     def summary(self, latents: Tensor) -> Tensor:
         """One vector ``(..., D)`` for each of `latents` ``(..., *Z)``, for heads and probes; means over tokens."""
@@ -114,23 +93,12 @@ class WorldModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def rollout_flops(self, horizon: int) -> float:
-        """Floating-point operations of one candidate over `horizon` blocks; a multiply-add is two.
-
-        Work that all candidates of an episode share is left out.
-        """
-
-    @abstractmethod
-    def imagine_flops(self) -> float:
-        """Floating-point operations of `imagine` for one episode, counted as in `rollout_flops`."""
-
-    def planning_parts(self) -> Sequence[nn.Module]:
-        """Networks that run for every candidate: those that int8 pays for."""
-        return [self]
+    def encode_flops(self) -> float:
+        """Floating-point operations of encoding one frame; a multiply-add is two."""
 
     @property
-    def goal_actor(self) -> GoalActor | None:
-        """An actor that the model has learned itself; None for models whose actor is a head on their latents."""
+    def policy(self) -> GoalPolicy | None:
+        """A policy on its latents that the model has learned itself, or None."""
         return None
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
@@ -168,6 +136,62 @@ class WorldModel(nn.Module, ABC):
     def describe(self) -> str:
         """The model in a few words, for its card."""
         return type(self).__name__
+
+
+class WorldModel(LatentModel):
+    """A model that also imagines futures and measures distances."""
+
+    @abstractmethod
+    def imagine(self, belief: Belief, block: Tensor) -> Belief:
+        """Belief after the imagined action block `block` ``(B, F*A)``; differentiable in `block`."""
+
+    def rollout(self, belief: Belief, actions: Tensor) -> Tensor:
+        """Imagined latents ``(B, S, T, *Z)`` after each block of `actions` ``(B, S, T, F*A)``.
+
+        Equal to `imagine` block by block, for S candidates of each episode, and differentiable in `actions`.
+        """
+        ahead = repeat(belief, actions.shape[1])
+        latents = []
+        for block in actions.flatten(0, 1).unbind(1):  # (B*S, F*A) each
+            ahead = self.imagine(ahead, block)
+            latents.append(ahead.latent)
+        return torch.stack(latents, dim=1).unflatten(0, actions.shape[:2])
+
+    @abstractmethod
+    def step(self, latents: Tensor, blocks: Tensor) -> Tensor:
+        """Latents ``(N, *Z)`` one of `blocks` ``(N, F*A)`` after `latents` ``(N, *Z)``, with no memory before them.
+
+        Differentiable in `blocks`. For planners that treat latents as variables beside actions.
+        """
+
+    def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
+        """Mean squared difference ``(B, S, T)`` of `latents` ``(B, S, T, *Z)`` to `goal` ``(B, *Z)``."""
+        return (latents.float() - goal.float()[:, None, None]).square().flatten(3).mean(-1)
+
+    @abstractmethod
+    def rollout_flops(self, horizon: int) -> float:
+        """Floating-point operations of one candidate over `horizon` blocks; a multiply-add is two.
+
+        Work that all candidates of an episode share is left out.
+        """
+
+    @abstractmethod
+    def imagine_flops(self) -> float:
+        """Floating-point operations of `imagine` for one episode, counted as in `rollout_flops`."""
+
+    def planning_parts(self) -> Sequence[nn.Module]:
+        """Networks that run for every candidate: those that int8 pays for."""
+        return [self]
+
+    @property
+    def goal_actor(self) -> GoalActor | None:
+        """An actor that the model has learned itself; None for models whose actor is a head on their latents."""
+        return None
+
+    @property
+    def policy(self) -> GoalPolicy | None:
+        """Its `goal_actor`."""
+        return self.goal_actor
 
 
 class LatentPredictor(WorldModel):

@@ -144,7 +144,7 @@ class DinoWM(LatentPredictor):
 
     @property
     def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Implements `WorldModel`: those that the encoder was trained with."""
+        """Implements `LatentModel`: those that the encoder was trained with."""
         return self.encoder.pixel_statistics
 
     def load_external_weights(self) -> None:
@@ -231,7 +231,7 @@ class DinoWM(LatentPredictor):
         return min(SUMMARY_SIDE, self.encoder.side)
 
     def encode_flops(self) -> float:
-        """Floating-point operations of encoding one frame, in convolutions, linear maps and attention."""
+        """Implements `LatentModel`, for convolutions, linear maps and attention."""
         return self.encoder.flops()
 
     def rollout_flops(self, horizon: int) -> float:

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as a frozen encoder of patches (arXiv 1905.11946; the Lite variant: ReLU6, no squeeze-and-excite)."""
+"""EfficientNet-Lite0 as a frozen encoder of patches (arXiv 1905.11946; Lite: ReLU6, no squeeze-and-excite)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .pretrained import FrozenEncoder, missing_package
 
 STEM = 32
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192))
-"""Blocks, kernel, stride of the first block, expansion and channels of each stage; the last, of 320, is of no use here."""
+"""Blocks, kernel, stride of the first block, expansion and channels of each stage but the last, of 320 channels."""
 
 EPSILON = 1e-3
 """What BatchNorm adds to variances, as in TensorFlow, where the weights come from."""
@@ -97,18 +97,18 @@ class EfficientNetLite0(FrozenEncoder):
         widths = [STEM, *(part[3] for part in plan)]
         self.size, self.side, self.features = size, size // stride, widths[-1]
         self.stem = Convolution(3, STEM, 3, 2)
-        self.blocks = nn.ModuleList(
-            Block(before, after, kernel, stride, expansion)
-            for before, (kernel, stride, expansion, after) in zip(widths, plan, strict=False)
+        self.blocks = nn.Sequential(
+            *(
+                Block(before, after, kernel, stride, expansion)
+                for before, (kernel, stride, expansion, after) in zip(widths, plan, strict=False)
+            )
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Implements `FrozenEncoder`."""
         with torch.autocast(pixels.device.type, enabled=False):
             maps = self.stem(pixels.float().contiguous(memory_format=torch.channels_last))
-            maps = F.relu6(maps, inplace=True)
-            for block in self.blocks:
-                maps = block(maps)
+            maps = self.blocks(F.relu6(maps, inplace=True))
         return maps.flatten(2).transpose(1, 2)
 
     def convert(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -143,7 +143,8 @@ class EfficientNetLite0(FrozenEncoder):
         """Implements `FrozenEncoder`."""
         side = self.size // 2
         total = self.stem.flops(side)
-        for block in self.blocks:
-            side //= block.depthwise.stride[0]
-            total += block.flops(side)
+        for block in self.modules():
+            if isinstance(block, Block):
+                side //= block.depthwise.stride[0]
+                total += block.flops(side)
         return total

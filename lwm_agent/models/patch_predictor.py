@@ -42,7 +42,7 @@ class PatchBlock(nn.Module):
 
 
 class PatchTransformer(nn.Module):
-    """Transformer over the P patches of up to H frames, causal by frame: a patch sees all of its frame and of earlier ones.
+    """Transformer over the P patches of up to H frames, causal by frame: a patch sees its own frame and earlier ones.
 
     Positions are learned, one for each patch of each frame; the oldest frame of a window takes the first.
 
@@ -106,8 +106,8 @@ class PatchTransformer(nn.Module):
     def newest_flops(self) -> float:
         """Floating-point operations of `newest` for one row, in linear maps and attention; a multiply-add is two."""
         tokens = self.history * self.patches
-        *before, last = self.blocks
-        return sum(block.flops(tokens, tokens) for block in before) + last.flops(self.patches, tokens)
+        blocks = [block for block in self.modules() if isinstance(block, PatchBlock)]
+        return sum(block.flops(tokens, tokens) for block in blocks[:-1]) + blocks[-1].flops(self.patches, tokens)
 
 
 class PatchPredictor(nn.Module):
@@ -122,8 +122,8 @@ class PatchPredictor(nn.Module):
         block_size: F*A.
         history: H, frames that it sees.
         action_features: numbers that an action block is embedded to.
-        residual: predict the change of a patch by a linear map behind the last norm, which starts at zero. Otherwise, as
-            published, the output of the norm is the next patch itself, which suits features that were normed too.
+        residual: predict the change of a patch by a linear map behind the last norm, which starts at zero. Otherwise,
+            as published, the output of the norm is the next patch itself, which suits features that were normed too.
         depth: blocks, as the arguments after it, of `PatchTransformer`.
         heads: attention heads.
         head_size: width of each head.
@@ -165,7 +165,7 @@ class PatchPredictor(nn.Module):
             nn.init.zeros_(self.change.bias)
 
     def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """Next patches ``(N, n, P, D)`` after each frame of `latents` ``(N, n, P, D)`` and `actions` ``(N, n, F*A)``."""
+        """Next patches ``(N, n, P, D)`` after each of n frames `latents` and of the `actions` ``(N, n, F*A)``."""
         return self._patches(self.transformer(self._tokens(latents, actions)), latents)
 
     def newest(self, latents: Tensor, actions: Tensor, length: Tensor) -> Tensor:

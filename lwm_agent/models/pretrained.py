@@ -1,4 +1,4 @@
-"""Frozen encoders of patches whose weights come from elsewhere: the places that are searched, and how files are read."""
+"""Frozen encoders of patches whose weights come from elsewhere: which places are searched, how files are read."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from .held_out import follow_splits
 from .latent_cache import OnProgress, affordable
 from .latent_clips import LatentMixture
 
+
 def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = None) -> Checkpoint:
     """Encodes the data once, trains the predictor on the latents, and saves the checkpoint.
 
