@@ -88,7 +88,7 @@ class ClairvoyantPolicy:
         proposal = agent.replanner.proposal
         if proposal is not None:
             proposal = SimulatedProposal(proposal.model, proposal.actor, proposal.num_proposals, proposal.bf16)
-        agent.replanner = replace(agent.replanner, observer=observer, proposal=proposal)
+        agent.decider = replace(agent.replanner, observer=observer, proposal=proposal)
 
     def begin(self, tasks: list[Task]) -> None:
         """Puts the twin at the start of the one task (`evaluate` calls it)."""

@@ -57,6 +57,10 @@ class WrappedModel(WorldModel):
         """Training losses."""
         return self.wrapped.loss(batch, generator)
 
+    def encode_flops(self) -> float:
+        """Floating-point operations of encoding a frame."""
+        return self.wrapped.encode_flops()
+
     def rollout_flops(self, horizon: int) -> float:
         """Floating-point operations of a candidate."""
         return self.wrapped.rollout_flops(horizon)

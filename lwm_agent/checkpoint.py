@@ -27,11 +27,11 @@ from .checkpoint_config import (
     read_config,
     serialized,
 )
-from .errors import FileError
+from .errors import FileError, UserError
 from .files import advice, check_writable, recover_folder, replacing_folder, resolved, write_text
-from .models import MODELS, Heads, WorldModel
+from .models import MODELS, Heads, LatentModel, WorldModel
 from .normalizer import Normalizer
-from .protocols import DEFAULT_COST, GoalActor
+from .protocols import DEFAULT_COST, GoalActor, GoalPolicy
 from .weights import CheckpointError, build, load_weights, save_weights, sha256
 
 __all__ = ["Checkpoint", "CheckpointError", "checksum", "find_checkpoint", "output_folder", "shipped_checkpoints"]
@@ -41,7 +41,7 @@ ZOO = Path(__file__).parent / "zoo"
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A trained world model and the conventions under which it was trained.
+    """A trained model and the conventions under which it was trained.
 
     Attributes:
         name: name in `MODELS`.
@@ -57,7 +57,7 @@ class Checkpoint:
 
     name: str
     model_config: dict[str, Any]
-    model: WorldModel
+    model: LatentModel
     normalizer: Normalizer
     env: str
     env_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -67,8 +67,28 @@ class Checkpoint:
 
     @property
     def goal_actor(self) -> GoalActor | None:
-        """The learned actor: of the heads, or the model's own."""
-        return self.model.goal_actor if self.heads is None else self.heads
+        """The learned actor: of the heads, or the world model's own."""
+        if self.heads is not None:
+            return self.heads
+        return self.model.goal_actor if isinstance(self.model, WorldModel) else None
+
+    @property
+    def policy(self) -> GoalPolicy | None:
+        """The learned policy that acts without a search: the heads' actor, or the model's own."""
+        return self.model.policy if self.heads is None else self.heads
+
+    @property
+    def world_model(self) -> WorldModel:
+        """The model, where it can imagine.
+
+        Raises:
+            UserError: it cannot.
+        """
+        if not isinstance(self.model, WorldModel):
+            raise UserError(
+                f"a {self.name} model imagines no futures, so that no search can use it: pass --planner policy"
+            )
+        return self.model
 
     def save(self, folder: Path | str, card: str) -> None:
         """Writes the folder atomically: an earlier checkpoint is replaced only when the new one is complete.

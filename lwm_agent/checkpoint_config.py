@@ -15,7 +15,7 @@ from torch import nn
 from .envs import spec_of
 from .errors import UserError
 from .files import advice, read_text
-from .models import WorldModel
+from .models import LatentModel
 from .normalizer import Normalizer
 from .protocols import DEFAULT_COST
 from .validation import check_type, has_type
@@ -113,7 +113,7 @@ def check_arguments(owner: str, kind: type[nn.Module], arguments: Mapping[str, A
             raise UserError(f"{owner}: {name} must be finite, got {value}")
 
 
-def check_units(path: Path, model: WorldModel, units: Normalizer, config: Mapping[str, Any]) -> None:
+def check_units(path: Path, model: LatentModel, units: Normalizer, config: Mapping[str, Any]) -> None:
     """Compares the sizes of actions, latents and frames that model, normalizer, heads and env_kwargs state."""
     heads = config.get("heads") or {}
     sizes = {

@@ -62,8 +62,8 @@ class Batch(NamedTuple):
     reward: Tensor | None = None  # (B, L - 1): sum over each block, where the data have rewards
 
 
-class GoalActor(Protocol):
-    """A learned goal-conditioned policy on latents, and its sense of time."""
+class GoalPolicy(Protocol):
+    """A learned goal-conditioned policy on latents."""
 
     @property
     def actor_flops(self) -> float:
@@ -78,13 +78,20 @@ class GoalActor(Protocol):
     def act(self, latent: Tensor, goal: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation ``(N, F*A)`` of the next block from `latent` to `goal` ``(N, D)``.
 
-        `steps` ``(N,)`` are the model steps left.
+        `steps` ``(N,)`` are the model steps left; a policy without a sense of time does not look at them.
         """
         ...
 
     def steps_to_go(self, latent: Tensor, goal: Tensor) -> Tensor:
-        """Model steps ``(N,)``, whole numbers from 1, from `latent` to `goal` ``(N, D)``."""
+        """Model steps ``(N,)``, whole numbers from 1, from `latent` to `goal` ``(N, D)``.
+
+        They are infinite where the policy has no sense of time.
+        """
         ...
+
+
+class GoalActor(GoalPolicy, Protocol):
+    """A policy with a sense of time, from which planning costs are made too."""
 
     def log_steps(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Logarithm of the model steps ``(B, S, T)`` from `latents` ``(B, S, T, D)`` to `goal` ``(B, D)``."""
@@ -236,11 +243,13 @@ class Planner(ABC):
         iterations: iterations of a plan that no budget limits.
         needs_proposal: whether it is of use with a learned proposal only.
         discrete: whether it plans one-hot actions, and no others.
+        reactive: whether a learned policy acts in its place: no future is imagined.
     """
 
     iterations: int
     needs_proposal: bool = False
     discrete: bool = False
+    reactive: bool = False
 
     @abstractmethod
     def improve(self, problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .icem import ICEM
     from .lbfgs import LBFGS
     from .mppi import MPPI
+    from .policy import LearnedPolicy
     from .predictive_sampling import PredictiveSampling
     from .random_shooting import RandomShooting
 
@@ -44,6 +45,7 @@ __all__ = [
     "Chain",
     "Gradient",
     "GuidedCEM",
+    "LearnedPolicy",
     "PredictiveSampling",
     "RandomShooting",
     "make_cost",

@@ -43,6 +43,8 @@ class Chain(Planner):
         if self.first.discrete != self.second.discrete:
             names = " and ".join(type(part).__name__ for part in parts)
             raise UserError(f"Chain: of {names}, one plans discrete actions and the other continuous ones")
+        if self.first.reactive or self.second.reactive:
+            raise UserError("Chain: a policy that acts by itself plans nothing, so nothing can come before or after it")
         declared = {
             "iterations": sum(part.iterations for part in parts),
             "needs_proposal": any(part.needs_proposal for part in parts),

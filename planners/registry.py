@@ -46,6 +46,7 @@ PLANNERS = PlannerRegistry(
         "icem": "icem:ICEM",
         "lbfgs": "lbfgs:LBFGS",
         "mppi": "mppi:MPPI",
+        "policy": "policy:LearnedPolicy",
         "predictive-sampling": "predictive_sampling:PredictiveSampling",
         "random-shooting": "random_shooting:RandomShooting",
         "sgd": "gradient:SGD",

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from lwm_agent.cli import data, progress
 from lwm_agent.cli.main import app
-from lwm_agent.cli.options import check_outputs, configure, help_texts
+from lwm_agent.cli.options import check_outputs, configure, help_texts, spread
 from lwm_agent.data.config import ConvertConfig
 from lwm_agent.errors import UserError
 from lwm_agent.eval import PROTOCOLS
@@ -178,3 +178,26 @@ def test_bar_shows_no_count_before_the_total_is_known() -> None:
     assert progress.CountColumn().render(task.tasks[0]).plain == ""
     task.update(task.task_ids[0], completed=3, total=50)
     assert progress.CountColumn().render(task.tasks[0]).plain == "3/50"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("a --data x", "a --data x"),
+        ("--data x y z --out w v", "--data x --data y --data z --out w v"),
+        ("--data x --data y z", "--data x --data y --data z"),
+        ("--data=x y", "--data=x y"),  # one value is bound to its flag
+        ("--data x -- y", "--data x -- y"),
+        ("--data --out w", "--data --out w"),  # a missing value stays an error
+        ("--set a.b=1 c", "--set a.b=1 c"),
+    ],
+)
+def test_an_option_that_may_be_repeated_takes_several_values(line: str, expected: str) -> None:
+    assert spread(line.split(), {"--data", "--model"}) == expected.split()
+
+
+def test_several_values_reach_a_command(tmp_path: Path) -> None:
+    missing = [str(tmp_path / name) for name in ("a.h5", "b.h5")]
+    result = CliRunner().invoke(app, ["train", "--data", *missing, "--out", str(tmp_path / "run")])
+    assert isinstance(result.exception, UserError | FileNotFoundError)
+    assert "unexpected extra argument" not in result.output

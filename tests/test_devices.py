@@ -41,7 +41,7 @@ SMALL: dict[str, dict[str, Any]] = {name: {"num_samples": 7, "iterations": 2} fo
 for with_elites in ("cem", "icem", "guided", "categorical-cem"):
     SMALL[with_elites]["num_elites"] = 3
 SMALL["grasp"] |= {"sync_steps": 1, "lifted_steps": 2}
-SMALL["actor"] = {}
+SMALL["actor"] = SMALL["policy"] = {}
 SMALL["cem+gradient"] = {
     **{f"first.{name}": value for name, value in SMALL["cem"].items()},
     **{f"second.{name}": value for name, value in SMALL["gradient"].items()},

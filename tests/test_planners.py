@@ -49,8 +49,8 @@ THOROUGH: dict[str, tuple[dict[str, Any], float]] = {
     "sgd": ({"num_samples": 2, "iterations": 20, "lr": 0.3}, 0.001),
     CHAIN: ({"first.num_elites": 40, "first.iterations": 5, "second.iterations": 100}, 0.01),
 }
-NO_SEARCH = "actor"  # what holds for the first guess alone is tested by itself
-ALL = [*(name for name in PLANNERS if name != NO_SEARCH), CHAIN]
+NO_SEARCH = ("actor", "policy")  # what holds for the first guess alone is tested by itself
+ALL = [*(name for name in PLANNERS if name not in NO_SEARCH), CHAIN]
 DISCRETE = [name for name in ALL if make_planner(name).discrete]
 SEARCHERS = [name for name in ALL if name not in DISCRETE]  # of all numbers inside the bounds
 planners = pytest.mark.parametrize("name", ALL)
@@ -172,7 +172,7 @@ def record(problem: Problem) -> tuple[Problem, Recorder]:
 
 def test_every_registered_planner_is_in_the_search_tests() -> None:
     """A planner that is registered cannot be left out of the tests of what a plan is, nor of a test of its search."""
-    assert {NO_SEARCH, *DISCRETE, *SEARCHERS} == {*PLANNERS, CHAIN}
+    assert {*NO_SEARCH, *DISCRETE, *SEARCHERS} == {*PLANNERS, CHAIN}
     assert set(THOROUGH) <= set(SEARCHERS)
 
 
@@ -747,7 +747,7 @@ def test_unknown_planner() -> None:
 
 @pytest.mark.parametrize("name", PLANNERS)
 def test_unknown_setting(name: str) -> None:
-    takes = "none" if name == "actor" else ".*iterations"
+    takes = "none" if name in NO_SEARCH else ".*iterations"
     with pytest.raises(ValueError, match=rf"unknown settings \['samples'\] of planner '{name}', which takes {takes}"):
         make_planner(name, samples=3)
 
@@ -811,6 +811,7 @@ def test_setting_out_of_range(name: str, settings: dict[str, Any]) -> None:
         (CHAIN, {"lr": 0.1}, r"unknown settings \['lr'\] of planner 'cem\+gradient', which takes .*'second.NAME'"),
         (CHAIN, {"third.lr": 0.1}, r"unknown settings \['third.lr'\] of planner 'cem\+gradient'"),
         (CHAIN, {"first.lr": 0.1}, r"unknown settings \['lr'\] of planner 'cem', which takes"),
+        ("policy+cem", {}, "a policy that acts by itself plans nothing"),
         ("cem+magic", {}, r"unknown planner 'magic', choose one of \['actor', 'categorical-cem', 'cem'"),
         ("cem+categorical-cem", {}, "Chain: of CEM and CategoricalCEM, one plans discrete actions and the other"),
         ("categorical-cem", {"num_samples": 1, "num_elites": 1}, "CategoricalCEM: num_samples must be at least 2"),

@@ -17,6 +17,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from safetensors import safe_open
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from lwm_agent import Agent, Checkpoint
 from lwm_agent.compute.device import autocast, can_compile
@@ -217,6 +218,13 @@ def test_work_grows_with_the_horizon(model: WorldModel) -> None:
     assert 0 < flops[0] < flops[1] < flops[2]
     assert model.imagine_flops() > 0
     assert {id(part) for part in model.planning_parts()} <= {id(part) for part in model.modules()}
+
+
+@torch.no_grad()
+def test_counted_flops_of_encoding_are_those_that_torch_counts(model: WorldModel) -> None:
+    with FlopCounterMode(display=False) as counter:
+        model.begin(frames(model))
+    assert model.encode_flops() * B == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 def test_beliefs_of_another_model_are_refused(model: WorldModel) -> None:

@@ -88,6 +88,9 @@ class TokenModel(LatentPredictor):
             window = window.append(block, latents[:, step + 1])
         return {"loss": torch.stack(errors).mean()}
 
+    def encode_flops(self) -> float:
+        return 2.0 * self.encoder.weight.numel() * self.tokens
+
     def rollout_flops(self, horizon: int) -> float:
         return horizon * self.imagine_flops()
 
@@ -169,6 +172,9 @@ class RecurrentModel(WorldModel):
 
     def monitors(self, latents: Tensor) -> dict[str, float]:
         return {"memory_std": float(latents[:, : self.memory_size].std())}
+
+    def encode_flops(self) -> float:
+        return 2.0 * (linear_weights(self.encoder) + linear_weights(self.posterior))
 
     def rollout_flops(self, horizon: int) -> float:
         return horizon * self.imagine_flops()

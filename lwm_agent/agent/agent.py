@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..checkpoint import Checkpoint
 from ..compute.device import keep_freed_memory, resolve_device, unaffected
 from ..errors import UserError, UserTypeError
-from ..models import WorldModel
+from ..models import LatentModel, WorldModel
 from ..planners import UNLIMITED, Budget, make_cost, make_planner
 from ..protocols import Planner
 from .capacity import max_parallel_rollouts
@@ -23,6 +23,7 @@ from .environment import check_env
 from .networks import choose_bf16, ready_networks
 from .observer import Observer
 from .proposal import make_proposal
+from .reactor import Reactor
 from .replanner import Replanner
 from .schedule import Schedule
 from .state import AgentState, episode_starts
@@ -33,9 +34,13 @@ Observation = dict[str, NDArray[np.uint8]]
 def default_planner(checkpoint: Checkpoint, proposal: str = "auto") -> str:
     """Name of the planner to use unless there is a reason for another: CEM, a small one if there is an actor.
 
+    A model that cannot imagine acts by its policy.
+
     That is "guided": in the README's results for goals 25 steps ahead, nothing is measurably better, at a third of the
     compute of "cem".
     """
+    if not isinstance(checkpoint.model, WorldModel):
+        return "policy"
     if checkpoint.normalizer.discrete:
         return "categorical-cem"
     return "cem" if checkpoint.goal_actor is None or proposal == "none" else "guided"
@@ -100,35 +105,41 @@ class Agent:
             raise UserError(f"proposal_std={proposal_std} must be at least 0, and finite")
         if max_rollouts is not None and max_rollouts < 1:
             raise UserError(f"max_rollouts={max_rollouts} must be at least 1, or None for as many as memory holds")
+        planner = default_planner(checkpoint, proposal) if planner is None else planner
+        self.planner = make_planner(planner) if isinstance(planner, str) else planner
+        if not isinstance(self.planner, Planner):
+            raise UserTypeError(f"planner={planner!r} is no planner: name one, or derive yours from Planner")
         frameskip = checkpoint.model.frameskip
         replan = frameskip if replan_every_env_steps is None else replan_every_env_steps
-        self.schedule = Schedule(frameskip, horizon, replan, deadline_env_steps)
+        # A policy that acts by itself looks one block ahead.
+        self.schedule = Schedule(frameskip, 1 if self.planner.reactive else horizon, replan, deadline_env_steps)
         self.device = resolve_device(device)
         if self.device.type == "cpu":
             keep_freed_memory()
         self.checkpoint = checkpoint
         self.bf16, self.int8, self.compile = choose_bf16(self.device, bf16, int8), int8, compile
-        planner = default_planner(checkpoint, proposal) if planner is None else planner
-        self.planner = make_planner(planner) if isinstance(planner, str) else planner
-        if not isinstance(self.planner, Planner):
-            raise UserTypeError(f"planner={planner!r} is no planner: name one, or derive yours from Planner")
         self._check_actions()
         self.cost_name = checkpoint.cost if cost is None else cost
         self.cost = make_cost(self.cost_name)
         if checkpoint.goal_actor is None and (self.cost.asks_for_steps or self.cost.asks_for_actor):
             raise UserError(f"cost={self.cost_name!r} needs learned heads: train them with `lwm-agent train-heads`")
         with unaffected(self.device):
-            max_rollouts = max_rollouts or max_parallel_rollouts(checkpoint, self.cost, horizon, self.device)
             ready = ready_networks(checkpoint, self.device, self.bf16, int8, compile)
+        self.observer = Observer(ready.model, ready.normalizer, self.schedule, self.device, self.bf16, seed)
+        if self.planner.reactive:
+            self.decider: Replanner | Reactor = self._reactor(ready, budget)
+            return
+        with unaffected(self.device):
+            max_rollouts = max_rollouts or max_parallel_rollouts(checkpoint, self.cost, horizon, self.device)
         learned = make_proposal(proposal, ready, num_proposals, self.bf16)
         if learned is None and self.planner.needs_proposal:
             raise UserError(
                 f"{type(self.planner).__name__} needs a learned proposal: train one with `lwm-agent train-heads`, and "
                 "leave agent.proposal at 'auto'"
             )
-        self.observer = Observer(ready.model, ready.normalizer, self.schedule, self.device, self.bf16, seed)
-        self.replanner = Replanner(
+        self.decider = Replanner(
             self.observer,
+            ready.world_model,
             self.planner,
             self.cost,
             budget or UNLIMITED,
@@ -139,14 +150,25 @@ class Agent:
         )
 
     @property
-    def model(self) -> WorldModel:
-        """The world model, ready for planning."""
+    def model(self) -> LatentModel:
+        """The model, ready for planning."""
         return self.observer.model
 
     @property
     def max_rollouts(self) -> int:
-        """Rollouts that are imagined at once."""
-        return self.replanner.max_rollouts
+        """Rollouts that are imagined at once; 0 where a policy acts by itself."""
+        return 0 if isinstance(self.decider, Reactor) else self.decider.max_rollouts
+
+    @property
+    def replanner(self) -> Replanner:
+        """What makes the plans.
+
+        Raises:
+            UserError: the agent makes none, its policy acts by itself.
+        """
+        if isinstance(self.decider, Reactor):
+            raise UserError("this agent makes no plans: its planner is 'policy'")
+        return self.decider
 
     @classmethod
     def load(cls, path_or_name: Path | str, planner: Planner | str | None = None, **settings: Any) -> Agent:
@@ -158,10 +180,11 @@ class Agent:
 
     def settings(self) -> dict[str, Any]:
         """Settings that decide the agent's actions beside checkpoint, planner and budget, in JSON types."""
-        proposal = self.replanner.proposal
+        reactive = isinstance(self.decider, Reactor)
+        proposal = None if isinstance(self.decider, Reactor) else self.decider.proposal
         return {
             "cost": self.cost_name,
-            "proposal": None if proposal is None else "actor",
+            "proposal": "actor" if reactive or proposal is not None else None,
             "num_proposals": 0 if proposal is None else proposal.num_proposals,
             "proposal_std": None if proposal is None else self.replanner.proposal_std,
             "horizon": self.schedule.horizon,
@@ -215,9 +238,21 @@ class Agent:
         with unaffected(self.device):
             state = self.observer.restart(state, np.flatnonzero(starts), pixels, goals, deterministic)
             state = self.observer.observe(state, pixels)
-            state = self.replanner.plan(state, np.flatnonzero(state.steps_until_replan == 0))
+            state = self.decider.plan(state, np.flatnonzero(state.steps_until_replan == 0))
             actions = self.checkpoint.normalizer.env_actions(state.plan[:, 0])[:, 0]
             return actions[0] if single else actions, _execute(state)
+
+    def _reactor(self, ready: Checkpoint, budget: Budget | None) -> Reactor:
+        """The decider of an agent that makes no plans."""
+        if ready.policy is None:
+            raise UserError(
+                "planner='policy': this checkpoint has no policy; train one with `lwm-agent train-heads`, or choose "
+                "another planner"
+            )
+        reactor = Reactor(self.observer, ready.policy)
+        if budget is not None and budget.flops is not None and budget.flops < reactor.flops:
+            raise UserError(f"a budget of {budget.flops:.3g} FLOPs is below the policy's own, {reactor.flops:.3g}")
+        return reactor
 
     def _check_actions(self) -> None:
         """Refuses a planner of continuous actions where they are discrete, and the other way round."""

@@ -33,7 +33,7 @@ def bytes_per_rollout(checkpoint: Checkpoint, cost: WeightedSum, horizon: int) -
     Measured on the networks of `checkpoint`, on the device where they are: models need not declare it. Without a
     gradient it is less. Nothing is known of a model that has no gradient.
     """
-    model = copy.deepcopy(checkpoint.model)  # of tensors that gradients may pass, whatever mode made its own
+    model = copy.deepcopy(checkpoint.world_model)  # of tensors that gradients may pass, whatever mode made its own
     actor = copy.deepcopy(checkpoint.goal_actor)
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     with torch.no_grad():

@@ -10,6 +10,7 @@ from ..checkpoint import Checkpoint
 from ..compute.device import arrange_weights, compile_methods, fast_bf16
 from ..compute.int8 import to_int8
 from ..errors import UserError
+from ..models import WorldModel
 
 
 def choose_bf16(device: torch.device, bf16: bool | None, int8: bool) -> bool:
@@ -29,8 +30,9 @@ def ready_networks(checkpoint: Checkpoint, device: torch.device, bf16: bool, int
     model = arrange_weights(checkpoint.model, device, bf16)
     heads = None if checkpoint.heads is None else arrange_weights(checkpoint.heads, device, bf16)
     if int8:
-        to_int8(*model.planning_parts(), *([] if heads is None else [heads]))
-    if compiled:
+        parts = model.planning_parts() if isinstance(model, WorldModel) else []
+        to_int8(*parts, *([] if heads is None else [heads]))
+    if compiled and isinstance(model, WorldModel):
         compile_methods(device, (model, "rollout"), (model, "imagine"))
     if compiled and heads is not None:
         compile_methods(device, (heads, "deviations"), (heads.actor, "forward"))

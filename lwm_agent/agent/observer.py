@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..compute.device import autocast
-from ..models import WorldModel
+from ..models import LatentModel
 from ..models.base import put, select
 from ..normalizer import Normalizer
 from ..protocols import Belief
@@ -25,7 +25,7 @@ class Observer:
     """Keeps the beliefs of a state up to date.
 
     Attributes:
-        model: the world model.
+        model: sees the frames.
         normalizer: its units.
         schedule: when a frame enters a belief.
         device: where the model is.
@@ -33,7 +33,7 @@ class Observer:
         seed: source of the episodes' seeds.
     """
 
-    model: WorldModel
+    model: LatentModel
     normalizer: Normalizer
     schedule: Schedule
     device: torch.device

@@ -120,4 +120,4 @@ def make_proposal(name: str, checkpoint: Checkpoint, num_proposals: int, bf16: b
         )
     if name == "none" or actor is None:
         return None
-    return ActorProposal(checkpoint.model, actor, num_proposals, bf16)
+    return ActorProposal(checkpoint.world_model, actor, num_proposals, bf16)

@@ -29,6 +29,7 @@ class Replanner:
 
     Attributes:
         observer: gives the beliefs, and the schedule.
+        model: imagines the futures.
         planner: solves the problems.
         cost: planning cost of a future.
         budget: limit of one call.
@@ -39,6 +40,7 @@ class Replanner:
     """
 
     observer: Observer
+    model: WorldModel
     planner: Planner
     cost: WeightedSum
     budget: Budget
@@ -46,11 +48,6 @@ class Replanner:
     proposal: ActorProposal | None
     proposal_std: float
     max_rollouts: int
-
-    @property
-    def model(self) -> WorldModel:
-        """The world model."""
-        return self.observer.model
 
     def plan(self, state: AgentState, rows: NDArray[np.intp]) -> AgentState:
         """The state with new plans for the episodes `rows` ``(n,)``, made in one call."""

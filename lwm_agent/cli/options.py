@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from rich.markup import escape
+from typer.core import TyperCommand
 
 from ..errors import UserError
 from ..validation import Choices, Config, base_type, limits_of, option_of
@@ -52,10 +53,35 @@ def command(
         execute.__doc__ = run.__doc__
         execute.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         execute.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name)(execute)
+        app.command(name, cls=_Command)(execute)
         return run
 
     return add
+
+
+class _Command(TyperCommand):
+    """A command whose options that may be repeated also take several values: ``--data a.h5 b.h5``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Implements `click.Command`."""
+        listed = {flag for item in self.params if item.name != SET and item.multiple for flag in item.opts}
+        return super().parse_args(ctx, spread(args, listed))
+
+
+def spread(args: Sequence[str], flags: Collection[str]) -> list[str]:
+    """`args` with one of `flags` before each of its values: ``--data a b`` becomes ``--data a --data b``."""
+    spread_out: list[str] = []
+    flag, named = None, False  # the flag whose values are read, and whether it stands before the next one
+    for place, arg in enumerate(args):
+        if arg == "--":
+            return [*spread_out, *args[place:]]
+        if arg.startswith("-"):
+            flag, named = (arg, True) if arg in flags else (None, False)
+        elif flag is not None:
+            spread_out += [] if named else [flag]
+            named = False
+        spread_out.append(arg)
+    return spread_out
 
 
 def configure(config: type[Config], values: Mapping[str, Any]) -> Config:

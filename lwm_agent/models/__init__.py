@@ -1,4 +1,4 @@
-"""World models: torch only. A new one is a file and a line of `MODELS`."""
+"""World models, and policies to compare them with: torch only. A new one is a file and a line of `MODELS`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import lewm
-from .base import LatentPredictor, WorldModel
+from .base import LatentModel, LatentPredictor, WorldModel
 from .heads import Heads
 from .lewm import PREDICTORS, LeWorldModel
 
-__all__ = ["MODELS", "PREDICTORS", "Heads", "LatentPredictor", "LeWorldModel", "ModelSpec", "WorldModel"]
+__all__ = ["MODELS", "PREDICTORS", "Heads", "LatentModel", "LatentPredictor", "LeWorldModel", "ModelSpec", "WorldModel"]
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A kind of world model.
+    """A kind of model.
 
     Attributes:
         model: its class.
@@ -24,7 +24,7 @@ class ModelSpec:
         recipes: settings of `TrainConfig` by preset.
     """
 
-    model: type[WorldModel]
+    model: type[LatentModel]
     presets: Mapping[str, Mapping[str, Any]]
     recipes: Mapping[str, Mapping[str, Any]]
 

@@ -1,7 +1,8 @@
-"""The contract of world models: the methods that the rest of the package calls, and none beside them."""
+"""The contracts of models and of world models: the methods that the rest of the package calls, and none beside them."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, TypeVar
@@ -10,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..protocols import Batch, Belief, GoalActor
+from ..protocols import Batch, Belief, GoalActor, GoalPolicy
 
 B = TypeVar("B", bound=Belief)
 
 
-class WorldModel(nn.Module, ABC):
-    """A network that encodes frames, imagines futures and measures distances; it knows no planner and no environment.
+class LatentModel(nn.Module, ABC):
+    """A network that sees frames and keeps beliefs; it knows no planner and no environment.
 
     A belief holds all that a model remembers of an episode. It is opaque: only the model that made it looks inside.
     Everything that leaves a model is float32, under autocast too. No row of a result depends on the other rows.
@@ -58,6 +59,11 @@ class WorldModel(nn.Module, ABC):
         """F*A, numbers in an action block."""
         return self.frameskip * self.action_size
 
+    @property
+    def tokens(self) -> int:
+        """Vectors that stand for one frame."""
+        return math.prod(self.latent_shape[:-1])
+
     @abstractmethod
     def begin(self, pixels: Tensor) -> Belief:
         """Belief of B episodes that begin with the frames `pixels` ``(B, C, h, w)``."""
@@ -65,6 +71,59 @@ class WorldModel(nn.Module, ABC):
     @abstractmethod
     def observe(self, belief: Belief, block: Tensor, pixels: Tensor) -> Belief:
         """Belief after the action block `block` ``(B, F*A)`` was executed and led to the frames `pixels`."""
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Latents ``(N, *Z)`` of single frames ``(N, C, h, w)``: of goals, and of data on which parts are trained."""
+        return self.begin(pixels).latent
+
+    def summary(self, latents: Tensor) -> Tensor:
+        """One vector ``(..., D)`` for each of `latents` ``(..., *Z)``, for heads and probes; means over tokens."""
+        return latents.flatten(-len(self.latent_shape), -2).mean(-2) if len(self.latent_shape) > 1 else latents
+
+    @property
+    def summary_size(self) -> int:
+        """D."""
+        return self.latent_shape[-1]
+
+    @abstractmethod
+    def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Training losses of a batch; the one to minimise is called ``loss``.
+
+        `generator`, on the CPU, draws what processes that train together must share.
+        """
+
+    @abstractmethod
+    def encode_flops(self) -> float:
+        """Floating-point operations of encoding one frame; a multiply-add is two."""
+
+    @property
+    def policy(self) -> GoalPolicy | None:
+        """A policy on its latents that the model has learned itself, or None."""
+        return None
+
+    def trainable_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that training changes: all, but those of frozen parts."""
+        return (parameter for parameter in self.parameters() if parameter.requires_grad)
+
+    def load_external_weights(self) -> None:
+        """Loads the weights of `external_parts`, after the model was made; checks that they are the right ones."""
+        return
+
+    def after_step(self) -> None:
+        """A hook after each optimisation step, such as for moving averages."""
+        return
+
+    def monitors(self, latents: Tensor) -> dict[str, float]:
+        """Numbers of the model's own about validation latents ``(N, *Z)``, beside those that training logs anyway."""
+        return {}
+
+    def describe(self) -> str:
+        """The model in a few words, for its card."""
+        return type(self).__name__
+
+
+class WorldModel(LatentModel):
+    """A model that also imagines futures and measures distances."""
 
     @abstractmethod
     def imagine(self, belief: Belief, block: Tensor) -> Belief:
@@ -89,29 +148,9 @@ class WorldModel(nn.Module, ABC):
         Differentiable in `blocks`. For planners that treat latents as variables beside actions.
         """
 
-    def embed(self, pixels: Tensor) -> Tensor:
-        """Latents ``(N, *Z)`` of single frames ``(N, C, h, w)``: of goals, and of data on which parts are trained."""
-        return self.begin(pixels).latent
-
     def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Mean squared difference ``(B, S, T)`` of `latents` ``(B, S, T, *Z)`` to `goal` ``(B, *Z)``."""
         return (latents.float() - goal.float()[:, None, None]).square().flatten(3).mean(-1)
-
-    def summary(self, latents: Tensor) -> Tensor:
-        """One vector ``(..., D)`` for each of `latents` ``(..., *Z)``, for heads and probes; means over tokens."""
-        return latents.flatten(-len(self.latent_shape), -2).mean(-2) if len(self.latent_shape) > 1 else latents
-
-    @property
-    def summary_size(self) -> int:
-        """D."""
-        return self.latent_shape[-1]
-
-    @abstractmethod
-    def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Training losses of a batch; the one to minimise is called ``loss``.
-
-        `generator`, on the CPU, draws what processes that train together must share.
-        """
 
     @abstractmethod
     def rollout_flops(self, horizon: int) -> float:
@@ -133,25 +172,10 @@ class WorldModel(nn.Module, ABC):
         """An actor that the model has learned itself; None for models whose actor is a head on their latents."""
         return None
 
-    def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters that training changes: all, but those of frozen parts."""
-        return (parameter for parameter in self.parameters() if parameter.requires_grad)
-
-    def load_external_weights(self) -> None:
-        """Loads the weights of `external_parts`, after the model was made; checks that they are the right ones."""
-        return
-
-    def after_step(self) -> None:
-        """A hook after each optimisation step, such as for moving averages."""
-        return
-
-    def monitors(self, latents: Tensor) -> dict[str, float]:
-        """Numbers of the model's own about validation latents ``(N, *Z)``, beside those that training logs anyway."""
-        return {}
-
-    def describe(self) -> str:
-        """The model in a few words, for its card."""
-        return type(self).__name__
+    @property
+    def policy(self) -> GoalPolicy | None:
+        """Its `goal_actor`."""
+        return self.goal_actor
 
 
 class LatentPredictor(WorldModel):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .layers import Block
+from .layers import Block, conv_flops, linear_weights
 
 
 class ViT(nn.Module):
@@ -24,6 +24,12 @@ class ViT(nn.Module):
         self.positions = nn.Parameter(0.02 * torch.randn(1, 1 + (image_size // patch_size) ** 2, width))
         self.blocks = nn.Sequential(*(Block(width, heads, 4 * width) for _ in range(depth)))
         self.norm = nn.LayerNorm(width, eps=1e-12)
+
+    def flops(self) -> float:
+        """Floating-point operations of one frame: convolution, linear maps and products of attention."""
+        tokens, width = self.positions.shape[1:]
+        attention = 2 * 2 * tokens * tokens * width * len(self.blocks)
+        return conv_flops(self.patches, tokens - 1) + 2.0 * tokens * linear_weights(self.blocks) + attention
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Class token ``(N, width)``."""
@@ -44,12 +50,19 @@ class ConvNet(nn.Module):
         super().__init__()
         if image_size % 16:
             raise UserError(f"image_size={image_size} must be a multiple of 16")
+        self.sides = (image_size // 4, image_size // 8, image_size // 16)
         self.stages = nn.ModuleList([_stage(3, 64, 4, 4, 0), _stage(64, 128, 3, 2, 1), _stage(128, 256, 3, 2, 1)])
         self.keypoints = nn.ModuleList([nn.Conv2d(64, keypoints, 1), nn.Conv2d(128, keypoints, 1)])
         sizes = (256 * (image_size // 16) ** 2, 2 * (128 + 256), 2 * 2 * keypoints)
         self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
         self.hidden = nn.Sequential(nn.Linear(sum(sizes), hidden), nn.LayerNorm(hidden), nn.GELU())
         self.features = hidden + sizes[1] + sizes[2]
+
+    def flops(self) -> float:
+        """Floating-point operations of one frame: convolutions and linear maps."""
+        stages = sum(conv_flops(stage, side**2) for stage, side in zip(self.stages, self.sides, strict=True))
+        places = sum(conv_flops(find, side**2) for find, side in zip(self.keypoints, self.sides[:2], strict=True))
+        return stages + places + 2.0 * linear_weights(self.hidden)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Feature vectors ``(N, features)``."""

@@ -146,3 +146,8 @@ class ConditionalBlock(nn.Module):
 def linear_weights(module: nn.Module) -> int:
     """Multiply-adds of one row through every linear map inside `module`."""
     return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
+
+
+def conv_flops(module: nn.Module, positions: int) -> float:
+    """Floating-point operations of the convolutions inside `module`, whose maps have so many positions."""
+    return 2.0 * positions * sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d))

@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..protocols import Batch, Belief
 from .base import LatentPredictor, checked
 from .encoders import ENCODERS
-from .layers import projector
+from .layers import linear_weights, projector
 from .predictors import Predictor, ResidualMLP, Transformer
 from .sigreg import sigreg
 from .window import Window, make_window
@@ -223,6 +223,10 @@ class LeWorldModel(LatentPredictor):
         errors = (imagined.float() - latents[:, context:].float()).square().mean((0, 2))
         weights = self.rollout_decay ** torch.arange(len(errors), device=errors.device)
         return (errors * weights).sum() / weights.sum()
+
+    def encode_flops(self) -> float:
+        """Implements `LatentModel`."""
+        return self.encoder.flops() + 2.0 * linear_weights(self.projector)
 
     def rollout_flops(self, horizon: int) -> float:
         """Implements `WorldModel`."""
