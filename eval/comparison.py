@@ -122,6 +122,11 @@ class Row:
         return [cell.summary for cell in self.cells if cell.summary is not None]
 
     @property
+    def solved(self) -> list[dict[int, bool]]:
+        """Tasks that each seed solved."""
+        return [cell.solved for cell in self.cells]
+
+    @property
     def played(self) -> bool:
         """True if all seeds were played."""
         return all(cell.status == PLAYED for cell in self.cells)
@@ -254,9 +259,12 @@ class ModelComparison:
                 for first, second in combinations(self.best(env, offset, limit), 2):
                     reactive = first.key.planner == second.key.planner == POLICY
                     found.setdefault((first.key, second.key), (None if reactive else limit, first, second))
-        tests = [paired_test(*([cell.solved for cell in row.cells] for row in rows)) for _, *rows in found.values()]
+        tests = [paired_test(first.solved, second.solved) for _, first, second in found.values()]
         corrected = holm([test.p_value for test in tests])
-        return [Pair(*group, *rest) for group, *rest in zip(found.values(), tests, corrected, strict=True)]
+        return [
+            Pair(limit, first, second, test, p_value)
+            for (limit, first, second), test, p_value in zip(found.values(), tests, corrected, strict=True)
+        ]
 
 
 def rows_of(cells: Iterable[Cell]) -> list[Row]:

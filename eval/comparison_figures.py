@@ -13,6 +13,7 @@ from .panel import Point, Series, crop, draw_references, draw_series, label_seri
 
 PANEL_WIDTH, PANEL_HEIGHT, MARGIN = 4.6, 3.0, 0.6  # inches
 MOST_LIMITS = 3  # panels beside each other
+DODGE = 0.015  # of the width of a panel, between models at the same offset
 DIAMOND, SQUARE = "D", "s"  # planning without a budget; a policy that does not plan
 Cost = Callable[[Row], "float | None"]
 
@@ -60,17 +61,12 @@ def draw_figures(comparison: ModelComparison, folder: Path) -> list[Picture]:
 
 def _cost_figure(comparison: ModelComparison, path: Path, unit: str, label: str) -> Picture:
     """Success over a cost: a row of panels for each environment, a column for each offset."""
-    named = {limit.unit for limit in comparison.limits} - {"none"}
-    units = {unit} if unit in named else named  # budgets in the figure's own unit, if there are any
     cost: Cost = (lambda row: row.flops / 1e9) if unit == "flops" else (lambda row: row.ms)
     grid = [
         [
             Panel(
                 f"{env}, goals {offset} steps ahead",
-                [
-                    _cost_series(comparison, (env, offset), model, number, units, cost)
-                    for number, model in enumerate(comparison.models)
-                ],
+                [_cost_series(comparison, (env, offset), model, unit, cost) for model in comparison.models],
                 _references(comparison, env, offset),
             )
             for other, offset in comparison.sets
@@ -79,18 +75,19 @@ def _cost_figure(comparison: ModelComparison, path: Path, unit: str, label: str)
         for env in dict.fromkeys(env for env, _ in comparison.sets)
     ]
     caption = (
-        f"Success against {label}. A line is a model with its best planner within each budget, thin lines are its other "
-        "planners; a diamond is planning without a budget, a square is a policy that does not plan. Bands and bars are "
-        "95 % Wilson intervals, dashed lines the floors and the ceiling on the same tasks. A hollow circle is a budget "
-        "that affords no rollout or no plan."
+        f"Success against {label}. A line is a model with its best planner within each budget, thin lines are "
+        "its other planners; a diamond is planning without a budget, a square is a policy that does not plan. Bars are "
+        "95 % Wilson intervals, dashed lines the floors and the ceiling on the same tasks."
     )
-    _save(grid, path, label, logarithmic=True)
+    if unit == "flops":
+        caption += " A hollow circle is a budget that affords no rollout or no plan."
+    _save(grid, path, label)
     return _picture(comparison, path, caption)
 
 
-def _cost_series(
-    comparison: ModelComparison, tasks: tuple[str, int], model: str, number: int, units: set[str], cost: Cost
-) -> Series:
+def _cost_series(comparison: ModelComparison, tasks: tuple[str, int], model: str, unit: str, cost: Cost) -> Series:
+    named = {limit.unit for limit in comparison.limits} - {"none"}
+    units = {unit} if unit in named else named  # budgets in the figure's own unit, if there are any
     rows = [row for row in comparison.rows if (row.key.env, row.key.offset, row.key.model) == (*tasks, model)]
     limited = [row for row in rows if row.key.limit.unit in units]
     best = [row for limit in comparison.limits if limit.unit in units for row in _best(comparison, tasks, limit, model)]
@@ -100,11 +97,11 @@ def _cost_series(
     lacking = {row.key.limit for row in limited} - {row.key.limit for row in best}
     return Series(
         model,
-        color_of(number),
+        color_of(comparison.models.index(model)),
         _points(best, cost),
         [_points([row for row in limited if row.key.planner == planner], cost) for planner in planners],
         [(point, SQUARE if row.key.planner == POLICY else DIAMOND) for row in free for point in _points([row], cost)],
-        [(limit.value / 1e9, height) for limit in sorted(lacking) if limit.unit == "flops"],
+        [(limit.value / 1e9, height) for limit in sorted(lacking) if limit.unit == unit == "flops"],
     )
 
 
@@ -119,42 +116,38 @@ def _offset_figure(comparison: ModelComparison, path: Path) -> Picture:
     grid = []
     for env in dict.fromkeys(env for env, _ in comparison.sets):
         offsets = [offset for other, offset in comparison.sets if other == env]
-        grid.append([
-            Panel(
-                f"{env}, {limit}",
-                [
-                    Series(model, color_of(number), [
-                        point
-                        for offset in offsets
-                        for row in comparison.best(env, offset, limit) if row.key.model == model
-                        for point in _points([row], lambda row: float(row.key.offset))
-                    ])
-                    for number, model in enumerate(comparison.models)
-                ] + [_floor_series(comparison, env, offsets, name) for name in (*FLOORS, CEILING)],
-                {},
-            )
-            for limit in comparison.limits[-MOST_LIMITS:]
-        ])  # fmt: skip
+        floors = [_floor_series(comparison, env, offsets, name) for name in (*FLOORS, CEILING)]
+        panels = []
+        for limit in comparison.limits[-MOST_LIMITS:]:
+            models = [_offset_series(comparison, env, offsets, limit, model) for model in comparison.models]
+            panels.append(Panel(f"{env}, {limit}", [*floors, *models], {}))
+        grid.append(panels)
     label = "environment steps from start to goal"
-    _save(grid, path, label, logarithmic=False)
+    _save(grid, path, label, ticks=sorted({offset for _, offset in comparison.sets}))
     caption = (
         f"Success against {label}: each model with its best planner within the budget of the panel, and its own policy "
-        "where it does not plan. Bands are 95 % Wilson intervals."
+        "where it does not plan. Bars are 95 % Wilson intervals, grey lines the floors and the ceiling."
     )
     return _picture(comparison, path, caption)
+
+
+def _offset_series(comparison: ModelComparison, env: str, offsets: Sequence[int], limit: Limit, model: str) -> Series:
+    number = comparison.models.index(model)
+    # Bars of several models at one offset stand beside each other.
+    shift = DODGE * (max(offsets) - min(offsets)) * (number - (len(comparison.models) - 1) / 2)
+    best = [row for offset in offsets for row in comparison.best(env, offset, limit) if row.key.model == model]
+    return Series(model, color_of(number), _points(best, lambda row: row.key.offset + shift))
 
 
 def _floor_series(comparison: ModelComparison, env: str, offsets: Sequence[int], name: str) -> Series:
     """A quiet line of a policy without a model."""
     found = [(offset, comparison.floor(name, env, offset)) for offset in offsets]
-    points = [
-        Point(float(offset), *[100 * summary.success] * 3) for offset, summary in found if summary is not None
-    ]
+    points = [Point(float(offset), *[100 * summary.success] * 3) for offset, summary in found if summary is not None]
     return Series(FLOOR_NAMES[name], FAINT, (), [points])
 
 
-def _save(grid: Sequence[Sequence[Panel]], path: Path, label: str, *, logarithmic: bool) -> None:
-    """Draws a grid of panels and writes it as PNG and SVG."""
+def _save(grid: Sequence[Sequence[Panel]], path: Path, label: str, ticks: Sequence[int] = ()) -> None:
+    """Draws a grid of panels and writes it as PNG and SVG; without `ticks`, the horizontal axis is logarithmic."""
     columns = max(len(line) for line in grid)
     figure = new_figure(MARGIN + PANEL_WIDTH * columns, MARGIN + PANEL_HEIGHT * len(grid))
     axes = figure.subplots(len(grid), columns, squeeze=False, sharex=True)
@@ -165,9 +158,11 @@ def _save(grid: Sequence[Sequence[Panel]], path: Path, label: str, *, logarithmi
         series = [one for panel in panels for one in panel.series]
         crop(line, series, [height for panel in panels for height in panel.references.values()])
         line[0].set_ylabel("success, %", color=FAINT)
-    if logarithmic:
+    if ticks:
+        axes[0, 0].set_xticks(ticks)
+    else:
         log_axis(axes[0, 0])
-    figure.get_layout_engine().execute(figure)  # labels are placed by the size of the panels
+    figure.draw_without_rendering()  # labels are placed by the size of the panels
     for line, panels in zip(axes, grid, strict=True):
         for ax, panel in zip(line, panels, strict=False):
             draw_references(ax, panel.references)

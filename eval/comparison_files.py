@@ -38,7 +38,9 @@ def write_comparison(
     write_text(out / "results.csv", _csv(cells))
     write_text(out / "comparison.md", markdown(comparison))
     figures = draw_figures(comparison, out / "figures")
-    videos = write_videos(comparison, {key: out / folder for key, folder in folders.items()}, out / "videos", num_videos)
+    videos = write_videos(
+        comparison, {key: out / folder for key, folder in folders.items()}, out / "videos", num_videos
+    )
     write_text(out / "report.html", report_page(comparison, figures, videos))
 
 
@@ -104,7 +106,9 @@ def _csv(cells: list[dict[str, Any]]) -> str:
     rows = []
     for cell in cells:
         low, high = cell["ci95"] or (None, None)
-        rows.append({name: value for name, value in cell.items() if name != "ci95"} | {"ci95_low": low, "ci95_high": high})
+        rows.append(
+            {name: value for name, value in cell.items() if name != "ci95"} | {"ci95_low": low, "ci95_high": high}
+        )
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import html
-from .comparison import FAILED, Cell, ModelComparison
+from .comparison import ModelComparison
 from .comparison_figures import Picture
-from .comparison_table import TextTable, cell_table, headline_table, model_table, pair_table, summary_sentence
+from .comparison_table import (
+    TextTable,
+    cell_table,
+    headline_table,
+    model_table,
+    pair_table,
+    reason_table,
+    summary_sentence,
+)
 from .figures import INK
 from .side_by_side import TaskVideo
 
@@ -29,7 +37,7 @@ caption { text-align: left; color: var(--faint); padding-bottom: 0.4rem; positio
 th, td { padding: 0.3rem 0.6rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { background: var(--soft); font-weight: 600; }
 td { white-space: nowrap; }
-td.long { white-space: normal; min-width: 14rem; }
+td:last-child { white-space: normal; min-width: 4rem; }
 .number { text-align: right; }
 figure { margin: 1.5rem 0; }
 figure svg { display: block; width: 100%; min-width: 38rem; height: auto; }
@@ -50,11 +58,11 @@ def report_page(comparison: ModelComparison, pictures: Sequence[Picture], videos
         html.element("h1", "Comparison of models"),
         html.element("p", html.text(summary_sentence(comparison)), class_="lead"),
         _table(headline_table(comparison)),
-        _failures(comparison),
         _heading("Success against compute and distance"),
         *(_figure(picture) for picture in pictures),
         _heading("Every cell"),
         *(_table(cell_table(comparison, env, offset)) for env, offset in comparison.sets),
+        _table(reason_table(comparison)),
         _heading("Models"),
         _table(model_table(comparison)),
         _heading("Tests"),
@@ -75,8 +83,8 @@ def method(info: dict[str, Any]) -> dict[str, str]:
         "Tasks": f"Protocol {info['protocol']}, split {info['split']}. All models play the same tasks, from the same "
         f"starts and to the same goals, in at most {tasks['budget_env_steps']} environment steps (first set). "
         f"Seed {info['seed']}.",
-        "Budgets": "A budget in FLOPs holds for one plan of one episode, counted analytically: a multiply-add is two, a "
-        "candidate with a gradient counts twice, learned proposals count. A budget in milliseconds holds for "
+        "Budgets": "A budget in FLOPs holds for one plan of one episode, counted analytically: a multiply-add is two, "
+        "a candidate with a gradient counts twice, learned proposals count. A budget in milliseconds holds for "
         "one plan of one episode that is planned alone. A cell whose budget affords no rollout over the horizon "
         "is 'below one rollout'; one whose budget affords rollouts, but not the planner's first iteration, is "
         "'below one plan'. Neither is played.",
@@ -106,18 +114,6 @@ def _table(table: TextTable) -> str:
     return html.table(table.caption, table.header, table.rows, table.words)
 
 
-def _failures(comparison: ModelComparison) -> str:
-    failed = [cell for cell in (*comparison.floors, *comparison.cells) if cell.status == FAILED]
-    if not failed:
-        return ""
-    rows = [(_name(cell), cell.message) for cell in failed]
-    return html.table(f"{len(failed)} failed: the same command tries again.", ("cell", "reason"), rows, 2)
-
-
-def _name(cell: Cell) -> str:
-    return f"{cell.key.env} {cell.key.offset} {cell.key.model} {cell.key.planner} {cell.key.limit}"
-
-
 def _figure(picture: Picture) -> str:
     """A figure whose words take the colour of the page."""
     drawing = picture.svg.replace(INK, "currentColor")
@@ -129,10 +125,11 @@ def _videos(videos: Sequence[TaskVideo]) -> str:
     if not videos:
         return ""
     films = [
-        html.element(
-            "figure", html.video(video.path, video.label), html.element("figcaption", html.text(video.label))
-        )
+        html.element("figure", html.video(video.path, video.label), html.element("figcaption", html.text(video.label)))
         for video in videos
     ]
-    words = "The same tasks side by side, without a budget or within the largest. A frame turns green where the goal was reached."
+    words = (
+        "The same tasks side by side, without a budget or within the largest. A frame turns green where the goal was "
+        "reached, red where it was not."
+    )
     return _heading("Videos") + html.element("p", html.text(words)) + html.element("div", *films, class_="films")

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .comparison import CEILING, FLOOR_NAMES, FLOORS, POLICY, SIGNIFICANT, Cell, Limit, ModelComparison, Pair, Row
+from .comparison import (
+    CEILING,
+    FLOOR_NAMES,
+    FLOORS,
+    PLAYED,
+    POLICY,
+    SIGNIFICANT,
+    Cell,
+    Limit,
+    ModelComparison,
+    Pair,
+    Row,
+)
 from .report import plain_text
 from .results import Summary
 
@@ -42,6 +54,7 @@ def all_tables(comparison: ModelComparison) -> list[TextTable]:
     return [
         headline_table(comparison),
         *(cell_table(comparison, env, offset) for env, offset in comparison.sets),
+        reason_table(comparison),
         model_table(comparison),
         pair_table(comparison),
     ]
@@ -127,9 +140,7 @@ def _row(row: Row) -> tuple[str, ...]:
     first = row.cells[0]
     start = (row.key.model, row_planner(row), "-" if row.key.planner == POLICY else str(row.key.limit))
     if not row.played:
-        message = next(cell.message for cell in row.cells if cell.status == row.status)
-        reason = f"{row.status} ({message})" if message else row.status
-        return (*start, reason, *["-"] * 5, number(first.encode_flops / 1e9), "-", number(_encode_ms(first)), "-")
+        return (*start, row.status, *["-"] * 5, number(first.encode_flops / 1e9), "-", number(_encode_ms(first)), "-")
     seeds = row.seed_range
     steps = [summary.steps_to_success for summary in row.summaries]
     return (
@@ -145,6 +156,21 @@ def _row(row: Row) -> tuple[str, ...]:
         number(_encode_ms(first)),
         number(steps[0] if len(steps) == 1 else None, "g"),
     )
+
+
+def reason_table(comparison: ModelComparison) -> TextTable:
+    """Cells that were not played, and why."""
+    cells = [cell for cell in (*comparison.floors, *comparison.cells) if cell.status != PLAYED]
+    return TextTable(
+        "Cells that were not played, and why." if cells else "Every cell was played.",
+        ("env", "offset", "model", "seed", "planner", "budget", "status", "reason"),
+        tuple(
+            (cell.key.env, str(cell.key.offset), cell.key.model, str(cell.key.training_seed), cell.key.planner,
+             str(cell.key.limit), cell.status, cell.message)
+            for cell in cells
+        ),
+        8,
+    )  # fmt: skip
 
 
 def model_table(comparison: ModelComparison) -> TextTable:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 INK, FAINT, GRID = "#24292f", "#6e7781", "#d8dee4"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A6A53", INK)
-"""Colours that people with any colour vision tell apart (Okabe and Ito, 2008), without its yellow, which is too pale."""
+"""Colours for any colour vision (Okabe and Ito, 2008), without their yellow, which is too pale for lines."""
 DPI = 150
 
 
@@ -59,11 +59,10 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     from matplotlib import rc_context
 
     path = Path(path)
+    undated = {"Date": None, "Creator": None} if path.suffix == ".svg" else None
     # Ids in an SVG follow from the salt: those of two pictures on one page must differ.
-    style = {"svg.fonttype": "none", "svg.hashsalt": path.stem}
-    undated = {"metadata": {"Date": None, "Creator": None}} if path.suffix == ".svg" else {}
-    with rc_context(style), replacing(path) as partial:
-        figure.savefig(partial, dpi=DPI, **undated)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem}), replacing(path) as partial:
+        figure.savefig(partial, dpi=DPI, metadata=undated)
 
 
 def color_of(number: int) -> str:
@@ -78,6 +77,7 @@ def quiet_axes(ax: Axes) -> None:
     ax.tick_params(colors=FAINT, length=0)
     ax.grid(axis="y", color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
+    ax.title.set_color(INK)
 
 
 def crop_percent(ax: Axes, values: Sequence[float]) -> None:
@@ -105,7 +105,7 @@ def log_axis(ax: Axes) -> None:
 def label_ends(ax: Axes, labels: Sequence[Label], size: float = 9) -> None:
     """Writes `labels` to the right of `ax`, as near to the ends of their lines as they do not overlap."""
     low, high = ax.get_ylim()
-    height = ax.get_position().height * ax.figure.get_figheight() * 72  # pt
+    height = ax.get_window_extent().height * 72 / ax.figure.dpi  # pt
     heights = spread([label.y for label in labels], 1.25 * size * (high - low) / height, low, high)
     for label, y in zip(labels, heights, strict=True):
         ax.annotate(
@@ -116,7 +116,15 @@ def label_ends(ax: Axes, labels: Sequence[Label], size: float = 9) -> None:
             color=label.color,
             fontsize=size,
             verticalalignment="center",
-            arrowprops={"arrowstyle": "-", "color": label.color, "linewidth": 0.5, "alpha": 0.6, "shrinkB": 4},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": label.color,
+                "lw": 0.5,
+                "alpha": 0.5,
+                "shrinkA": 1,
+                "shrinkB": 4,
+                "relpos": (0, 0.5),
+            },
             annotation_clip=False,
         )
 

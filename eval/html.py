@@ -22,9 +22,7 @@ def text(value: str) -> str:
 def table(caption: str, header: Iterable[str], rows: Iterable[Iterable[str]], words: int) -> str:
     """A table of text that scrolls sideways where it is too wide; the first `words` columns are not numbers."""
     columns = [_cell("th", name, column >= words, scope="col") for column, name in enumerate(header)]
-    lines = [
-        element("tr", *(_cell("td", value, column >= words) for column, value in enumerate(row))) for row in rows
-    ]
+    lines = [element("tr", *(_cell("td", value, column >= words) for column, value in enumerate(row))) for row in rows]
     head, body = element("thead", element("tr", *columns)), element("tbody", *lines)
     whole = element("table", element("caption", text(caption)), head, body)
     return element("div", whole, class_="wide", tabindex="0", role="region", aria_label=caption)
@@ -53,4 +51,4 @@ def page(title: str, style: str, *content: str) -> str:
         '<meta name="color-scheme" content="light dark">'
     )
     head += element("title", text(title)) + element("style", style)
-    return f"<!DOCTYPE html>\n<html lang=\"en\"><head>{head}</head><body>{element('main', *content)}</body></html>\n"
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{element("main", *content)}</body></html>\n'

@@ -31,7 +31,7 @@ class Series:
     Attributes:
         name: its label.
         color: its colour.
-        line: points that are joined, with a band; a single one has a bar.
+        line: points that are joined, with bars.
         thin: lines in the background.
         beside: points that stand alone, and their marker.
         hollow: places ``(x, percent)`` where nothing could be measured.
@@ -57,14 +57,11 @@ def draw_series(ax: Axes, series: Iterable[Series]) -> None:
         for thin in one.thin:
             ax.plot([point.x for point in thin], [point.success for point in thin], color=one.color, lw=0.7, alpha=0.4)
         line = sorted(one.line, key=lambda point: point.x)
-        places = [point.x for point in line]
-        ax.plot(places, [point.success for point in line], "o-", color=one.color, lw=1.8, ms=4)
-        if len(line) > 1:
-            ends = [point.low for point in line], [point.high for point in line]
-            ax.fill_between(places, *ends, color=one.color, alpha=0.12, lw=0)
-        for point, marker in [*((point, "o") for point in line if len(line) == 1), *one.beside]:
-            ax.plot([point.x] * 2, [point.low, point.high], color=one.color, lw=1, alpha=0.7)
+        ax.plot([point.x for point in line], [point.success for point in line], "o-", color=one.color, lw=1.8, ms=4.5)
+        for point, marker in one.beside:
             ax.plot([point.x], [point.success], marker, color=one.color, ms=6)
+        for point in (*line, *(point for point, _ in one.beside)):
+            ax.plot([point.x] * 2, [point.low, point.high], color=one.color, lw=1.1, alpha=0.5)
         for place in one.hollow:
             ax.plot(*([value] for value in place), "o", mfc="none", mec=one.color, ms=6)
 

@@ -39,12 +39,12 @@ class Film:
 
     Attributes:
         name: text below its panel.
-        frames: pictures ``(256, 256, 3)``.
+        frames: pictures ``(T, 256, 256, 3)``.
         solved: whether the goal was reached.
     """
 
     name: str
-    frames: Sequence[Frame]
+    frames: Frame
     solved: bool
 
 

@@ -18,7 +18,9 @@ def add_commands(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     command(app, "eval", EvalConfig, "the same command goes on after the last episode that was played")(evaluate)
     command(app, "bench", BenchConfig, "nothing was written; run it again")(bench)
-    command(app, "compare", CompareConfig, "the same command goes on with the cells and episodes that are left")(compare)
+    command(app, "compare", CompareConfig, "the same command goes on with the cells and episodes that are left")(
+        compare
+    )
     command(app, "report", ReportConfig)(report)
 
 
@@ -97,7 +99,9 @@ def _compare_models(config: CompareConfig) -> None:
         table.add_row(*row)
     show_table(table)
     console.print(summary_sentence(comparison))
-    console.print(f"wrote {config.out / 'report.html'}, results.json, results.csv, comparison.md and figures/ beside it")
+    console.print(
+        f"wrote {config.out / 'report.html'}, results.json, results.csv, comparison.md and figures/ beside it"
+    )
     failed = failures(comparison)
     for cell in failed:
         key = cell.key

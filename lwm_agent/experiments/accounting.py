@@ -18,13 +18,15 @@ def account_of(agent: Agent) -> ModelAccount:
     """Costs of the agent's model that follow from its checkpoint."""
     checkpoint, model = agent.checkpoint, agent.checkpoint.model
     heads = () if checkpoint.heads is None else checkpoint.heads.parameters()
-    imagines = isinstance(model, WorldModel) and not agent.planner.reactive
+    rollout_flops = None
+    if isinstance(model, WorldModel) and not agent.planner.reactive:
+        rollout_flops = model.rollout_flops(agent.schedule.horizon)
     tried = checkpoint.training.get("settings_tried")
     return ModelAccount(
         parameters=sum(parameter.numel() for parameter in (*model.parameters(), *heads)),
         tokens=model.tokens,
         encode_flops=model.encode_flops(),
-        rollout_flops=model.rollout_flops(agent.schedule.horizon) if imagines else None,
+        rollout_flops=rollout_flops,
         training_seconds=training_seconds(checkpoint.training),
         settings_tried=None if tried is None else str(tried),
     )

@@ -64,7 +64,7 @@ class CompareConfig(Config):
     video: Annotated[int, Range(least=0, most=10)] = 3
     overwrite: bool = False
     engine: Annotated[str, Choices(ENGINES)] = "local"
-    jobs: Annotated[Count | None, Option(default="one a core, at most 8; with a budget in milliseconds or a GPU, 1")] = None
+    jobs: Annotated[Count | None, Option(default="one a core, at most 8; with --budget-ms or a GPU, 1")] = None
     address: str | None = None
     planner_settings: Annotated[Mapping[str, Any], Option(group="planner")] = field(default_factory=dict)
     agent_settings: Annotated[Mapping[str, Any], Option(group="agent")] = field(default_factory=dict)

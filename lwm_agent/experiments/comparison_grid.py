@@ -84,8 +84,9 @@ def _packaged(config: CompareConfig, name: str) -> Iterator[tuple[str, str]]:
         checkpoint = f"{env}-{SHIPPED.get(base, base)}"
         if checkpoint not in shipped_checkpoints():
             raise UserError(
-                f"--model {name}: the package has no checkpoint {checkpoint!r}, only {', '.join(shipped_checkpoints())}: "
-                f"train one, then pass --model {name}=FOLDER, or leave out --env {env}"
+                f"--model {name}: the package has no checkpoint {checkpoint!r} (it has "
+                f"{', '.join(shipped_checkpoints())}): train one and pass --model {name}=FOLDER, or "
+                f"leave out --env {env}"
             )
         yield env, checkpoint
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from typing import Any
 
 import torch
 
@@ -20,7 +20,7 @@ from ..files import write_text
 from .comparison_grid import Job
 from .evaluate import run_evaluation
 
-Results = Iterator[tuple[Job, "Outcome"]]
+Results = Generator[tuple[Job, "Outcome"], None, None]
 """Cells and their outcomes, each as soon as it is over; closing it stops what is running."""
 
 
@@ -72,44 +72,65 @@ def run_jobs(jobs: Sequence[Job], engine: str, parallel: int, address: str | Non
     return _run_in_processes(jobs, parallel, threads)
 
 
+class _Worker:
+    """A process that plays one cell after the other; if it dies, it takes no other with it."""
+
+    def __init__(self, threads: int) -> None:
+        context = get_context("spawn")
+        self.connection, other = context.Pipe()
+        self._process = context.Process(target=_work, args=(other, threads), daemon=True)
+        with child_threads(threads):
+            self._process.start()
+        other.close()  # the process alone has its end: where it dies, the connection ends
+
+    def outcome(self) -> Outcome:
+        """The outcome of the cell that was sent last."""
+        try:
+            outcome: Outcome = self.connection.recv()
+        except EOFError:
+            self._process.join()
+            code = self._process.exitcode
+            return Outcome(FAILED, f"its process ended with exit code {code}: is there enough memory?")
+        return outcome
+
+    @property
+    def alive(self) -> bool:
+        """True while the process runs."""
+        return self._process.is_alive()
+
+    def stop(self) -> None:
+        """Ends the process, whatever it does."""
+        self._process.terminate()
+        self._process.join()
+
+
 def _run_in_processes(jobs: Sequence[Job], parallel: int, threads: int) -> Results:
-    """A process for each cell: one that dies takes no other with it."""
-    context, waiting = get_context("spawn"), deque(jobs)
-    running: dict[Connection, tuple[BaseProcess, Job]] = {}
+    """Spawned processes, of which each takes the next cell when its last one is over."""
+    waiting = deque(jobs)
+    busy: list[tuple[_Worker, Job]] = []
+    idle: list[_Worker] = []
     try:
-        while waiting or running:
-            while waiting and len(running) < parallel:
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(sender, waiting[0], threads), daemon=True)
-                with child_threads(threads):
-                    process.start()
-                sender.close()  # the child's copy alone stays open: its end is the end of the pipe
-                running[receiver] = process, waiting.popleft()
-            for connection in wait(list(running)):
-                assert isinstance(connection, Connection)
-                process, job = running.pop(connection)
-                yield job, _receive(connection, process)
+        while waiting or busy:
+            while waiting and len(busy) < parallel:
+                worker = idle.pop() if idle else _Worker(threads)
+                busy.append((worker, waiting.popleft()))
+                worker.connection.send(busy[-1][1])
+            ready = wait([worker.connection for worker, _ in busy])
+            for worker, job in [pair for pair in busy if pair[0].connection in ready]:
+                outcome = worker.outcome()
+                busy.remove((worker, job))
+                idle += [worker] if worker.alive else []
+                yield job, outcome
     finally:
-        for process, _ in running.values():
-            process.terminate()
-        for process, _ in running.values():
-            process.join()
+        for worker in (*idle, *(worker for worker, _ in busy)):
+            worker.stop()
 
 
-def _work(sender: Connection, job: Job, threads: int) -> None:
+def _work(connection: Connection, threads: int) -> None:
     start_worker()
     torch.set_num_threads(threads)
-    sender.send(play(job))
-
-
-def _receive(connection: Connection, process: BaseProcess) -> Outcome:
-    try:
-        outcome: Outcome = connection.recv()
-    except EOFError:
-        process.join()
-        outcome = Outcome(FAILED, f"its process ended with exit code {process.exitcode}: is there enough memory?")
-    process.join()
-    return outcome
+    while True:
+        connection.send(play(connection.recv()))
 
 
 def _run_on_ray(jobs: Sequence[Job], parallel: int, threads: int, address: str | None) -> Results:
@@ -124,7 +145,8 @@ def _run_on_ray(jobs: Sequence[Job], parallel: int, threads: int, address: str |
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"--address {address}: Ray cannot be reached there ({error})") from error
     task = ray.remote(num_cpus=threads, max_retries=0)(_play_remotely)
-    waiting, running = deque(jobs), {}
+    waiting = deque(jobs)
+    running: dict[Any, Job] = {}
     try:
         while waiting or running:
             while waiting and len(running) < parallel:
