@@ -8,10 +8,9 @@ from pathlib import Path
 
 from ..files import read_text
 from .comparison import CEILING, FLOOR_NAMES, FLOORS, POLICY, Limit, ModelComparison, Row
-from .figures import FAINT, color_of, log_axis, new_figure, save_figure
-from .panel import Point, Series, crop, draw_references, draw_series, label_series
+from .figures import FAINT, color_of, save_figure
+from .panel import Panel, Point, Series, draw_grid
 
-PANEL_WIDTH, PANEL_HEIGHT, MARGIN = 4.6, 3.0, 0.6  # inches
 MOST_LIMITS = 3  # panels beside each other
 DODGE = 0.015  # of the width of a panel, between models at the same offset
 DIAMOND, SQUARE = "D", "s"  # planning without a budget; a policy that does not plan
@@ -31,21 +30,6 @@ class Picture:
     svg: str
     caption: str
     alt: str
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Contents of one panel.
-
-    Attributes:
-        title: text above it.
-        series: one for each model.
-        references: success of the floors and the ceiling, in percent.
-    """
-
-    title: str
-    series: Sequence[Series]
-    references: dict[str, float]
 
 
 def draw_figures(comparison: ModelComparison, folder: Path) -> list[Picture]:
@@ -147,28 +131,8 @@ def _floor_series(comparison: ModelComparison, env: str, offsets: Sequence[int],
 
 
 def _save(grid: Sequence[Sequence[Panel]], path: Path, label: str, ticks: Sequence[int] = ()) -> None:
-    """Draws a grid of panels and writes it as PNG and SVG; without `ticks`, the horizontal axis is logarithmic."""
-    columns = max(len(line) for line in grid)
-    figure = new_figure(MARGIN + PANEL_WIDTH * columns, MARGIN + PANEL_HEIGHT * len(grid))
-    axes = figure.subplots(len(grid), columns, squeeze=False, sharex=True)
-    for line, panels in zip(axes, grid, strict=True):
-        for ax, panel in zip(line, panels, strict=False):
-            draw_series(ax, panel.series)
-            ax.set_title(panel.title, fontsize=10, loc="left")
-        series = [one for panel in panels for one in panel.series]
-        crop(line, series, [height for panel in panels for height in panel.references.values()])
-        line[0].set_ylabel("success, %", color=FAINT)
-    if ticks:
-        axes[0, 0].set_xticks(ticks)
-    else:
-        log_axis(axes[0, 0])
-    figure.draw_without_rendering()  # labels are placed by the size of the panels
-    for line, panels in zip(axes, grid, strict=True):
-        for ax, panel in zip(line, panels, strict=False):
-            draw_references(ax, panel.references)
-            label_series(ax, panel.series)
-    for ax in axes[-1]:
-        ax.set_xlabel(label, color=FAINT)
+    """Draws a grid of panels and writes it as PNG and SVG."""
+    figure = draw_grid(grid, [label] * max(map(len, grid)), ticks)
     for suffix in (".png", ".svg"):
         save_figure(figure, path.with_suffix(suffix))
 

@@ -54,7 +54,7 @@ def new_figure(width: float, height: float) -> Figure:
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Writes `figure`, at once or not at all, in the format that the suffix of `path` names (png, pdf, svg, ...).
 
-    The same figure gives the same file, and words in an SVG stay words.
+    The same figure gives the same file. Words in an SVG stay words, and its background is that of the page.
     """
     from matplotlib import rc_context
 
@@ -62,7 +62,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     undated = {"Date": None, "Creator": None} if path.suffix == ".svg" else None
     # Ids in an SVG follow from the salt: those of two pictures on one page must differ.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem}), replacing(path) as partial:
-        figure.savefig(partial, dpi=DPI, metadata=undated)
+        figure.savefig(partial, dpi=DPI, metadata=undated, transparent=path.suffix == ".svg")
 
 
 def color_of(number: int) -> str:
@@ -77,7 +77,6 @@ def quiet_axes(ax: Axes) -> None:
     ax.tick_params(colors=FAINT, length=0)
     ax.grid(axis="y", color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
-    ax.title.set_color(INK)
 
 
 def crop_percent(ax: Axes, values: Sequence[float]) -> None:
@@ -130,13 +129,25 @@ def label_ends(ax: Axes, labels: Sequence[Label], size: float = 9) -> None:
 
 
 def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """`heights` moved as little as makes them `gap` apart, between `low` and `high` where there is room."""
+    """`heights` moved as little as makes them `gap` apart, and between `low` and `high` where there is room.
+
+    Labels that would overlap form a group around their mean (pool adjacent violators).
+    """
     order = sorted(range(len(heights)), key=lambda place: -heights[place])
-    placed = list(heights)
-    above = high + gap
+    groups: list[list[int]] = []
+
+    def top(group: list[int]) -> float:
+        centre = sum(heights[place] for place in group) / len(group)
+        half = gap * (len(group) - 1) / 2
+        return max(min(centre + half, high), low + 2 * half)
+
     for place in order:
-        placed[place] = above = min(placed[place], above - gap)
-    below = low - gap
-    for place in reversed(order):
-        placed[place] = below = max(placed[place], below + gap)
+        groups.append([place])
+        while len(groups) > 1 and top(groups[-2]) - gap * len(groups[-2]) < top(groups[-1]):
+            last = groups.pop()
+            groups[-1] += last
+    placed = list(heights)
+    for group in groups:
+        for rank, place in enumerate(group):
+            placed[place] = top(group) - gap * rank
     return placed
