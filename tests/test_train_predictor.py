@@ -26,8 +26,8 @@ from lwm_agent.training.config import HeadsConfig, PredictorConfig, TrainConfig
 from lwm_agent.training.frozen_encoder import open_all
 from lwm_agent.training.heads import train_heads
 from lwm_agent.training.held_out import DataFile, follow_splits
-from lwm_agent.training.latent_clips import LatentMixture
 from lwm_agent.training.latent_cache import OnProgress, encode
+from lwm_agent.training.latent_clips import LatentMixture
 from lwm_agent.training.predictor import evaluate_predictor, train_predictor
 from lwm_agent.training.train import train
 
