@@ -119,8 +119,8 @@ def draw_series(ax: Axes, series: Iterable[Series]) -> None:
         for point in (*line, *(point for point, _ in one.beside)):
             ax.plot([point.x] * 2, [point.low, point.high], color=one.color, lw=1.1, alpha=0.5)
         if one.hollow:  # those of several series stand above each other
-            edge = {"transform": ax.get_xaxis_transform(), "clip_on": False}
-            ax.plot(one.hollow, [STACK * stacked] * len(one.hollow), "o", mfc="none", mec=one.color, ms=6, **edge)
+            heights, edge = [STACK * stacked] * len(one.hollow), ax.get_xaxis_transform()
+            ax.plot(one.hollow, heights, "o", mfc="none", mec=one.color, ms=6, transform=edge, clip_on=False)
             stacked += 1
 
 
