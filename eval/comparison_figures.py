@@ -77,7 +77,6 @@ def _cost_series(comparison: ModelComparison, tasks: tuple[str, int], model: str
     best = [row for limit in comparison.limits if limit.unit in units for row in _best(comparison, tasks, limit, model)]
     planners = dict.fromkeys(row.key.planner for row in limited)
     free = sorted((row for row in rows if row.key.limit == Limit() and row.played), key=lambda row: -row.success)[:1]
-    height = max(_references(comparison, *tasks, FLOORS).values(), default=0.0)
     lacking = {row.key.limit for row in limited} - {row.key.limit for row in best}
     return Series(
         model,
@@ -85,7 +84,7 @@ def _cost_series(comparison: ModelComparison, tasks: tuple[str, int], model: str
         _points(best, cost),
         [_points([row for row in limited if row.key.planner == planner], cost) for planner in planners],
         [(point, SQUARE if row.key.planner == POLICY else DIAMOND) for row in free for point in _points([row], cost)],
-        [(limit.value / 1e9, height) for limit in sorted(lacking) if limit.unit == unit == "flops"],
+        [limit.value / 1e9 for limit in sorted(lacking) if limit.unit == unit == "flops"],
     )
 
 
@@ -146,11 +145,9 @@ def _points(rows: Sequence[Row], cost: Cost) -> list[Point]:
     return points
 
 
-def _references(
-    comparison: ModelComparison, env: str, offset: int, names: Sequence[str] = (*FLOORS, CEILING)
-) -> dict[str, float]:
+def _references(comparison: ModelComparison, env: str, offset: int) -> dict[str, float]:
     """Success of policies without a model, in percent, by their names in figures."""
-    found = {FLOOR_NAMES[name]: comparison.floor(name, env, offset) for name in names}
+    found = {FLOOR_NAMES[name]: comparison.floor(name, env, offset) for name in (*FLOORS, CEILING)}
     return {name: 100 * summary.success for name, summary in found.items() if summary is not None}
 
 

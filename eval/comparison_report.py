@@ -33,6 +33,7 @@ h2 { font-size: 1.2rem; margin: 2.5rem 0 0.5rem; border-bottom: 1px solid var(--
 .lead { font-size: 1.1rem; }
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
+caption { max-width: calc(100vw - 2rem); }
 caption { text-align: left; color: var(--faint); padding-bottom: 0.4rem; position: sticky; left: 0; }
 th, td { padding: 0.3rem 0.6rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { background: var(--soft); font-weight: 600; }

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT, MARGIN = 4.6, 3.0, 0.6  # inches of a panel, and around all
+STACK = 0.05  # of the height of a panel, between hollow markers
 NEAR = 6.0  # percent: reference lines closer than this share a label
 FAR = 15.0  # percent: reference lines farther than this from all points are beyond the axis
 
@@ -37,7 +38,7 @@ class Series:
         line: points that are joined, with bars.
         thin: lines in the background.
         beside: points that stand alone, and their marker.
-        hollow: places ``(x, percent)`` where nothing could be measured.
+        hollow: costs at which nothing could be measured, drawn at the lower edge.
         style: marker and dashes of the line, as matplotlib names them.
     """
 
@@ -46,7 +47,7 @@ class Series:
     line: Sequence[Point]
     thin: Sequence[Sequence[Point]] = ()
     beside: Sequence[tuple[Point, str]] = ()
-    hollow: Sequence[tuple[float, float]] = ()
+    hollow: Sequence[float] = ()
     style: str = "o-"
 
     @property
@@ -79,6 +80,7 @@ def draw_grid(grid: Sequence[Sequence[Panel]], labels: Sequence[str], ticks: Seq
         ticks: its ticks; without them, it is logarithmic.
     """
     figure = new_figure(MARGIN + WIDTH * len(labels), MARGIN + HEIGHT * len(grid))
+    figure.set_layout_engine("constrained", h_pad=0.12)  # inches: titles stand clear of the panels above them
     axes = figure.subplots(len(grid), len(labels), squeeze=False, sharex="col")
     for line, panels in zip(axes, grid, strict=True):
         for ax, panel in zip(line, panels, strict=False):
@@ -104,6 +106,7 @@ def draw_grid(grid: Sequence[Sequence[Panel]], labels: Sequence[str], ticks: Seq
 def draw_series(ax: Axes, series: Iterable[Series]) -> None:
     """Draws the lines and points of `series`, without labels."""
     quiet_axes(ax)
+    stacked = 0
     for one in series:
         for thin in one.thin:
             ax.plot([point.x for point in thin], [point.success for point in thin], color=one.color, lw=0.7, alpha=0.4)
@@ -115,8 +118,10 @@ def draw_series(ax: Axes, series: Iterable[Series]) -> None:
             ax.plot([point.x], [point.success], marker, color=one.color, ms=6)
         for point in (*line, *(point for point, _ in one.beside)):
             ax.plot([point.x] * 2, [point.low, point.high], color=one.color, lw=1.1, alpha=0.5)
-        for place in one.hollow:
-            ax.plot(*([value] for value in place), "o", mfc="none", mec=one.color, ms=6)
+        if one.hollow:  # those of several series stand above each other
+            heights, edge = [STACK * stacked] * len(one.hollow), ax.get_xaxis_transform()
+            ax.plot(one.hollow, heights, "o", mfc="none", mec=one.color, ms=6, transform=edge, clip_on=False)
+            stacked += 1
 
 
 def crop(axes: Iterable[Axes], series: Iterable[Series], references: Iterable[float]) -> None:
@@ -136,7 +141,7 @@ def label_series(ax: Axes, series: Iterable[Series]) -> None:
             last = max(one.line or one.points, key=lambda point: point.x)
             labels.append(Label(last.x, last.success, one.name, one.color))
         elif one.hollow:
-            labels.append(Label(*max(one.hollow), one.name, one.color))
+            labels.append(Label(max(one.hollow), ax.get_ylim()[0], one.name, one.color))
     label_ends(ax, labels)
 
 

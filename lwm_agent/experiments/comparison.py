@@ -74,7 +74,8 @@ def run_comparison(config: CompareConfig, progress: Progress = lambda *_: None) 
             progress(len(outcomes), len(jobs) + len(floors), cell_name(job))
     cells = tuple(_cell(job, outcomes[job.key], costs_of(job)) for job in jobs)
     if not any(cell.status == PLAYED for cell in cells):
-        raise UserError(f"no cell could be played; the first: {cells[0].status}, {cells[0].message}")
+        worst = next((cell for cell in cells if cell.status == FAILED), cells[0])
+        raise UserError(f"no cell could be played: {worst.status}, {worst.message}")
     comparison = ModelComparison(
         cells=cells,
         floors=tuple(_cell(job, outcomes[job.key], None) for job in floors),
