@@ -243,12 +243,14 @@ class Planner(ABC):
         iterations: iterations of a plan that no budget limits.
         needs_proposal: whether it is of use with a learned proposal only.
         discrete: whether it plans one-hot actions, and no others.
+        follows_gradients: whether its candidates take gradients, so that each counts as two rollouts.
         reactive: whether a learned policy acts in its place: no future is imagined.
     """
 
     iterations: int
     needs_proposal: bool = False
     discrete: bool = False
+    follows_gradients: bool = False
     reactive: bool = False
 
     @abstractmethod

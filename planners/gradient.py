@@ -32,6 +32,8 @@ class Gradient(Planner):
             starts around it, the best of them first.
     """
 
+    follows_gradients = True
+
     optimizer: ClassVar[type[Optimizer]] = Adam
 
     num_samples: int = 16

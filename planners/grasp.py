@@ -41,6 +41,8 @@ class GRASP(Planner):
         noise_correlation: correlation of the noise of successive environment steps, in the starts.
     """
 
+    follows_gradients = True
+
     num_samples: int = 8
     iterations: int = 15
     sync_steps: int = 5

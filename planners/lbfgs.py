@@ -38,6 +38,8 @@ class LBFGS(Planner):
             starts around it, the best of them first.
     """
 
+    follows_gradients = True
+
     num_samples: int = 16
     iterations: int = 20
     history: int = 8

@@ -65,7 +65,7 @@ class Replanner:
             self._generators(state, rows),
             horizons.tolist(),
         )
-        result = plan(self.planner, problem, self.budget, [self._rollout_flops(own) for own in horizons.tolist()])
+        result = plan(self.planner, problem, self.budget, [self.rollout_flops(own) for own in horizons.tolist()])
         planned = result.actions.unflatten(2, (schedule.frameskip, -1)).flatten(1, 2)  # (n, T*F, A)
         missing = schedule.horizon * schedule.frameskip - planned.shape[1]
         planned = torch.nn.functional.pad(planned, (0, 0, 0, missing))
@@ -127,7 +127,7 @@ class Replanner:
             propose_flops=[self.proposal.flops(blocks) for blocks in own],
         )
 
-    def _rollout_flops(self, horizon: int) -> float:
+    def rollout_flops(self, horizon: int) -> float:
         """FLOPs of one candidate over `horizon` blocks, the learned terms of its cost among them."""
         flops = self.model.rollout_flops(horizon)
         if self.actor is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..agent.agent import Agent
@@ -23,6 +23,7 @@ from .comparison_config import CompareConfig
 from .comparison_grid import Entrant, Job, find_entrants, folder_of, make_floor_jobs, make_jobs
 from .config import protocol_settings
 from .engines import Outcome, run_jobs
+from .fitting import Prices, fit, prices_of
 
 MOST_JOBS = 8
 Progress = Callable[[int, int, str], object]
@@ -36,11 +37,13 @@ class Costs:
         account: those that follow from its checkpoint.
         encode_ms: median milliseconds of encoding one frame alone.
         frames: frames encoded a decision.
+        prices: of a search; None for a policy that acts by itself.
     """
 
     account: ModelAccount
     encode_ms: float
     frames: float
+    prices: Prices | None
 
 
 def run_comparison(config: CompareConfig, progress: Progress = lambda *_: None) -> ModelComparison:
@@ -66,6 +69,7 @@ def run_comparison(config: CompareConfig, progress: Progress = lambda *_: None) 
         entrant = by_name[job.key.model, job.key.env, job.key.training_seed]
         return costs[entrant.checkpoint, entrant.reactive]
 
+    jobs = [_fitted(job, costs_of(job).prices) for job in jobs]
     outcomes = {job.key: outcome for job in jobs if (outcome := _unaffordable(job, costs_of(job))) is not None}
     playable = [job for job in (*floors, *jobs) if job.key not in outcomes]
     with closing(run_jobs(playable, config.engine, parallel_jobs(config, len(playable)), config.address)) as results:
@@ -112,15 +116,29 @@ def _measure(config: CompareConfig, entrant: Entrant) -> Costs:
     settings = {**protocol_settings(config.protocol, "agent"), **config.agent_settings}
     checkpoint = Checkpoint.load(entrant.checkpoint)
     agent = Agent(checkpoint, POLICY if entrant.reactive else None, device=config.device, **settings)
-    return Costs(account_of(agent), encoding_ms(agent), frames_a_decision(agent))
+    prices = None if agent.planner.reactive else prices_of(agent)
+    return Costs(account_of(agent), encoding_ms(agent), frames_a_decision(agent), prices)
+
+
+def _fitted(job: Job, prices: Prices | None) -> Job:
+    """The cell with a search that its budget affords."""
+    if prices is None:
+        return job
+    search, agent = fit(job.key.planner, job.config.planner_settings, prices, job.key.limit)
+    config = replace(
+        job.config,
+        planner_settings={**search, **job.config.planner_settings},
+        agent_settings={**agent, **job.config.agent_settings},
+    )
+    return replace(job, config=config)
 
 
 def _unaffordable(job: Job, costs: Costs) -> Outcome | None:
     """The outcome of a cell whose budget is below one rollout; None for others."""
-    needed, limit = costs.account.rollout_flops, job.key.limit
-    if limit.unit != "flops" or needed is None or limit.value >= needed:
+    prices, limit = costs.prices, job.key.limit
+    if limit.unit != "flops" or prices is None or prices.afforded(limit) >= 1:
         return None
-    return Outcome(BELOW_ROLLOUT, f"one rollout takes {needed / 1e9:.3g} GFLOP")
+    return Outcome(BELOW_ROLLOUT, f"one rollout takes {prices.rollout_flops / 1e9:.3g} GFLOP")
 
 
 def _cell(job: Job, outcome: Outcome, costs: Costs | None) -> Cell:

@@ -196,7 +196,9 @@ def with_protocol(config: EvalConfig, task_set: TaskSet, frameskip: int) -> Eval
     `frameskip` is that of the world model: the protocol of the paper executes whole plans.
     """
     usual = {"deadline_env_steps": task_set.budget_env_steps, **protocol_settings(config.protocol, "agent")}
-    if config.protocol == "lewm-paper":
+    if config.planner == "policy":
+        usual.pop("horizon", None)  # a policy acts block by block
+    elif config.protocol == "lewm-paper":
         usual["replan_every_env_steps"] = usual["horizon"] * frameskip
     search = dict(protocol_settings(config.protocol, config.planner))
     if config.limited:
