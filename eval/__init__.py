@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .compare import Comparison, compare, mcnemar
+from .accounting import ModelAccount
+from .compare import Comparison, compare
 from .episode import Decision, Episode, EpisodeRecorder
 from .episode_log import EpisodeLog
 from .evaluate import EnvWrapper, evaluate, floors, make_env
@@ -11,6 +12,7 @@ from .provenance import fingerprint, run_info
 from .report import compact_table, markdown_table, write_table
 from .results import Summary, summarize, table, wilson
 from .results_file import save_results
+from .statistics import holm, mcnemar, paired_test
 from .tasks import PROTOCOLS, Task, TaskSet, make_tasks, shipped
 from .video import Recorder, write_episode
 
@@ -22,6 +24,7 @@ __all__ = [
     "Episode",
     "EpisodeLog",
     "EpisodeRecorder",
+    "ModelAccount",
     "NoOpPolicy",
     "RandomPolicy",
     "Recorder",
@@ -34,10 +37,12 @@ __all__ = [
     "evaluate",
     "fingerprint",
     "floors",
+    "holm",
     "make_env",
     "make_tasks",
     "markdown_table",
     "mcnemar",
+    "paired_test",
     "run_info",
     "save_results",
     "shipped",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
 from .results_file import parse_results
+from .statistics import mcnemar
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,6 @@ class Comparison:
     only_a: int
     only_b: int
     p_value: float
-
-
-def mcnemar(only_a: int, only_b: int) -> float:
-    """Two-sided p-value of the exact McNemar test, from the numbers of tasks that one of two policies solved."""
-    discordant = only_a + only_b
-    tail = sum(math.comb(discordant, k) for k in range(min(only_a, only_b) + 1))
-    return min(1.0, 2 * tail / (1 << discordant))
 
 
 def compare(first: str | Path, second: str | Path) -> Comparison:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .figures import new_figure, save_figure
+from .figures import color_of, new_figure, save_figure
+from .panel import Panel, Point, Series, draw_grid
 from .report import budget_labels, changed_settings, proposal_label
 from .results_file import parse_results
 
 LABEL_WIDTH, TITLE_WIDTH = 60, 80  # letters
 _MARKERS = "osD^vP*Xp<>hd8"
-_COLORS = (*(f"C{number}" for number in range(10)), "black", "magenta", "limegreen")
 
 
 @dataclass(frozen=True)
@@ -37,27 +37,20 @@ def compute_plot(paths: Iterable[str | Path], out: str | Path) -> None:
     """Draws success rates over what a decision costs, GFLOP on the left and milliseconds on the right, into `out`.
 
     One row of axes for each set of tasks; lines join the results of a planner within different budgets, with 95 %
-    intervals; the dashed line is the better of the floors. Results that plan nothing, the floors themselves and replay,
-    are left out.
+    intervals and its name at their end; the dashed line is the better of the floors. Results that plan nothing, the
+    floors themselves and replay, are left out.
 
     Raises:
         ValueError: a file is not a results.json, none of them is of a planner, or matplotlib is not installed.
     """
     points, tasks = _read(paths)
     planners = list(dict.fromkeys(point.planner for point in points))
-    figure = new_figure(10, 0.6 + 3.4 * len(tasks))
-    axes = figure.subplots(len(tasks), 2, sharey="row", sharex="col", squeeze=False)
-    for row, name in zip(axes, tasks, strict=True):
+    grid = []
+    for name in tasks:
         shown = [point for point in points if point.tasks == name]
-        for column, ax in enumerate(row):
-            _draw(ax, shown, column, planners)
-        row[0].set(title=name, ylabel="success, %")
-    for ax, unit in zip(axes[-1], ("GFLOP a decision", "milliseconds a decision"), strict=True):
-        _scale(ax)
-        ax.set_xlabel(unit)
-    legend = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(legend.values(), legend.keys(), loc="outside right upper", frameon=False)
-    save_figure(figure, out)
+        floor = max(point.floor for point in shown)
+        grid.append([Panel(name, _series(shown, column, planners), {"better floor": floor}) for column in (0, 1)])
+    save_figure(draw_grid(grid, ["GFLOP a decision", "milliseconds a decision"]), out)
 
 
 def bar_plot(paths: Iterable[str | Path], out: str | Path) -> None:
@@ -132,34 +125,13 @@ def _line(run: dict[str, Any]) -> str:
     return json.dumps([planner, run.get("checkpoint")], sort_keys=True)
 
 
-def _scale(ax: Any) -> None:
-    """Gives `ax` a logarithmic horizontal axis with labels at 1, 2 and 5 of each decade."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    ax.set_xscale("log")
-    low, high = ax.get_xlim()
-    ax.set_xlim(low / 1.6, high * 1.6)  # at least a factor of 2.5, so that there is a label
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=50))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter("{x:g}")
-
-
-def _draw(ax: Any, points: Sequence[_Point], column: int, planners: Sequence[str]) -> None:
+def _series(points: Sequence[_Point], column: int, planners: Sequence[str]) -> list[Series]:
     """Results on the same tasks over one of their `costs`; `planners` are all of the figure's."""
+    series = []
     for name in dict.fromkeys(point.line for point in points):
-        line = sorted((point for point in points if point.line == name), key=lambda point: point.costs[column])
+        line = [point for point in points if point.line == name]
         number = planners.index(line[0].planner)
-        ax.errorbar(
-            [point.costs[column] for point in line],
-            [point.success for point in line],
-            yerr=_errors(line),
-            fmt=f"{_MARKERS[number % len(_MARKERS)]}-",
-            color=_COLORS[number % len(_COLORS)],
-            linewidth=1,
-            capsize=2,
-            label=line[0].planner,
-        )
-    floor = max(point.floor for point in points)
-    ax.axhline(floor, color="grey", linestyle="--", linewidth=1, label="better floor")
-    ax.set_ylim(-3, 103)  # markers at the ends are not cut
-    ax.grid(alpha=0.3)
+        measured = [Point(point.costs[column], point.success, *point.ci95) for point in line]
+        style = f"{_MARKERS[number % len(_MARKERS)]}-"
+        series.append(Series(line[0].planner, color_of(number), measured, style=style))
+    return series

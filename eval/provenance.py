@@ -11,9 +11,11 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .accounting import ModelAccount
 from .tasks import TaskSet
 
 ROOT = __name__.partition(".")[0]
@@ -27,6 +29,7 @@ def run_info(
     checkpoint: str | None = None,
     planner: Mapping[str, Any] | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
+    model: ModelAccount | None = None,
 ) -> dict[str, Any]:
     """Settings, versions and hardware: all that is needed to repeat a run and to judge its timings.
 
@@ -36,6 +39,7 @@ def run_info(
         checkpoint: hash of the policy's checkpoint.
         planner: settings of the policy's planner.
         env_kwargs: arguments of the environment on top of the set's own.
+        model: costs of the policy's model.
     """
     return {
         "command": command_line(),
@@ -50,6 +54,7 @@ def run_info(
         },
         "checkpoint": checkpoint,
         "planner": dict(planner or {}),
+        "model": None if model is None else asdict(model),
         "seed": seed,
         "sources": sources(),
         **machine(),

@@ -119,7 +119,7 @@ def _line(cells: Iterable[Any]) -> str:
 def _tasks(run: dict[str, Any]) -> tuple[str, str, int]:
     """Environment, protocol and split, and offset."""
     tasks = run["tasks"]
-    return _plain(tasks["env_id"]), _plain(f"{tasks['protocol']} {tasks['split']}"), tasks["offset_env_steps"]
+    return plain_text(tasks["env_id"]), plain_text(f"{tasks['protocol']} {tasks['split']}"), tasks["offset_env_steps"]
 
 
 def _link(path: Path, folder: Path) -> str:
@@ -127,7 +127,7 @@ def _link(path: Path, folder: Path) -> str:
     return quote(Path(os.path.relpath(path, folder)).as_posix(), safe="/+=,~")
 
 
-def _plain(name: str) -> str:
+def plain_text(name: str) -> str:
     """Name as text in a cell of a Markdown table: no columns, lines or HTML of its own."""
     text = " ".join(name.split())
     return "".join(_ESCAPES.get(character, character) for character in text)

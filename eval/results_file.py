@@ -32,6 +32,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import write_text
+from .accounting import parse_account
 from .episode import Episode
 from .json_file import checked_count, checked_number, checked_object, checked_text, parse_json, read_text
 from .results import Summary, summarize, wilson
@@ -175,6 +176,8 @@ def _checked_run(value: Any) -> dict[str, Any]:
             raise ValueError("run.planner.agent has no proposal")
         if agent["proposal"] is not None:
             checked_text(agent["proposal"], "run.planner.agent.proposal")
+    if run.get("model") is not None:  # earlier files have none
+        parse_account(run["model"], "run.model")
     return run
 
 

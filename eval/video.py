@@ -17,6 +17,7 @@ from ..envs.base import GoalImageEnv, State
 from ..errors import MachineError, UserError
 from ..files import replacing
 from .episode import Decision, Episode
+from .figures import FAINT, GRID, INK
 from .tasks import TaskSet
 
 Frame = NDArray[np.uint8]
@@ -27,7 +28,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     ".mp4": {"codec": "libx264", "quality": 8},
     ".gif": {"loop": 0},
 }
-PAPER, INK, FAINT, GRID = "#ffffff", "#24292f", "#6e7781", "#d8dee4"
+PAPER = "#ffffff"
 CURVE, GREEN, RED = "#4169e1", "#1a7f37", "#cf222e"
 
 
@@ -112,7 +113,7 @@ class Recorder:
 
     def path(self, index: int) -> Path:
         """Path of the video of a task."""
-        return self._directory / f"task-{index:03d}{self._suffix}"
+        return self._directory / video_name(index, self._suffix)
 
 
 def compose(now: Frame, goal: Frame, plot: Image.Image, title: str, verdict: bool | None) -> Frame:
@@ -124,12 +125,12 @@ def compose(now: Frame, goal: Frame, plot: Image.Image, title: str, verdict: boo
         left = GAP + column * (PANEL + GAP)
         canvas.paste(panel, (left, HEADER))
         draw.rectangle((left - 1, HEADER - 1, left + PANEL, HEADER + PANEL), outline=GRID)
-        draw.text((left + PANEL / 2, HEADER + PANEL + CAPTION / 2), caption, FAINT, _font(15), anchor="mm")
-    draw.text((GAP, HEADER / 2), title, INK, _font(18), anchor="lm")
+        draw.text((left + PANEL / 2, HEADER + PANEL + CAPTION / 2), caption, FAINT, font(15), anchor="mm")
+    draw.text((GAP, HEADER / 2), title, INK, font(18), anchor="lm")
     if verdict is not None:
         right, middle = SIZE[0] - GAP, HEADER / 2
         draw.rounded_rectangle((right - 112, middle - 14, right, middle + 14), 6, GREEN if verdict else RED)
-        draw.text((right - 56, middle), "SUCCESS" if verdict else "FAILED", PAPER, _font(17), anchor="mm")
+        draw.text((right - 56, middle), "SUCCESS" if verdict else "FAILED", PAPER, font(17), anchor="mm")
     return np.asarray(canvas)
 
 
@@ -138,15 +139,15 @@ def draw_costs(costs: Sequence[tuple[int, float]], step: int, budget: int) -> Im
     image = Image.new("RGB", (PANEL, PANEL), PAPER)
     draw = ImageDraw.Draw(image)
     if not costs:
-        draw.text((PANEL / 2, PANEL / 2), "no planner", FAINT, _font(15), anchor="mm")
+        draw.text((PANEL / 2, PANEL / 2), "no planner", FAINT, font(15), anchor="mm")
         return image
     left, top, right, bottom = 50, 16, PANEL - 16, PANEL - 32
     low, high = min(0.0, *(cost for _, cost in costs)), max(cost for _, cost in costs)
     for share in (0.0, 0.5, 1.0):
         y, value = bottom - share * (bottom - top), low + share * (high - low)
         draw.line((left, y, right, y), GRID)
-        draw.text((left - 6, y), f"{value:.3g}", FAINT, _font(13), anchor="rm")
-        draw.text((left + share * (right - left), bottom + 14), f"{share * budget:g}", FAINT, _font(13), anchor="mm")
+        draw.text((left - 6, y), f"{value:.3g}", FAINT, font(13), anchor="rm")
+        draw.text((left + share * (right - left), bottom + 14), f"{share * budget:g}", FAINT, font(13), anchor="mm")
     points = [
         (left + at / budget * (right - left), bottom - (cost - low) / ((high - low) or 1.0) * (bottom - top))
         for at, cost in costs
@@ -158,6 +159,18 @@ def draw_costs(costs: Sequence[tuple[int, float]], step: int, budget: int) -> Im
     return image
 
 
+def panels_of(film: Frame) -> tuple[Frame, Frame]:
+    """Pictures ``(T, 256, 256, 3)`` of the present and ``(256, 256, 3)`` of the goal in a film ``(T, h, w, 3)``."""
+    shown = film[:, HEADER : HEADER + PANEL]
+    return shown[:, :, GAP : GAP + PANEL], shown[0, :, 2 * GAP + PANEL : 2 * (GAP + PANEL)]
+
+
+def video_name(index: int, suffix: str = ".mp4") -> str:
+    """File name of the video of a task."""
+    return f"task-{index:03d}{suffix}"
+
+
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of all captions."""
     return ImageFont.load_default(size)

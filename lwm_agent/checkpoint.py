@@ -17,12 +17,15 @@ import torch
 from .checkpoint_config import (
     CARD,
     CONFIG,
+    EXTERNAL,
     FORMAT,
     HASHES,
     HEADS,
     WEIGHTS,
     check_arguments,
+    check_external,
     check_units,
+    external_entry,
     hash_of,
     read_config,
     serialized,
@@ -114,6 +117,7 @@ class Checkpoint:
                 "training": self.training,
                 "heads": None if self.heads is None else self.heads.settings,
                 "cost": self.cost,
+                **({EXTERNAL: external} if (external := external_entry(self.model)) else {}),
             }
             hashes = {name: sha256(work / name) for name in modules}
             write_text(work / CONFIG, serialized(config | {HASHES: {CONFIG: hash_of(config), **hashes}}))
@@ -147,6 +151,7 @@ class Checkpoint:
         _check_hashes(folder, config)
         load_weights(model, folder / WEIGHTS)
         model.load_external_weights()
+        check_external(folder, model, config)
         if heads is not None:
             load_weights(heads, folder / HEADS)
         return cls(

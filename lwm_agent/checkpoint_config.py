@@ -19,11 +19,13 @@ from .models import LatentModel
 from .normalizer import Normalizer
 from .protocols import DEFAULT_COST
 from .validation import check_type, has_type
-from .weights import CheckpointError
+from .weights import CheckpointError, external_digests
 
 FORMAT = 1
 CONFIG, WEIGHTS, HEADS, CARD = "config.json", "model.safetensors", "heads.safetensors", "README.md"
 HASHES = "sha256"
+EXTERNAL = "external"
+"""Entry with the source and the SHA-256 of each part whose weights come from elsewhere."""
 ENTRIES: dict[str, type] = {  # of config.json
     "format": int,
     "model": str,
@@ -33,7 +35,7 @@ ENTRIES: dict[str, type] = {  # of config.json
     "env_kwargs": dict,
     "training": dict,
 }
-OPTIONAL_ENTRIES = {"heads": dict | None, "cost": str, HASHES: dict}
+OPTIONAL_ENTRIES = {"heads": dict | None, "cost": str, EXTERNAL: dict, HASHES: dict}
 MOST_BYTES = 1 << 24
 """Largest config.json that is read."""
 
@@ -134,3 +136,21 @@ def check_units(path: Path, model: LatentModel, units: Normalizer, config: Mappi
 def hash_of(config: Mapping[str, Any]) -> str:
     """SHA-256 of a configuration, but for its hashes."""
     return hashlib.sha256(serialized({k: v for k, v in config.items() if k != HASHES}).encode()).hexdigest()
+
+
+def external_entry(model: LatentModel) -> dict[str, dict[str, str]]:
+    """Source and SHA-256 of each part of `model` whose weights come from elsewhere."""
+    sources = model.external_sources()
+    return {part: {"source": sources.get(part, ""), HASHES: digest} for part, digest in external_digests(model).items()}
+
+
+def check_external(folder: Path, model: LatentModel, config: Mapping[str, Any]) -> None:
+    """Refuses weights from elsewhere that are not those that the checkpoint was trained with."""
+    for part, digest in external_digests(model).items():
+        entry = config.get(EXTERNAL, {}).get(part)
+        if not isinstance(entry, dict) or entry.get(HASHES) != digest:
+            expected, source = (entry.get(HASHES), entry.get("source")) if isinstance(entry, dict) else (None, None)
+            raise CheckpointError(
+                f"{folder} was trained with another {part}: the SHA-256 of its weights is {expected}, and that of "
+                f"those found here is {digest}: bring those of {source or 'its training'} here"
+            )

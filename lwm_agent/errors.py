@@ -24,3 +24,7 @@ class DivergedError(UserError, FloatingPointError):
 
 class FileError(UserError, OSError):
     """A file or folder that cannot be read or written; the message names it, the cause and the fix."""
+
+
+class BudgetError(UserError):
+    """A budget that is too small for any plan."""

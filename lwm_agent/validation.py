@@ -141,6 +141,15 @@ def check_setting(name: str, value: object, kind: Any) -> None:
     """Refuses a `value` that its annotation `kind` does not allow; the message begins with ``name=value``."""
     if not has_type(value, kind):
         raise UserTypeError(f"{name}={value!r} must be {type_name(kind)}{_advice(value, kind)}")
+    for entry in value if isinstance(value, tuple) else (value,):
+        _check_rules(name, entry, kind)
+    fault = _fault(value)
+    if fault is not None:
+        raise UserError(f"{name}={value!r} must {fault}")
+
+
+def _check_rules(name: str, value: object, kind: Any) -> None:
+    """Refuses a `value`, or an entry of a tuple, that breaks a range or is not among the choices."""
     for rule in _rules(kind):
         if isinstance(rule, Choices) and rule.other is None and isinstance(value, str) and value not in rule.names:
             if value:
@@ -149,9 +158,6 @@ def check_setting(name: str, value: object, kind: Any) -> None:
             broken = [words for holds, words in rule.bounds() if not holds(value)]
             if broken:
                 raise UserError(f"{name}={value!r} must be {broken[0]}")
-    fault = _fault(value)
-    if fault is not None:
-        raise UserError(f"{name}={value!r} must {fault}")
 
 
 def check_type(owner: str, name: str, value: object, kind: Any) -> None:

@@ -78,6 +78,15 @@ def external_parts(module: nn.Module) -> Sequence[str]:
     return parts
 
 
+def external_digests(module: nn.Module) -> dict[str, str]:
+    """SHA-256 of the weights of each of the `external_parts`, in full precision."""
+    state = module.state_dict()
+    return {
+        part: digest_of({name: tensor for name, tensor in state.items() if name.startswith(f"{part}.")})
+        for part in external_parts(module)
+    }
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file."""
     digest = hashlib.sha256()

@@ -10,7 +10,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from lwm_agent.errors import UserError
+from lwm_agent.errors import BudgetError, UserError
 from lwm_agent.protocols import Plan, Planner, Problem
 
 from .budget import UNLIMITED, Budget
@@ -40,7 +40,8 @@ def plan(
         clock: seconds since some moment.
 
     Raises:
-        UserError: wrong shapes, a budget too small for any plan, or an episode without a candidate of finite cost.
+        BudgetError: the budget is too small for any plan.
+        UserError: wrong shapes, or an episode without a candidate of finite cost.
     """
     check_problem(problem)
     with _own_modes(problem.init.device):
@@ -129,7 +130,7 @@ def _check_found(cost: Tensor, meter: Meter, planner: Planner) -> None:
     for episode in lost:
         if meter.refusal(episode) and not meter.planned[episode]:
             advice = "lower num_samples, or num_proposals where an actor proposes, or raise the budget"
-            raise UserError(f"{meter.refusal(episode)} for any plan of {type(planner).__name__}: {advice}")
+            raise BudgetError(f"{meter.refusal(episode)} for any plan of {type(planner).__name__}: {advice}")
     if lost:
         raise UserError(f"no candidate of episodes {lost} has a finite cost: check the world model and its inputs")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import lwm_agent  # noqa: F401  (before torch, which reads GOMP_SPINCOUNT when it is imported)
 
@@ -13,6 +15,8 @@ import pytest
 import torch
 
 from lwm_agent.data.writer import TrajectoryWriter
+
+from .pretrained_files import write_all
 
 # One thread, in the processes that tests start too. On a busy machine, two threads that wait for each other make small
 # operations ten times as slow: tests/test_lewm.py took 6.5 minutes instead of one.
@@ -30,6 +34,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name, reason in lacking.items():
             if item.get_closest_marker(name):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with random weights of each frozen encoder, which the models take theirs from."""
+    folder = write_all(tmp_path_factory.mktemp("pretrained"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LWM_AGENT_PRETRAINED", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

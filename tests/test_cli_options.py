@@ -19,11 +19,11 @@ from lwm_agent.data.config import ConvertConfig
 from lwm_agent.errors import UserError
 from lwm_agent.eval import PROTOCOLS
 from lwm_agent.experiments.bench import three_digits
+from lwm_agent.experiments.comparison_config import CompareConfig
 from lwm_agent.experiments.config import (
     MODEL_FREE,
     PROTOCOL_NAMES,
     BenchConfig,
-    CompareConfig,
     EvalConfig,
     ReportConfig,
     TasksConfig,

@@ -37,6 +37,8 @@ from . import test_world_models as contract
 from .simulated_cuda import DeviceMismatchError, SimulatedTensor, two_processes
 from .toy_models import TOYS
 
+pytestmark = pytest.mark.usefixtures("pretrained")
+
 SMALL: dict[str, dict[str, Any]] = {name: {"num_samples": 7, "iterations": 2} for name in PLANNERS}
 for with_elites in ("cem", "icem", "guided", "categorical-cem"):
     SMALL[with_elites]["num_elites"] = 3

@@ -27,6 +27,7 @@ from lwm_agent.training.frozen_encoder import open_all
 from lwm_agent.training.heads import train_heads
 from lwm_agent.training.held_out import DataFile, follow_splits
 from lwm_agent.training.latent_cache import OnProgress, encode
+from lwm_agent.training.latent_clips import LatentMixture
 from lwm_agent.training.predictor import evaluate_predictor, train_predictor
 from lwm_agent.training.train import train
 
@@ -178,11 +179,11 @@ def test_each_file_fills_the_same_share_of_a_batch(trained: Path, data: str, sti
     latents = encode(checkpoint, [moving, standing], device, lambda *_: None)
     assert [len(part) for part in latents] == [moving.num_frames, standing.num_frames]
     sources = [
-        (Windows(file, np.arange(file.num_episodes), 4, 3), part)
+        LatentMixture([Windows(file, np.arange(file.num_episodes), 4, 3)], [part])
         for file, part in zip((moving, standing), latents, strict=True)
     ]
     before, one, both = (
-        [evaluate_predictor(made, [source])["loss"] for source in sources] for made in (checkpoint, alone, together)
+        [evaluate_predictor(made, source)["loss"] for source in sources] for made in (checkpoint, alone, together)
     )
     assert both[1] < 0.5 * min(before[1], one[1])  # learned that nothing moves there
     assert both[0] < 0.7 * before[0]  # and the other too, though it is a third as long

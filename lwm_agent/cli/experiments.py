@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ..experiments.config import BenchConfig, CompareConfig, EvalConfig, ReportConfig
+from ..experiments.comparison_config import CompareConfig
+from ..experiments.config import BenchConfig, EvalConfig, ReportConfig
 from .options import command
 from .progress import bar, console, counted, show_table
 
@@ -14,7 +18,9 @@ def add_commands(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     command(app, "eval", EvalConfig, "the same command goes on after the last episode that was played")(evaluate)
     command(app, "bench", BenchConfig, "nothing was written; run it again")(bench)
-    command(app, "compare", CompareConfig)(compare)
+    command(app, "compare", CompareConfig, "the same command goes on with the cells and episodes that are left")(
+        compare
+    )
     command(app, "report", ReportConfig)(report)
 
 
@@ -56,20 +62,53 @@ def bench(config: BenchConfig) -> None:
 
 
 def compare(config: CompareConfig) -> None:
-    """Compare two evaluations on the same tasks, task by task (exact McNemar test)."""
+    """Compare models under the same compute; or two evaluations, task by task (exact McNemar test)."""
+    if config.results:
+        _compare_results(*config.results)
+    else:
+        _compare_models(config)
+
+
+def _compare_results(first: Path, second: Path) -> None:
     from ..eval import compare as run
 
-    result = run(config.first, config.second)
+    result = run(first, second)
     table = Table(title=counted(result.n, "task"), box=None)
     for name, value in (
-        (str(config.first), f"{100 * result.success_a:.1f} %"),
-        (str(config.second), f"{100 * result.success_b:.1f} %"),
+        (str(first), f"{100 * result.success_a:.1f} %"),
+        (str(second), f"{100 * result.success_b:.1f} %"),
         ("solved by the first only", str(result.only_a)),
         ("solved by the second only", str(result.only_b)),
         ("p of equal rates", f"{result.p_value:.3g}"),
     ):
         table.add_row(name, value)
     show_table(table)
+
+
+def _compare_models(config: CompareConfig) -> None:
+    from ..eval.comparison_table import headline_table, summary_sentence
+    from ..experiments.comparison import failures, run_comparison
+
+    if config.budget_ms and config.jobs is None:
+        console.print("budgets in milliseconds: one cell at a time, so that none takes time from another (--jobs)")
+    with bar("compare", "cells") as update:
+        comparison = run_comparison(config, update)
+    headline = headline_table(comparison)
+    table = Table(*headline.header, title=headline.caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for row in headline.rows:
+        table.add_row(*row)
+    show_table(table)
+    console.print(summary_sentence(comparison))
+    console.print(
+        f"wrote {config.out / 'report.html'}, results.json, results.csv, comparison.md and figures/ beside it"
+    )
+    failed = failures(comparison)
+    for cell in failed:
+        key = cell.key
+        console.print(f"failed: {key.env} {key.offset} {key.model} {key.planner} {key.limit}: {cell.message}")
+    if failed:
+        console.print(f"{counted(len(failed), 'cell')} failed: the same command tries again")
+        raise typer.Exit(1)
 
 
 def report(config: ReportConfig) -> None:

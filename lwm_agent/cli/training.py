@@ -10,7 +10,7 @@ import typer
 from ..envs import ENVS
 from ..training.config import HeadsConfig, PredictorConfig, RecommendConfig, TrainConfig
 from .options import command
-from .progress import bar, bars, console, show_metrics
+from .progress import bars, console, show_metrics
 
 GOES_ON = "the same command goes on after the last step that was saved"
 
@@ -32,13 +32,13 @@ def train(
     from ..training.train import Progress
     from ..training.train import train as run
 
-    with bar("training", "steps") as update:
+    with bars() as update:
 
         def show(progress: Progress) -> None:
             losses = "  ".join(f"{name} {value:.4f}" for name, value in progress.losses.items())
-            update(progress.step, config.steps, losses)
+            update("training", progress.step, config.steps, losses)
 
-        checkpoint = run(config, resume=resume, on_step=show)
+        checkpoint = run(config, resume=resume, on_step=show, on_progress=update)
     show_metrics(checkpoint.training["validation"])
     folder = Path(config.out) / "checkpoint"
     trial = f"; try `lwm-agent eval --env {config.env} --checkpoint {folder}`" if config.env in ENVS else ""

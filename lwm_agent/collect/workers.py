@@ -28,11 +28,11 @@ def ordered_map(function: Callable[[int], T], indices: Iterable[int], workers: i
     if workers == 1:
         yield from map(function, indices)
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=start_worker)
     pending: deque[Future[T]] = deque()
     try:
         for index in indices:
-            with _single_threaded():
+            with child_threads(1):
                 pending.append(pool.submit(function, index))
             if len(pending) == TASKS_PER_WORKER * workers:
                 yield pending.popleft().result()
@@ -43,10 +43,10 @@ def ordered_map(function: Callable[[int], T], indices: Iterable[int], workers: i
 
 
 @contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Processes started inside get one thread for linear algebra: the workers fill the cores already."""
+def child_threads(threads: int) -> Iterator[None]:
+    """Processes started inside get so many threads for linear algebra: the workers together fill the cores."""
     before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
+    os.environ.update(dict.fromkeys(THREADS, str(threads)))
     try:
         yield
     finally:
@@ -57,7 +57,8 @@ def _single_threaded() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """Prepares a process that was spawned for work: it ends with its parent, and leaves Ctrl-C to it."""
     # Without it SDL complains in each process; a worker opens no window and needs no such folder.
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then shuts the pool down

@@ -147,19 +147,6 @@ class TasksConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig(Config):
-    """Two evaluations to compare.
-
-    Attributes:
-        first: results.json.
-        second: results.json of the same tasks.
-    """
-
-    first: Annotated[Path, Option(positional=True)]
-    second: Annotated[Path, Option(positional=True)]
-
-
-@dataclass(frozen=True, kw_only=True)
 class ReportConfig(Config):
     """Evaluations to report.
 

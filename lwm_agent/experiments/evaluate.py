@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..eval import (
     Episode,
     EpisodeLog,
+    ModelAccount,
     NoOpPolicy,
     RandomPolicy,
     Recorder,
@@ -32,6 +33,7 @@ from ..eval import (
     summarize,
 )
 from ..protocols import Policy
+from .accounting import account_of
 from .config import PROTOCOL_NAMES, EvalConfig, protocol_settings
 
 MODEL_FREE_POLICIES: dict[str, Callable[[gym.spaces.Box, int], Policy]] = {
@@ -70,6 +72,7 @@ class ConfiguredPolicy:
         checkpoint: hash of its checkpoint, None without a model.
         max_rollouts: rollouts that it imagines at once, None without a model. It follows from free memory and changes
             actions by rounding.
+        account: costs of its model.
     """
 
     policy: Policy
@@ -77,6 +80,7 @@ class ConfiguredPolicy:
     env_kwargs: dict[str, Any]
     checkpoint: str | None = None
     max_rollouts: int | None = None
+    account: ModelAccount | None = None
 
 
 def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None] | None = None) -> Report:
@@ -99,6 +103,7 @@ def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None
         planner=entrant.planner,
         env_kwargs=entrant.env_kwargs,
         checkpoint=entrant.checkpoint,
+        model=entrant.account,
     )
     run["max_rollouts"] = entrant.max_rollouts
     path = config.output_dir / "episodes.jsonl"
@@ -180,7 +185,9 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> ConfiguredPolicy:
         "budget": asdict(config.budget),
         "agent": agent.settings(),
     }
-    return ConfiguredPolicy(agent, planner, env_kwargs, checksum(config.checkpoint_name), agent.max_rollouts)
+    return ConfiguredPolicy(
+        agent, planner, env_kwargs, checksum(config.checkpoint_name), agent.max_rollouts, account_of(agent)
+    )
 
 
 def with_protocol(config: EvalConfig, task_set: TaskSet, frameskip: int) -> EvalConfig:

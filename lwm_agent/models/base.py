@@ -109,6 +109,22 @@ class LatentModel(nn.Module, ABC):
         """Loads the weights of `external_parts`, after the model was made; checks that they are the right ones."""
         return
 
+    def external_sources(self) -> Mapping[str, str]:
+        """Place where the weights of each of `external_parts` are published, for checkpoints and errors."""
+        return {}
+
+    @property
+    def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and standard deviation of each colour, on the scale [0, 1], that frames must be normalised with.
+
+        None for those of the training data.
+        """
+        return None
+
+    def calibrate(self, pixels: Tensor) -> None:
+        """A hook before training, with frames ``(N, C, h, w)`` of the training data."""
+        return
+
     def after_step(self) -> None:
         """A hook after each optimisation step, such as for moving averages."""
         return
@@ -185,6 +201,12 @@ class LatentPredictor(WorldModel):
 
     predictor_settings: ClassVar[Sequence[str]] = ()
     """Constructor arguments of the predictor alone."""
+
+    @property
+    def frozen_encoder(self) -> bool:
+        """True if nothing but the predictor is trained: `training.train` then encodes the data once."""
+        own = {id(parameter) for parameter in self.predictor.parameters()}
+        return all(id(parameter) in own for parameter in self.trainable_parameters())
 
     @property
     def min_clip_length(self) -> int:

@@ -20,12 +20,12 @@ from ..validation import (
     Share,
 )
 
-MODEL_NAMES = ("lewm", "gcbc")
+MODEL_NAMES = ("lewm", "dino-wm", "dino-wm-lite", "dreamer", "gcbc")
 """Names of `MODELS`, for help texts: importing the registry would import torch."""
 
 OWN_OPTIONS = (
     *("data", "out", "env", "model", "preset", "model_settings", "steps", "seed", "device", "num_devices", "precision"),
-    "track",
+    *("track", "latent_cache"),
 )
 """Settings that the model card does not list as ``--set train.NAME``."""
 
@@ -45,8 +45,8 @@ class TrainConfig(Config):
         data: HDF5 file of trajectories; repeat it for several of one environment, which fill equal shares of a batch.
         out: folder of the run: the checkpoint (OUT/checkpoint), the training state and the logs.
         env: environment.
-        model: kind of model: a world model (lewm) or a cloned policy (gcbc).
-        preset: size of the model: tiny (64 px, for CPUs) or base (the paper's, 224 px).
+        model: kind of model: a world model (lewm, dino-wm, dino-wm-lite, dreamer) or a cloned policy (gcbc).
+        preset: size of the model, mostly tiny (for CPUs) or base (the paper's).
         model_settings: arguments of the model that differ from the preset's.
         steps: optimisation steps.
         batch_size: clips in a step, over all processes.
@@ -66,6 +66,7 @@ class TrainConfig(Config):
         track: log to Weights & Biases too.
         keep_state: keep the training state of a finished training, six times as large as the checkpoint: only with it
             can ``--resume`` train for more steps.
+        latent_cache: folder where the latents of a frozen encoder are kept for later trainings; by default OUT/latents.
     """
 
     own_group: ClassVar[str | None] = "train"
@@ -74,7 +75,7 @@ class TrainConfig(Config):
     out: Annotated[str, Option(path="folder")]
     env: Annotated[str, Choices(ENVS, "the name of your own data's")] = "pusht"
     model: Annotated[str, Choices(MODEL_NAMES, "another of the registry")] = "lewm"
-    preset: str = "tiny"
+    preset: Annotated[str, Option(default="tiny, or the model's first")] = "tiny"
     model_settings: Annotated[dict[str, Any], Option(group="model")] = field(default_factory=dict)
     steps: Annotated[PositiveInt, PRESETS_DEFAULT] = 8_500
     batch_size: Annotated[PositiveInt, PRESETS_DEFAULT] = 80
@@ -93,6 +94,7 @@ class TrainConfig(Config):
     num_devices: PositiveInt = 1
     track: bool = False
     keep_state: bool = False
+    latent_cache: Annotated[str, Option(path="folder")] | None = None
 
     def __post_init__(self) -> None:
         from ..models import MODELS
@@ -121,7 +123,7 @@ class TrainConfig(Config):
     @classmethod
     def from_options(cls, **options: Any) -> TrainConfig:
         """Settings on top of the recipe of the preset."""
-        return cls.from_preset(options.pop("preset", cls.preset), **options)
+        return cls.from_preset(options.pop("preset", None) or _default_preset(options), **options)
 
     @classmethod
     def from_preset(cls, preset: str, **settings: Any) -> TrainConfig:
@@ -241,6 +243,14 @@ class RecommendConfig(Config):
     checkpoint: str
     cost: str
     out: Annotated[str, Option(path="folder")] | None = None
+
+
+def _default_preset(options: Mapping[str, Any]) -> str:
+    """The preset of a model for which none was named."""
+    from ..models import MODELS
+
+    model = options.get("model", TrainConfig.model)
+    return MODELS[model].default_preset if model in MODELS else TrainConfig.preset
 
 
 def _recipe(model: str, preset: str) -> Mapping[str, Any]:

@@ -7,7 +7,6 @@ clips in the same time, and it is the predictor's error that planners exploit.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,16 +16,14 @@ from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..compute.device import autocast, fast_bf16
-from ..data.clips import Windows, shares
+from ..data.clips import Windows
 from ..errors import UserError
 from ..models import MODELS, LatentPredictor
 from .config import PredictorConfig
 from .frozen_encoder import FrozenEncoderTrainer, encode_all, open_all
 from .held_out import follow_splits
 from .latent_cache import OnProgress, affordable
-
-Source = tuple[Windows, Tensor]
-"""Clips of a file, and the latents of its frames."""
+from .latent_clips import LatentMixture
 
 
 def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = None) -> Checkpoint:
@@ -52,7 +49,7 @@ def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = No
     trainer = FrozenEncoderTrainer(config, "predictor", model.predictor, records, started_at, fine_tune)
     trainer.check()
     latents = encode_all(config, checkpoint, files, device, report)
-    training, validation = ([*zip(part, latents, strict=True)] for part in zip(*windows, strict=True))
+    training, validation = (LatentMixture(part, latents) for part in zip(*windows, strict=True))
     before = evaluate_predictor(old, validation)
     model.predictor.requires_grad_(True).train()
 
@@ -100,27 +97,21 @@ def with_new_predictor(checkpoint: Checkpoint, settings: dict[str, Any], seed: i
 
 
 @torch.no_grad()
-def evaluate_predictor(checkpoint: Checkpoint, sources: Sequence[Source], num_clips: int = 4096) -> dict[str, float]:
-    """The predictor's losses on the same `num_clips` of `sources` each time; on fewer if latents are large."""
-    windows, latents = sources[0]
-    num_clips = affordable(num_clips, latents, windows.clip_length)
-    losses = _losses(checkpoint, sources, num_clips, np.random.default_rng(0))
+def evaluate_predictor(checkpoint: Checkpoint, clips: LatentMixture, num_clips: int = 4096) -> dict[str, float]:
+    """The predictor's losses on the same `num_clips` of `clips` each time; on fewer if latents are large."""
+    num_clips = affordable(num_clips, clips.latents[0], clips.windows[0].clip_length)
+    losses = _losses(checkpoint, clips, num_clips, np.random.default_rng(0))
     return {name: float(value) for name, value in losses.items()}
 
 
 def _losses(
-    checkpoint: Checkpoint, sources: Sequence[Source], num_clips: int, rng: np.random.Generator
+    checkpoint: Checkpoint, clips: LatentMixture, num_clips: int, rng: np.random.Generator
 ) -> dict[str, Tensor]:
-    """Losses of random clips, as many of each source, as functions of the predictor's weights."""
+    """Losses of random clips, as many of each file, as functions of the predictor's weights."""
     model = latent_predictor(checkpoint)
     device = next(model.parameters()).device
-    clips, actions = [], []
-    for (windows, encoded), num in zip(sources, shares(num_clips, len(sources)), strict=True):
-        rows, action = windows.rows(rng.integers(len(windows), size=num))
-        clips.append(encoded[torch.from_numpy(rows)])
-        actions.append(action)
+    sample = clips.sample(num_clips, rng)
     context = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    latents = torch.cat(clips).to(device).float()
-    blocks = checkpoint.normalizer.blocks(np.concatenate(actions), device)
+    latents, blocks = sample.on(device, checkpoint.normalizer)
     with autocast(device, fast_bf16(device)):
         return model.prediction_losses(latents, blocks, context)

@@ -18,6 +18,9 @@ from ..models import MODELS
 from ..normalizer import Normalizer
 from .config import TrainConfig
 
+CALIBRATION_FRAMES = 256
+"""Frames of each file that a model may take statistics of before training."""
+
 
 def new_checkpoint(
     config: TrainConfig, files: Sequence[Trajectories], episodes: Sequence[NDArray[np.int64]]
@@ -38,11 +41,13 @@ def new_checkpoint(
             f"collect with --image-size {settings['image_size']}, or train with "
             f"--set model.image_size={data.image_size}"
         )
-    normalizer = fit_normalizer(files, episodes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = kind.model(**settings)
     model.load_external_weights()
+    normalizer = fit_normalizer(files, episodes, model.pixel_statistics)
+    some = np.concatenate([_some_frames(file, CALIBRATION_FRAMES) for file in files])
+    model.calibrate(normalizer.pixels(some[:, 0]))
     return Checkpoint(
         name=config.model,
         model_config=settings,
@@ -89,10 +94,13 @@ def _first_with_metadata(files: Sequence[Trajectories]) -> Trajectories:
 
 
 def fit_normalizer(
-    files: Sequence[Trajectories], episodes: Sequence[NDArray[np.int64]], num_frames: int = 2000
+    files: Sequence[Trajectories],
+    episodes: Sequence[NDArray[np.int64]],
+    pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+    num_frames: int = 2000,
 ) -> Normalizer:
     """Statistics of the training episodes: all of their actions, however they are spread over files, and `num_frames`
-    pictures of each file.
+    pictures of each file; of pictures, `pixels` are taken instead where a model asks for these.
     """
     pairs = zip(files, episodes, strict=True)
     actions = np.concatenate([all_actions(file, part) for file, part in pairs]).astype(np.float64)
@@ -103,10 +111,12 @@ def fit_normalizer(
         raise DatasetError(f"{names}: actions {never} are never taken, so that nothing can be learned of them")
     declared = [(file.action_low, file.action_high) for file in files]
     low, high = check_bounds(names, actions, declared)
-    frames = np.concatenate([_some_frames(file, num_frames) for file in files]).reshape(-1, 3) / 255.0
+    if pixels is None:
+        frames = np.concatenate([_some_frames(file, num_frames) for file in files]).reshape(-1, 3) / 255.0
+        pixels = tuple(frames.mean(0)), tuple(frames.std(0) + 1e-3)
     return Normalizer(
-        pixel_mean=tuple(frames.mean(0)),
-        pixel_std=tuple(frames.std(0) + 1e-3),
+        pixel_mean=pixels[0],
+        pixel_std=pixels[1],
         action_mean=tuple(actions.mean(0).astype(np.float32)),
         action_std=tuple(actions.std(0).astype(np.float32) + 1e-6),
         action_low=tuple(low.astype(np.float32)),

@@ -20,12 +20,15 @@ from ..data.clips import Clips, Mixture, Windows
 from ..data.trajectories import Trajectories, split
 from ..errors import DivergedError, UserError
 from ..model_card import hardware, model_card
+from ..models import LatentPredictor
 from ..normalizer import Normalizer
-from ..protocols import DEFAULT_COST, Batch
+from ..protocols import DEFAULT_COST
 from .batches import to_batch
 from .config import TrainConfig
 from .held_out import data_files, same_files
 from .interruption import Interruption
+from .latent_cache import OnProgress, encode
+from .latent_clips import LatentClips, LatentMixture
 from .metric_log import MetricLog
 from .schedule import learning_rate_factor, seed_of
 from .setup import new_checkpoint
@@ -43,9 +46,16 @@ class Progress:
 
 
 def train(
-    config: TrainConfig, *, resume: bool = False, on_step: Callable[[Progress], None] | None = None
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    on_step: Callable[[Progress], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Checkpoint:
     """Trains, and leaves a checkpoint in ``config.out``.
+
+    Where the encoder stays as it is, all frames are encoded first, which `on_progress` reports, and the steps take
+    their latents from files in ``config.latent_cache``.
 
     A resumed training goes on exactly where it stopped: batches, directions and dropout are functions of seed and step.
     Resumed with another number of `steps`, it follows the schedule of these from there on, and the model card says so.
@@ -80,14 +90,15 @@ def train(
     run = _Run(config, checkpoint, fabric, [file.fingerprint for file in files])
     start = run.state.load() if resume else run.state.begin()  # now that the weights are on their device
     checkpoint = replace(checkpoint, normalizer=Normalizer(**run.state.settings["normalizer"]))
+    source = _clip_source(config, checkpoint, windows, fabric, on_progress)
     validation: dict[str, float] = {}
     log = MetricLog(Path(config.out), asdict(config), start, track=config.track, enabled=fabric.is_global_zero)
     with ThreadPoolExecutor(1) as prefetcher, log, Interruption() as interruption:
-        pending = prefetcher.submit(run.draw, windows, start)
+        pending = prefetcher.submit(run.draw, source, start)
         for step in range(start, config.steps):
             # Only reads in the other thread: torch's thread pools of two threads get in each other's way.
-            clips, pending = pending.result(), prefetcher.submit(run.draw, windows, step + 1)
-            losses = run.step(to_batch(clips, checkpoint.normalizer, fabric.device), step)
+            clips, pending = pending.result(), prefetcher.submit(run.draw, source, step + 1)
+            losses = run.step(clips, checkpoint.normalizer, step)
             done = step + 1
             if done % config.log_every == 0:
                 log.write(done, "train", losses)
@@ -138,15 +149,18 @@ class _Run:
         self.state = TrainingState(Path(config.out), checkpoint.model, self._optimizer, settings)
         self._model, self._fabric_optimizer = fabric.setup(checkpoint.model, self._optimizer)
         self._model.mark_forward_method("loss")
+        if isinstance(checkpoint.model, LatentPredictor):
+            self._model.mark_forward_method("prediction_losses")
 
-    def draw(self, windows: Mixture, step: int) -> Clips:
+    def draw(self, source: Mixture | LatentMixture, step: int) -> Clips | LatentClips:
         """The clips of a step, for this process."""
         rng = np.random.default_rng([self._config.seed, step, self._fabric.global_rank])
-        return windows.sample(
-            self._config.batch_size // self._config.num_devices, rng, goals=self._world_model.needs_goals
-        )
+        num = self._config.batch_size // self._config.num_devices
+        if isinstance(source, LatentMixture):
+            return source.sample(num, rng)
+        return source.sample(num, rng, goals=self._world_model.needs_goals)
 
-    def step(self, batch: Batch, step: int) -> dict[str, float]:
+    def step(self, clips: Clips | LatentClips, normalizer: Normalizer, step: int) -> dict[str, float]:
         """One optimisation step, numbered from 0; its losses.
 
         Raises:
@@ -160,7 +174,7 @@ class _Run:
         directions = torch.Generator().manual_seed(seed_of(seed, step))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, step, 1 + self._fabric.global_rank))  # 0 would be the seed above
-            losses: dict[str, Tensor] = self._model.loss(batch, directions)
+            losses = self._losses(clips, normalizer, directions)
         self._fabric.backward(losses["loss"])
         self._fabric.clip_gradients(
             self._model, self._fabric_optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
@@ -172,6 +186,31 @@ class _Run:
         if not math.isfinite(values["loss"]):
             raise DivergedError(f"the loss is {values['loss']} at step {step + 1}: lower learning_rate")
         return values
+
+    def _losses(
+        self, clips: Clips | LatentClips, normalizer: Normalizer, directions: torch.Generator
+    ) -> dict[str, Tensor]:
+        device = self._fabric.device
+        if isinstance(clips, LatentClips):
+            return self._model.prediction_losses(*clips.on(device, normalizer), directions)
+        return self._model.loss(to_batch(clips, normalizer, device), directions)
+
+
+def _clip_source(
+    config: TrainConfig, checkpoint: Checkpoint, windows: Mixture, fabric: Fabric, on_progress: OnProgress | None
+) -> Mixture | LatentMixture:
+    """What the steps draw from: `windows`, or the latents of their frames where nothing but the predictor is trained.
+
+    Of several processes, the first encodes.
+    """
+    if not isinstance(checkpoint.model, LatentPredictor) or not checkpoint.model.frozen_encoder:
+        return windows
+    folder = Path(config.out) / "latents" if config.latent_cache is None else Path(config.latent_cache)
+    files = [part.trajectories for part in windows.windows]
+    report = on_progress or (lambda task, done, total, text: None)
+    with fabric.rank_zero_first():
+        latents = encode(checkpoint, files, fabric.device, report, folder=folder, in_memory=False)
+    return LatentMixture(windows.windows, latents)
 
 
 def _with_precision(config: TrainConfig, device: torch.device) -> TrainConfig:

@@ -1,0 +1,155 @@
+"""`lwm-agent compare`: models under the same planning compute, cell by cell, and the report of all cells."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from ..agent.agent import Agent
+from ..checkpoint import Checkpoint
+from ..compute.device import resolve_device
+from ..errors import UserError
+from ..eval.accounting import ModelAccount
+from ..eval.comparison import BELOW_ROLLOUT, FAILED, PLAYED, POLICY, Cell, ModelComparison
+from ..eval.comparison_files import write_comparison
+from ..eval.figures import new_figure
+from ..eval.provenance import command_line, machine
+from ..eval.results_file import parse_results
+from .accounting import account_of, encoding_ms, frames_a_decision
+from .comparison_config import CompareConfig
+from .comparison_grid import Entrant, Job, find_entrants, folder_of, make_floor_jobs, make_jobs
+from .config import protocol_settings
+from .engines import Outcome, run_jobs
+
+MOST_JOBS = 8
+Progress = Callable[[int, int, str], object]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Costs of an entrant, measured once.
+
+    Attributes:
+        account: those that follow from its checkpoint.
+        encode_ms: median milliseconds of encoding one frame alone.
+        frames: frames encoded a decision.
+    """
+
+    account: ModelAccount
+    encode_ms: float
+    frames: float
+
+
+def run_comparison(config: CompareConfig, progress: Progress = lambda *_: None) -> ModelComparison:
+    """Plays all cells and writes the tables, figures and report; the same settings go on where they stopped.
+
+    A cell whose budget affords no rollout is not played, and one that fails does not stop the others: both are in the
+    comparison that is returned, with the reason.
+
+    Args:
+        config: settings.
+        progress: called with the number of cells that are over, that of all cells, and the last one's name.
+
+    Raises:
+        UserError: settings and checkpoints do not fit, no cell could be played, or matplotlib is not installed.
+    """
+    new_figure(1, 1)  # first: without matplotlib, nothing need be played
+    entrants = find_entrants(config)
+    costs = {(entrant.checkpoint, entrant.reactive): _measure(config, entrant) for entrant in entrants}
+    by_name = {(entrant.model, entrant.env, entrant.training_seed): entrant for entrant in entrants}
+    jobs, floors = make_jobs(config, entrants), make_floor_jobs(config)
+
+    def costs_of(job: Job) -> Costs:
+        entrant = by_name[job.key.model, job.key.env, job.key.training_seed]
+        return costs[entrant.checkpoint, entrant.reactive]
+
+    outcomes = {job.key: outcome for job in jobs if (outcome := _unaffordable(job, costs_of(job))) is not None}
+    playable = [job for job in (*floors, *jobs) if job.key not in outcomes]
+    with closing(run_jobs(playable, config.engine, parallel_jobs(config, len(playable)), config.address)) as results:
+        for job, outcome in results:
+            outcomes[job.key] = outcome
+            progress(len(outcomes), len(jobs) + len(floors), cell_name(job))
+    cells = tuple(_cell(job, outcomes[job.key], costs_of(job)) for job in jobs)
+    if not any(cell.status == PLAYED for cell in cells):
+        worst = next((cell for cell in cells if cell.status == FAILED), cells[0])
+        raise UserError(f"no cell could be played: {worst.status}, {worst.message}")
+    comparison = ModelComparison(
+        cells=cells,
+        floors=tuple(_cell(job, outcomes[job.key], None) for job in floors),
+        info=_info(config, [job for job in jobs if outcomes[job.key].status == PLAYED]),
+    )
+    write_comparison(comparison, config.out, {job.key: folder_of(job.key) for job in jobs}, config.video)
+    return comparison
+
+
+def parallel_jobs(config: CompareConfig, most: int) -> int:
+    """Cells that are played at a time."""
+    if config.jobs is not None:
+        return config.jobs
+    if config.budget_ms or resolve_device(config.device).type != "cpu":
+        return 1
+    if config.address is not None:
+        return max(1, most)  # the cluster knows its size
+    return max(1, min(MOST_JOBS, os.cpu_count() or 1, most))
+
+
+def failures(comparison: ModelComparison) -> list[Cell]:
+    """Cells that failed."""
+    return [cell for cell in (*comparison.floors, *comparison.cells) if cell.status == FAILED]
+
+
+def cell_name(job: Job) -> str:
+    """A cell in words."""
+    key = job.key
+    planner = "" if key.planner in (POLICY, key.model) else f" {key.planner} {key.limit}"
+    return f"{key.env} {key.offset} {key.model}{planner}"
+
+
+def _measure(config: CompareConfig, entrant: Entrant) -> Costs:
+    settings = {**protocol_settings(config.protocol, "agent"), **config.agent_settings}
+    checkpoint = Checkpoint.load(entrant.checkpoint)
+    agent = Agent(checkpoint, POLICY if entrant.reactive else None, device=config.device, **settings)
+    return Costs(account_of(agent), encoding_ms(agent), frames_a_decision(agent))
+
+
+def _unaffordable(job: Job, costs: Costs) -> Outcome | None:
+    """The outcome of a cell whose budget is below one rollout; None for others."""
+    needed, limit = costs.account.rollout_flops, job.key.limit
+    if limit.unit != "flops" or needed is None or limit.value >= needed:
+        return None
+    return Outcome(BELOW_ROLLOUT, f"one rollout takes {needed / 1e9:.3g} GFLOP")
+
+
+def _cell(job: Job, outcome: Outcome, costs: Costs | None) -> Cell:
+    """The cell with what its evaluation has written."""
+    known: dict[str, Any] = {}
+    if costs is not None:
+        known = {"account": costs.account, "encode_ms": costs.encode_ms, "frames": costs.frames}
+    if outcome.status != PLAYED:
+        return Cell(key=job.key, status=outcome.status, message=outcome.message, **known)
+    results = parse_results(job.config.output_dir / "results.json")
+    return Cell(
+        key=job.key, summary=results.summary, solved=results.solved, checkpoint=results.run["checkpoint"], **known
+    )
+
+
+def _info(config: CompareConfig, played: Sequence[Job]) -> dict[str, Any]:
+    """Command, tasks, versions and hardware."""
+    tasks = {}
+    for job in played:
+        run = parse_results(job.config.output_dir / "results.json").run
+        tasks[f"{job.key.env}-{job.key.offset}"] = run["tasks"]
+    return {
+        "command": command_line(),
+        "protocol": config.protocol,
+        "split": config.split,
+        "seed": config.seed,
+        "engine": config.engine,
+        "batch_size": config.batch_size,
+        "jobs": config.jobs,
+        "tasks": tasks,
+        **machine(),
+    }
