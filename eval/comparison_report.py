@@ -87,9 +87,9 @@ def method(info: dict[str, Any]) -> dict[str, str]:
         "Budgets": "A budget in FLOPs holds for one plan of one episode, counted analytically: a multiply-add is two, "
         "a candidate with a gradient counts twice, learned proposals count. A budget in milliseconds holds for "
         "one plan of one episode that is planned alone. Within a budget, populations and proposals are cut until the "
-        "planner's first three iterations fit; they are never enlarged. A cell whose budget affords no rollout over the "
-        "horizon is 'below one rollout'; one whose budget affords rollouts, but not the planner's first iteration, is "
-        "'below one plan'. Neither is played.",
+        "planner's first three iterations fit; they are never enlarged. A cell whose budget affords no rollout over "
+        "the horizon is 'below one rollout'; one whose budget affords rollouts, but not the planner's first "
+        "iteration, is 'below one plan'. Neither is played.",
         "Encoding": "Each decision encodes the newest frame. That is counted beside the plan, and timed once for each "
         "model with one frame alone; the goal's frame, once an episode, is left out. Without a budget in "
         f"milliseconds, planning is timed for up to {info['batch_size']} episodes together and divided by them.",
