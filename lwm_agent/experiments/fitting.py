@@ -89,7 +89,7 @@ def fit(planner: str, named: Mapping[str, Any], prices: Prices, limit: Limit) ->
         number = _between(1, left * PROPOSAL_SHARE / prices.proposal - 1, prices.most_proposals)
         agent = {} if number == prices.most_proposals else {"num_proposals": number}
         left -= (number + 1) * prices.proposal
-    defaults = {item.name: item.default for item in fields(kind)}  # type: ignore[arg-type]
+    defaults: dict[str, Any] = {item.name: item.default for item in fields(kind)}  # type: ignore[arg-type]
     search: dict[str, Any] = {}
     if "num_samples" in defaults:
         each = ITERATIONS * (2 if kind.follows_gradients else 1)
