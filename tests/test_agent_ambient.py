@@ -9,12 +9,10 @@ import pytest
 import torch
 
 from lwm_agent import Agent, Checkpoint
-from lwm_agent.planners import PLANNERS
 
 from .test_planner_ambient import STATES
-from .test_world_models import SIDE, VARIANTS, make_checkpoint, small_planner
+from .test_world_models import CONTINUOUS, SIDE, VARIANTS, make_checkpoint, small_planner, usable
 
-CONTINUOUS = [name for name, planner in PLANNERS.items() if not planner.discrete]
 COST = "best-step+0.1*temporal-distance+0.1*actor-deviation"
 
 
@@ -32,8 +30,11 @@ def act(checkpoint: Checkpoint, planner: str) -> list[Any]:
     return actions
 
 
-@pytest.mark.parametrize("planner", CONTINUOUS)
-@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+@pytest.mark.usefixtures("pretrained")
+@pytest.mark.parametrize(
+    ("variant", "planner"),
+    [(variant, planner) for variant in VARIANTS for planner in CONTINUOUS if usable(variant[0], planner)],
+)
 def test_actions_do_not_depend_on_ambient_state(variant: tuple[str, str], planner: str) -> None:
     """Every state with one planner, and every planner in the states that once broke some."""
     checkpoint = make_checkpoint(*variant)

@@ -89,6 +89,13 @@ def cuda() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings compute in float32, though bfloat16 may be faster: only so are those of two devices alike."""
+    for part in ("heads", "latent_cache", "predictor", "train"):
+        monkeypatch.setattr(f"lwm_agent.training.{part}.fast_bf16", lambda _: False)
+
+
 def frames(*shape: int, seed: int) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (*shape, 32, 32, 3), np.uint8)
 
@@ -359,6 +366,7 @@ def small_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(tmp_path / "checkpoint")
 
 
+@pytest.mark.usefixtures("float32")
 def test_heads_are_trained_on_cuda(small_checkpoint: str, data: str, tmp_path: Path, cuda: None) -> None:
     weights = {}
     for device in ("cpu", "cuda"):
@@ -371,6 +379,7 @@ def test_heads_are_trained_on_cuda(small_checkpoint: str, data: str, tmp_path: P
     torch.testing.assert_close(weights["cuda"], weights["cpu"], rtol=0, atol=1e-3)
 
 
+@pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("model", [{}, {"predictor": "mlp"}])
 def test_predictor_is_trained_on_cuda(
     model: dict[str, Any], small_checkpoint: str, data: str, tmp_path: Path, cuda: None
@@ -424,6 +433,7 @@ TRAINED: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing", "ignore:.*from a non-meta parameter")
+@pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("kind", TRAINED)
 def test_world_model_is_trained_on_cuda(
     kind: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda: None
@@ -447,4 +457,4 @@ def test_world_model_is_trained_on_cuda(
         resumed = train(run(steps=3), resume=True)
         losses[device] |= {f"{name} later": value for name, value in resumed.training["validation"].items()}
         Checkpoint.load(out / "checkpoint")
-    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-2)
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-2, abs=1e-3)

@@ -176,7 +176,7 @@ class ImaginationActor(nn.Module):
     def _scale(self, returns: Tensor) -> Tensor:
         """Range of returns, at least 1, by which the actor's gradient is divided; training updates it."""
         if self.training:
-            low, high = torch.quantile(returns.flatten(), returns.new_tensor(RETURN_PERCENTILES))
+            low, high = torch.quantile(returns.flatten(), torch.tensor(RETURN_PERCENTILES, device=returns.device))
             self.return_range.lerp_(high - low, RETURN_RATE)
         return self.return_range.clamp_min(1.0)
 

@@ -76,7 +76,7 @@ class PatchTransformer(nn.Module):
         self.positions = nn.Parameter(torch.randn(history, patches, width))
         self.blocks = nn.ModuleList(PatchBlock(width, heads, head_size, mlp_size, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        frame = torch.arange(history).repeat_interleave(patches)
+        frame = torch.arange(history, device=self.positions.device).repeat_interleave(patches)
         self.register_buffer("causal", frame[:, None] >= frame, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
