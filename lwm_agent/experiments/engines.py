@@ -150,7 +150,8 @@ def _run_on_ray(jobs: Sequence[Job], parallel: int, threads: int, address: str |
     try:
         while waiting or running:
             while waiting and len(running) < parallel:
-                running[task.remote(waiting[0], threads, sys.argv)] = waiting.popleft()
+                job = waiting.popleft()
+                running[task.remote(job, threads, sys.argv)] = job
             (done,), _ = ray.wait(list(running), num_returns=1)
             job = running.pop(done)
             yield job, _fetch(lambda done=done: ray.get(done), job)  # type: ignore[misc]
