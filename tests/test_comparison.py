@@ -220,6 +220,17 @@ def test_ray_gives_the_results_of_one_process(checkpoints: dict[str, str], tmp_p
     assert outcomes(run_comparison(config(tmp_path / "ray", *names, engine="ray"))) == outcomes(alone)
 
 
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (the extra of that name)")
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nobody.invalid:6379"])
+def test_ray_is_not_looked_for_where_nobody_listens(
+    address: str, checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would look for minutes."""
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was asked"))
+    with pytest.raises(UserError, match=f"--address {address}: Ray cannot be reached there"):
+        run_comparison(config(tmp_path, f"world={checkpoints['one']}", engine="ray", address=address))
+
+
 def test_ray_that_is_not_installed_is_named(
     checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

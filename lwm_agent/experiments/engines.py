@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import traceback
 from collections import deque
@@ -20,6 +21,7 @@ from ..files import write_text
 from .comparison_grid import Job
 from .evaluate import run_evaluation
 
+KNOCK_SECONDS = 5.0
 Results = Generator[tuple[Job, "Outcome"], None, None]
 """Cells and their outcomes, each as soon as it is over; closing it stops what is running."""
 
@@ -141,8 +143,9 @@ def _run_on_ray(jobs: Sequence[Job], parallel: int, threads: int, address: str |
         raise UserError("--engine ray needs Ray: pip install 'lwm-agent[ray]'") from error
     own = {} if address is not None else {"num_cpus": parallel * threads, "include_dashboard": False}
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, **own)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"--address {address}: Ray cannot be reached there ({error})") from error
     task = ray.remote(num_cpus=threads, max_retries=0)(_play_remotely)
     waiting = deque(jobs)
@@ -159,6 +162,13 @@ def _run_on_ray(jobs: Sequence[Job], parallel: int, threads: int, address: str |
         for pending in running:
             ray.cancel(pending, force=True)
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Raises an OSError if nobody listens at an address HOST:PORT, for which Ray would look for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and "/" not in host and port.isdecimal():
+        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
 
 
 def _play_remotely(job: Job, threads: int, argv: list[str]) -> Outcome:
