@@ -19,7 +19,7 @@ class ModelAccount:
         encode_flops: floating-point operations of encoding one frame.
         rollout_flops: of one candidate over the horizon; None for a model that cannot imagine.
         training_seconds: wall time of training, of its heads and of a predictor trained alone; None if unknown.
-        settings_tried: settings tried on validation tasks, as the checkpoint tells it; None if it does not.
+        costs_tried: planning costs that were tried on validation tasks; None if the checkpoint does not say.
     """
 
     parameters: int
@@ -27,7 +27,7 @@ class ModelAccount:
     encode_flops: float
     rollout_flops: float | None = None
     training_seconds: float | None = None
-    settings_tried: str | None = None
+    costs_tried: int | None = None
 
 
 def training_seconds(training: Mapping[str, Any]) -> float | None:
@@ -49,9 +49,7 @@ def parse_account(value: Any, name: str) -> ModelAccount:
         raise ValueError(f"{name} has the keys {', '.join(row)}, expected {', '.join(expected)}")
     for key in ("parameters", "tokens", "encode_flops"):
         checked_number(row[key], f"{name}.{key}")
-    for key in ("rollout_flops", "training_seconds"):
+    for key in ("rollout_flops", "training_seconds", "costs_tried"):
         if row[key] is not None:
             checked_number(row[key], f"{name}.{key}")
-    if not isinstance(row["settings_tried"], str | None):
-        raise ValueError(f"{name}.settings_tried is no text")
     return ModelAccount(**row)

@@ -78,7 +78,7 @@ def _entry(cell: Cell, folder: Path | None) -> dict[str, Any]:
         "frame_flops": costs.get("encode_flops"),
         "rollout_flops": costs.get("rollout_flops"),
         "training_seconds": costs.get("training_seconds"),
-        "settings_tried": costs.get("settings_tried"),
+        "costs_tried": costs.get("costs_tried"),
         "checkpoint": cell.checkpoint,
         "folder": None if folder is None else folder.as_posix(),
     }

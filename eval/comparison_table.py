@@ -189,12 +189,12 @@ def model_table(comparison: ModelComparison) -> TextTable:
             rows.append((
                 model, env, str(len(cells)), f"{account.parameters / 1e6:.2f}", str(account.tokens),
                 number(account.encode_flops / 1e9), number(cells[0].encode_ms), number(rollout), number(hours),
-                account.settings_tried or "-",
+                number(account.costs_tried, "d"),
             ))  # fmt: skip
     return TextTable(
         "The models: what they cost beside their plans.",
         ("model", "env", "seeds", "million parameters", "tokens a frame", "encode GFLOP a frame", "encode ms a frame",
-         "rollout GFLOP", "training hours", "settings tried"),
+         "rollout GFLOP", "training hours", "costs tried"),
         tuple(rows),
         2,
     )  # fmt: skip

@@ -103,9 +103,20 @@ def model_card(checkpoint: Checkpoint) -> str:
     for part in ("predictor", "heads"):
         if part in training and (part != "heads" or checkpoint.heads is not None):
             card += _stage(part, training[part])
-    if checkpoint.cost != DEFAULT_COST:
-        card += f"\n## Planning\n\nThe default planning cost of agents is {_code(checkpoint.cost)}.\n"
-    return card
+    return card + _planning(checkpoint)
+
+
+def _planning(checkpoint: Checkpoint) -> str:
+    """Section about the planning cost, where it was chosen or differs from the usual one."""
+    chosen = checkpoint.training.get("recommendation")
+    if checkpoint.cost == DEFAULT_COST and chosen is None:
+        return ""
+    section = f"\n## Planning\n\nThe default planning cost of agents is {_code(checkpoint.cost)}.\n"
+    if not isinstance(chosen, Mapping):
+        return section
+    how = ", ".join(_text(chosen.get(name, "not recorded")) for name in ("planner", "tasks"))
+    episodes = _number(chosen.get("episodes"), ".0f")
+    return f"{section}\nShare of {episodes} tasks that each cost solves ({how}):\n\n{_table(chosen.get('tried'))}\n"
 
 
 def hardware(device: torch.device) -> str:

@@ -81,6 +81,23 @@ def test_files_name_the_planner_that_nobody_asked_for(work: Path) -> None:
     assert "out/pusht-guided-strict-test-25/results.json" in printed
 
 
+def test_recommend_stores_the_cost_that_solves_most(work: Path) -> None:
+    tried = f"--cost terminal running --tasks tasks.json {SEARCH} --set planner.num_elites=2 --output-dir tried"
+    command = f"recommend --checkpoint run/checkpoint --out chosen {tried}"
+    printed = run(command, work)
+    rates = {cost: results(work, f"tried/{cost}")["summary"]["success"] for cost in ("terminal", "running")}
+    best = max(rates, key=lambda cost: rates[cost])
+    assert f"agents now minimise {best} with chosen" in printed
+    config = json.loads((work / "chosen" / "config.json").read_text())
+    assert config["cost"] == best
+    assert config["training"]["recommendation"]["tried"] == rates
+    card = (work / "chosen" / "README.md").read_text()
+    assert "Share of 3 tasks that each cost solves (cem, strict custom, offset 10)" in card
+    again = run(f"recommend --checkpoint chosen {tried} --overwrite", work)
+    assert "agents now minimise" in again
+    assert "--cost: leave it out" in run(f"{command} --set agent.cost=running", work, 2)
+
+
 def test_two_planners_in_a_row_are_set_one_by_one(work: Path) -> None:
     first = "--set planner.first.num_samples=6 --set planner.first.num_elites=2 --set planner.first.iterations=1"
     second = "--set planner.second.num_samples=3 --set planner.second.iterations=1"

@@ -25,12 +25,13 @@ from lwm_agent.experiments.config import (
     PROTOCOL_NAMES,
     BenchConfig,
     EvalConfig,
+    RecommendConfig,
     ReportConfig,
     TasksConfig,
 )
 from lwm_agent.experiments.evaluate import MODEL_FREE_POLICIES
 from lwm_agent.models import MODELS
-from lwm_agent.training.config import MODEL_NAMES, HeadsConfig, PredictorConfig, RecommendConfig, TrainConfig
+from lwm_agent.training.config import MODEL_NAMES, HeadsConfig, PredictorConfig, TrainConfig
 from lwm_agent.validation import Config
 
 COMMANDS = {

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import pytest
 
 from lwm_agent.errors import UserError, UserTypeError
-from lwm_agent.experiments.config import BenchConfig, EvalConfig, TasksConfig
-from lwm_agent.training.config import HeadsConfig, PredictorConfig, RecommendConfig, TrainConfig
+from lwm_agent.experiments.config import BenchConfig, EvalConfig, RecommendConfig, TasksConfig
+from lwm_agent.training.config import HeadsConfig, PredictorConfig, TrainConfig
 from lwm_agent.validation import Choices, Config, PositiveFloat, PositiveInt, Range, Seed
 
 
@@ -91,7 +91,7 @@ COMPLETE: dict[type[Config], dict[str, Any]] = {
     TrainConfig: {"data": ("a",), "out": "b"},
     HeadsConfig: {"checkpoint": "c", "data": ("a",)},
     PredictorConfig: {"checkpoint": "c", "data": ("a",)},
-    RecommendConfig: {"checkpoint": "c", "cost": "terminal"},
+    RecommendConfig: {"checkpoint": "c", "cost": ("terminal",), "planner": "cem", "output_dir": OUT},
 }
 
 

@@ -1,4 +1,4 @@
-"""Commands that measure: eval, bench, compare, report."""
+"""Commands that measure: eval, recommend, bench, compare, report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..experiments.comparison_config import CompareConfig
-from ..experiments.config import BenchConfig, EvalConfig, ReportConfig
+from ..experiments.config import BenchConfig, EvalConfig, RecommendConfig, ReportConfig
 from .options import command
 from .progress import bar, console, counted, show_table
 
@@ -17,6 +17,9 @@ from .progress import bar, console, counted, show_table
 def add_commands(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     command(app, "eval", EvalConfig, "the same command goes on after the last episode that was played")(evaluate)
+    command(app, "recommend", RecommendConfig, "the same command goes on after the last episode that was played")(
+        recommend
+    )
     command(app, "bench", BenchConfig, "nothing was written; run it again")(bench)
     command(app, "compare", CompareConfig, "the same command goes on with the cells and episodes that are left")(
         compare
@@ -47,6 +50,25 @@ def evaluate(config: EvalConfig) -> None:
     console.print(f"wrote {config.output_dir / 'results.json'}{videos}")
     if report.num_videos < min(config.video, len(task_set.tasks)):
         console.print("episodes are filmed as they are played: --overwrite plays those again that were played before")
+
+
+def recommend(config: RecommendConfig) -> None:
+    """Store in a checkpoint the planning cost that agents use by default; of several, the best on validation tasks."""
+    from ..eval import Episode, table
+    from ..experiments.recommend import recommend as run
+
+    done = 0
+    with bar("recommend", "episodes") as update:
+
+        def show(cost: str, episode: Episode, total: int) -> None:
+            nonlocal done
+            done += 1
+            update(done, total * len(config.cost), cost)
+
+        chosen = run(config, show)
+    if chosen.tried:
+        show_table(table(chosen.tried, f"{config.env} {config.planner}, {config.split} tasks, offset {config.offset}"))
+    console.print(f"agents now minimise {chosen.cost} with {chosen.folder}")
 
 
 def bench(config: BenchConfig) -> None:

@@ -1,4 +1,4 @@
-"""Commands that train: train, train-heads, train-predictor, recommend."""
+"""Commands that train: train, train-heads, train-predictor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..envs import ENVS
-from ..training.config import HeadsConfig, PredictorConfig, RecommendConfig, TrainConfig
+from ..training.config import HeadsConfig, PredictorConfig, TrainConfig
 from .options import command
 from .progress import bars, console, show_metrics
 
@@ -21,7 +21,6 @@ def add_commands(app: typer.Typer) -> None:
     command(app, "train", TrainConfig, resume)(train)
     command(app, "train-heads", HeadsConfig, GOES_ON)(train_heads)
     command(app, "train-predictor", PredictorConfig, GOES_ON)(train_predictor)
-    command(app, "recommend", RecommendConfig, "run it again")(recommend)
 
 
 def train(
@@ -64,18 +63,3 @@ def train_predictor(config: PredictorConfig) -> None:
         trained = run(config, update)
     show_metrics(trained.training["predictor"]["validation"])
     console.print(f"wrote {config.out or config.checkpoint}")
-
-
-def recommend(config: RecommendConfig) -> None:
-    """Store in a checkpoint the planning cost that agents use by default."""
-    from dataclasses import replace
-
-    from ..agent.agent import Agent
-    from ..checkpoint import Checkpoint, output_folder
-    from ..model_card import model_card
-
-    folder = output_folder(config.checkpoint, None if config.out is None else Path(config.out))
-    changed = replace(Checkpoint.load(config.checkpoint), cost=config.cost)
-    Agent(changed, device="cpu")  # refuses a cost that it cannot use
-    changed.save(folder, model_card(changed))
-    console.print(f"agents now minimise {config.cost} with {folder}")

@@ -21,14 +21,15 @@ def account_of(agent: Agent) -> ModelAccount:
     rollout_flops = None
     if isinstance(model, WorldModel) and not agent.planner.reactive:
         rollout_flops = model.rollout_flops(agent.schedule.horizon)
-    tried = checkpoint.training.get("settings_tried")
+    chosen = checkpoint.training.get("recommendation")
+    tried = chosen.get("tried") if isinstance(chosen, dict) else None
     return ModelAccount(
         parameters=sum(parameter.numel() for parameter in (*model.parameters(), *heads)),
         tokens=model.tokens,
         encode_flops=model.encode_flops(),
         rollout_flops=rollout_flops,
         training_seconds=training_seconds(checkpoint.training),
-        settings_tried=None if tried is None else str(tried),
+        costs_tried=len(tried) if isinstance(tried, dict) else None,
     )
 
 

@@ -91,6 +91,39 @@ class EvalConfig(AgentConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecommendConfig(EvalConfig):
+    """Choice of the planning cost that a checkpoint recommends; the options of `eval` say how several are tried.
+
+    Attributes:
+        checkpoint: folder or name of the checkpoint.
+        cost: planning cost, as in ``--set agent.cost=COST``; of several, the one that solves most tasks is stored.
+        out: folder of the new checkpoint; by default the checkpoint itself is changed.
+        split: split of the tasks: val, because what was chosen on other tasks is not measured on them any more.
+        output_dir: folder of the evaluations, and of what is needed to resume.
+    """
+
+    checkpoint: str
+    cost: tuple[str, ...]
+    out: Annotated[str, Option(path="folder")] | None = None
+    split: str = "val"
+    output_dir: Annotated[OutputFolder, Option(default="out/recommend-ENV-PLANNER")]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.cost or len(set(self.cost)) < len(self.cost):
+            raise UserError(f"cost={self.cost!r} must be one cost, or several different ones")
+        if "cost" in self.agent_settings:
+            raise UserError("--set agent.cost has no effect beside --cost: leave it out")
+
+    @classmethod
+    def from_options(cls, **options: Any) -> RecommendConfig:
+        """Settings with the default planner and output folder, where none is named."""
+        options = cls.with_planner(options)
+        folder = Path("out") / f"recommend-{options.get('env', cls.env)}-{options['planner']}"
+        return cls(**{"output_dir": folder, **options})
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchConfig(AgentConfig):
     """Timing of a planner's decisions; the seed decides about the pictures too.
 

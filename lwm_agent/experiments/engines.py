@@ -8,6 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -141,10 +142,12 @@ def _run_on_ray(jobs: Sequence[Job], parallel: int, threads: int, address: str |
         import ray
     except ImportError as error:
         raise UserError("--engine ray needs Ray: pip install 'lwm-agent[ray]'") from error
-    own = {} if address is not None else {"num_cpus": parallel * threads, "include_dashboard": False}
     try:
-        _knock(address)
-        ray.init(address=address, log_to_driver=False, **own)
+        if address is None:
+            ray.init(num_cpus=parallel * threads, include_dashboard=False, log_to_driver=False)
+        else:
+            _knock(address)
+            ray.init(address=address, log_to_driver=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"--address {address}: Ray cannot be reached there ({error})") from error
     task = ray.remote(num_cpus=threads, max_retries=0)(_play_remotely)
@@ -157,16 +160,16 @@ def _run_on_ray(jobs: Sequence[Job], parallel: int, threads: int, address: str |
                 running[task.remote(job, threads, sys.argv)] = job
             (done,), _ = ray.wait(list(running), num_returns=1)
             job = running.pop(done)
-            yield job, _fetch(lambda done=done: ray.get(done), job)  # type: ignore[misc]
+            yield job, _fetch(partial(ray.get, done), job)
     finally:
         for pending in running:
             ray.cancel(pending, force=True)
         ray.shutdown()
 
 
-def _knock(address: str | None) -> None:
+def _knock(address: str) -> None:
     """Raises an OSError if nobody listens at an address HOST:PORT, for which Ray would look for minutes."""
-    host, _, port = (address or "").rpartition(":")
+    host, _, port = address.rpartition(":")
     if host and "/" not in host and port.isdecimal():
         socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
 
@@ -177,10 +180,10 @@ def _play_remotely(job: Job, threads: int, argv: list[str]) -> Outcome:
     return play(job)
 
 
-def _fetch(get: Callable[[], Outcome], job: Job) -> Outcome:
+def _fetch(get: Callable[[], Any], job: Job) -> Outcome:
     """The outcome of a task; a task or machine that died is one too."""
     try:
-        outcome = get()
+        outcome: Outcome = get()
     except Exception as error:  # of Ray: it has many kinds, all of which end this cell alone
         return Outcome(FAILED, f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
     if outcome.status == PLAYED and not (job.config.output_dir / "results.json").exists():

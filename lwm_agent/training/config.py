@@ -230,21 +230,6 @@ class PredictorConfig(LatentsConfig):
     model_settings: Annotated[dict[str, Any], Option(group="model")] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecommendConfig(Config):
-    """Planning cost to store in a checkpoint.
-
-    Attributes:
-        checkpoint: folder or name of the checkpoint.
-        cost: planning cost, as in ``--set agent.cost=COST``; choose it on validation tasks.
-        out: folder of the new checkpoint; by default `checkpoint` itself is changed.
-    """
-
-    checkpoint: str
-    cost: str
-    out: Annotated[str, Option(path="folder")] | None = None
-
-
 def _default_preset(options: Mapping[str, Any]) -> str:
     """The preset of a model for which none was named."""
     from ..models import MODELS

@@ -1,0 +1,87 @@
+"""`lwm-agent recommend`: the planning cost that agents with a checkpoint use by default, chosen on validation tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..agent.agent import Agent
+from ..checkpoint import Checkpoint, output_folder
+from ..eval import Episode, Summary
+from ..model_card import model_card
+from .config import EvalConfig, RecommendConfig
+from .evaluate import load_tasks, run_evaluation
+
+Progress = Callable[[str, Episode, int], object]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A cost that was stored.
+
+    Attributes:
+        cost: the cost.
+        folder: folder of the checkpoint.
+        tried: summaries of what was tried, by cost; empty where one cost alone was named.
+    """
+
+    cost: str
+    folder: Path
+    tried: dict[str, Summary]
+
+
+def recommend(config: RecommendConfig, on_episode: Progress | None = None) -> Recommendation:
+    """Evaluates each cost, unless there is one alone, and stores the best one, the first of equals.
+
+    The record of the training, and so the model card, names all that were tried.
+
+    Args:
+        config: settings.
+        on_episode: called with a cost, each of its finished episodes and the number of tasks.
+
+    Raises:
+        UserError: the checkpoint cannot be planned with by a cost, or settings and tasks do not fit.
+    """
+    checkpoint = Checkpoint.load(config.checkpoint)
+    folder = output_folder(config.checkpoint, None if config.out is None else Path(config.out))
+    for cost in config.cost:
+        Agent(replace(checkpoint, cost=cost), device="cpu")  # refuses one that it cannot use, before the work
+    tried = {} if len(config.cost) == 1 else {cost: _try(config, cost, on_episode) for cost in config.cost}
+    best = max(config.cost, key=lambda cost: tried[cost].success if tried else 0.0)
+    training = {name: value for name, value in checkpoint.training.items() if name != "recommendation"}
+    if tried:
+        training["recommendation"] = _record(config, tried)
+    changed = replace(checkpoint, cost=best, training=training)
+    changed.save(folder, model_card(changed))
+    return Recommendation(best, folder, tried)
+
+
+def _try(config: RecommendConfig, cost: str, on_episode: Progress | None) -> Summary:
+    settings = {item.name: getattr(config, item.name) for item in fields(EvalConfig)}
+    settings |= {
+        "agent_settings": {**config.agent_settings, "cost": cost},
+        "output_dir": config.output_dir / quote(cost, safe="+*"),
+        "with_floors": False,
+    }
+
+    def show(episode: Episode, total: int) -> None:
+        if on_episode is not None:
+            on_episode(cost, episode, total)
+
+    return run_evaluation(EvalConfig(**settings), show).summaries[config.planner]
+
+
+def _record(config: RecommendConfig, tried: dict[str, Summary]) -> dict[str, Any]:
+    """What was tried and how, in JSON types."""
+    tasks = load_tasks(config)
+    budget = {name: value for name, value in asdict(config.budget).items() if value is not None}
+    return {
+        "planner": config.planner,
+        "budget": budget,
+        "tasks": f"{tasks.protocol} {tasks.split}, offset {tasks.offset_env_steps}",
+        "episodes": len(tasks.tasks),
+        "tried": {cost: summary.success for cost, summary in tried.items()},
+    }
