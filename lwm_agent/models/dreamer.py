@@ -52,8 +52,9 @@ class Dreamer(WorldModel):
     """Recurrent state-space model, decoder, and an actor that learns in imagination.
 
     A latent is the memory of the GRU and the probabilities of the categoricals. Planning is deterministic: the GRU goes
-    on from the likeliest classes, with the gradient of the probabilities (straight-through). So it gets one-hot inputs
-    as in training, while distances, actor and critic see the probabilities, which are smooth in the actions.
+    on from the probabilities, the mean of the one-hot latents that training draws. Distances, actor, critic and decoder
+    see the probabilities in training too: they are smooth in the actions, and pictures of them are learned
+    much faster than pictures of draws.
 
     Loss: squared error of the decoded frames; the divergence of posterior and prior, with free nats; and those of
     `ImaginationActor`, which do not reach the world model. The data have no rewards and no ends of episodes, so there
@@ -160,13 +161,15 @@ class Dreamer(WorldModel):
         return codes + gap.deter.mean(-1) if self.distance_kind == "features" else codes
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Normalised frames ``(N, C, h, w)`` of `latents` ``(N, D)``, with the likeliest classes."""
-        return self._paint(self.rssm.split(latents), draw=False)
+        """Normalised frames ``(N, C, h, w)`` of `latents` ``(N, D)``, from the probabilities of all classes."""
+        frames: Tensor = self.decoder(latents)
+        return frames
 
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Losses of `batch`, which has goals; `generator` (on the CPU) chooses between goals.
 
-        In training, latents and actions are drawn, by torch's own generator; else they are the likeliest.
+        In training, latents that the memory goes on from and actions are drawn, by torch's own generator; else they are
+        the means.
         """
         clips, length = batch.pixels.shape[:2]
         embeddings = self.encoder(batch.pixels.flatten(0, 1)).unflatten(0, (clips, length))
@@ -197,19 +200,13 @@ class Dreamer(WorldModel):
 
         The first frame of a clip has no past: it is decoded, but nothing is to predict it.
         """
-        decoded = self._paint(Recurrent(*(part.flatten(0, 1) for part in states)), draw=self.training)
+        decoded = self.decode(states.latent.flatten(0, 1))
         prior, posterior = self.rssm.prior(states.deter[:, 1:]), states.stoch[:, 1:]
         return {
             "reconstruction": (decoded - pixels.flatten(0, 1)).square().mean(),
             "kl_dyn": self.rssm.kl(posterior.detach(), prior).clamp_min(FREE_NATS).mean(),
             "kl_rep": self.rssm.kl(posterior, prior.detach()).clamp_min(FREE_NATS).mean(),
         }
-
-    def _paint(self, states: Recurrent, draw: bool) -> Tensor:
-        """Frames ``(N, C, h, w)`` of `states`: of latents that are drawn, or of their means."""
-        stoch = self.rssm.sample(states.stoch) if draw else states.stoch
-        frames: Tensor = self.decoder(torch.cat([states.deter, stoch], dim=-1))
-        return frames
 
     def _hindsight(self, batch: Batch, codes: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """A goal for each frame, as a code ``(B, L, C*K)``, and the model steps to it ``(B, L)``.
