@@ -17,7 +17,7 @@ from .comparison_table import (
     reason_table,
     summary_sentence,
 )
-from .figures import INK
+from .figures import FAINT, GRID, INK
 from .side_by_side import TaskVideo
 
 STYLE = """
@@ -41,7 +41,7 @@ td { white-space: nowrap; }
 td:last-child { white-space: normal; min-width: 4rem; }
 .number { text-align: right; }
 figure { margin: 1.5rem 0; }
-figure svg { display: block; width: 100%; min-width: 38rem; height: auto; }
+figure svg { display: block; max-width: max(100%, 38rem); height: auto; }
 figcaption, dt { color: var(--faint); font-size: 0.875rem; }
 .films { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 1rem; }
 .films figure { margin: 0; }
@@ -113,12 +113,14 @@ def _heading(title: str) -> str:
 
 
 def _table(table: TextTable) -> str:
+    if not table.rows:
+        return html.element("p", html.text(table.caption))
     return html.table(table.caption, table.header, table.rows, table.words)
 
 
 def _figure(picture: Picture) -> str:
-    """A figure whose words take the colour of the page."""
-    drawing = picture.svg.replace(INK, "currentColor")
+    """A figure whose words and lines take the colours of the page."""
+    drawing = picture.svg.replace(INK, "currentColor").replace(FAINT, "var(--faint)").replace(GRID, "var(--line)")
     described = html.element("div", drawing, class_="wide", role="img", aria_label=picture.alt, tabindex="0")
     return html.element("figure", described, html.element("figcaption", html.text(picture.caption)))
 

@@ -45,7 +45,8 @@ def markdown(comparison: ModelComparison) -> str:
     for table in all_tables(comparison):
         lines = [table.header, ["---" if column < table.words else "---:" for column in range(len(table.header))]]
         lines += [[plain_text(value) for value in row] for row in table.rows]
-        parts += [f"**{table.caption}**", "\n".join("| " + " | ".join(line) + " |" for line in lines)]
+        parts.append(f"**{table.caption}**")
+        parts += ["\n".join("| " + " | ".join(line) + " |" for line in lines)] if table.rows else []
     return "\n\n".join(parts) + "\n"
 
 

@@ -55,7 +55,7 @@ class EpisodeLog:
         if stored != json.loads(header):
             raise UserError(
                 f"{path} belongs to another evaluation ({_difference(stored, json.loads(header))}): "
-                "choose another --output-dir or --overwrite"
+                "name another folder, or pass --overwrite"
             )
         try:
             episodes = [_parse_episode(row, f"line {line}", num_tasks) for line, row in enumerate(rows, start=2)]
@@ -76,7 +76,7 @@ class EpisodeLog:
 
 
 def _damaged(path: str | Path, error: ValueError) -> UserError:
-    return UserError(f"{path} is damaged: {error}; choose another --output-dir or --overwrite")
+    return UserError(f"{path} is damaged: {error}; name another folder, or pass --overwrite")
 
 
 def _parse_episode(value: Any, line: str, num_tasks: int | None) -> Episode:

@@ -185,7 +185,7 @@ def test_log_of_another_evaluation_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "episodes.jsonl"
     EpisodeLog(path, {"seed": 1, "planner": {"samples": 64, "topk": 8}}).append(_episode(0, True))
     with pytest.raises(
-        ValueError, match=r"planner\.samples: 64 there, 128 now\): choose another --output-dir or --over"
+        ValueError, match=r"planner\.samples: 64 there, 128 now\): name another folder, or pass --over"
     ):
         EpisodeLog(path, {"seed": 1, "planner": {"samples": 128, "topk": 8}})
     with pytest.raises(ValueError, match="seed: 1 there, 2 now"):
