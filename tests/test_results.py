@@ -184,9 +184,7 @@ def test_resumed_evaluation_equals_an_uninterrupted_one(task_set: TaskSet, tmp_p
 def test_log_of_another_evaluation_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "episodes.jsonl"
     EpisodeLog(path, {"seed": 1, "planner": {"samples": 64, "topk": 8}}).append(_episode(0, True))
-    with pytest.raises(
-        ValueError, match=r"planner\.samples: 64 there, 128 now\): name another folder, or pass --over"
-    ):
+    with pytest.raises(ValueError, match=r"planner\.samples: 64 there, 128 now\): name another folder, or pass --over"):
         EpisodeLog(path, {"seed": 1, "planner": {"samples": 128, "topk": 8}})
     with pytest.raises(ValueError, match="seed: 1 there, 2 now"):
         EpisodeLog(path, {"seed": 2, "planner": {"samples": 64, "topk": 8}})
