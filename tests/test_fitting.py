@@ -13,12 +13,13 @@ from lwm_agent.planners import PLANNERS, Budget, make_planner
 
 from .test_agent import checkpoint, observations
 
-PRICES = Prices(rollout_flops=1e9, rollout_ms=2.0, proposal=1.5, most_proposals=16)
+PRICES = Prices(rollout_flops=1e9, rollout_ms=2.0, call_ms=5.0, proposal=1.5, most_proposals=16)
 
 
 def test_a_budget_affords_whole_and_parts_of_rollouts() -> None:
     assert PRICES.afforded(Limit("flops", 5e8)) == 0.5
-    assert PRICES.afforded(Limit("ms", 50)) == 25
+    assert PRICES.afforded(Limit("ms", 50)) == 15  # three iterations and a proposal call the model for 20 ms
+    assert PRICES.afforded(Limit("ms", 10)) == 0
     assert PRICES.afforded(Limit()) == float("inf")
 
 

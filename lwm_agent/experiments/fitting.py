@@ -19,7 +19,9 @@ ITERATIONS = 3
 """Iterations of a search that its budget is to afford."""
 PROPOSAL_SHARE = 1 / 3
 """Share of a budget that learned proposals may take."""
-TIMED_ROLLOUTS, REPEATS = 16, 3
+TIMED_ROLLOUTS, REPEATS = (8, 64), 10
+CALLS = ITERATIONS + 1
+"""Calls of a model in a plan: the iterations, and the choice of a proposal."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,15 @@ class Prices:
 
     Attributes:
         rollout_flops: floating-point operations of a candidate over the horizon, its cost included.
-        rollout_ms: milliseconds of one of `TIMED_ROLLOUTS` candidates.
+        rollout_ms: milliseconds that one more candidate takes.
+        call_ms: milliseconds that a call of the model takes, however many candidates it has.
         proposal: price of a learned proposal, in rollouts; None where there are none.
         most_proposals: number of proposals without a budget.
     """
 
     rollout_flops: float
     rollout_ms: float
+    call_ms: float
     proposal: float | None
     most_proposals: int
 
@@ -42,7 +46,9 @@ class Prices:
         """Rollouts that a plan within `limit` affords; infinitely many without a limit."""
         if limit.unit == "none":
             return float("inf")
-        return limit.value / (self.rollout_flops if limit.unit == "flops" else self.rollout_ms)
+        if limit.unit == "flops":
+            return limit.value / self.rollout_flops
+        return max(0.0, limit.value - CALLS * self.call_ms) / self.rollout_ms
 
 
 def prices_of(agent: Agent) -> Prices:
@@ -53,18 +59,20 @@ def prices_of(agent: Agent) -> Prices:
     if proposal is not None:
         most = proposal.num_proposals
         price = 1 + proposal.flops(horizon) / ((most + 1) * flops)
-    return Prices(flops, _rollout_ms(agent), price, most)
+    few, many = (_call_ms(agent, rollouts) for rollouts in TIMED_ROLLOUTS)
+    each = max((many - few) / (TIMED_ROLLOUTS[1] - TIMED_ROLLOUTS[0]), 1e-3 * many)
+    return Prices(flops, each, max(0.0, few - TIMED_ROLLOUTS[0] * each), price, most)
 
 
 @torch.no_grad()
-def _rollout_ms(agent: Agent) -> float:
-    """Milliseconds of one of several rollouts for one episode, the fastest of `REPEATS` trials."""
+def _call_ms(agent: Agent, rollouts: int) -> float:
+    """Milliseconds of `rollouts` candidates for one episode, the fastest of `REPEATS` trials."""
     model, device, horizon = agent.replanner.model, agent.device, agent.schedule.horizon
     belief = agent.observer.begin(np.zeros((1, model.image_size, model.image_size, 3), np.uint8))
     init = belief.latent.new_zeros(1, horizon, model.block_size)
     deadline = belief.latent.new_full((1,), torch.inf)
     objective = agent.replanner.problem(belief, belief.latent, init, deadline, [torch.Generator(device)]).objective
-    candidates = init.expand(1, TIMED_ROLLOUTS, -1, -1)
+    candidates = init.expand(1, rollouts, -1, -1)
     seconds = []
     for _ in range(1 + REPEATS):  # the first is slower
         synchronize(device)
@@ -72,7 +80,7 @@ def _rollout_ms(agent: Agent) -> float:
         objective(candidates)
         synchronize(device)
         seconds.append(perf_counter() - started)
-    return 1000 * min(seconds[1:]) / TIMED_ROLLOUTS
+    return 1000 * min(seconds[1:])
 
 
 def fit(planner: str, named: Mapping[str, Any], prices: Prices, limit: Limit) -> tuple[dict[str, Any], dict[str, Any]]:
