@@ -81,7 +81,7 @@ def model_card(checkpoint: Checkpoint) -> str:
         "model": checkpoint.name,
         "preset": preset,
         **_data(training),
-        **_named(training, "steps", "seed"),
+        **_named(training, "init", "steps", "seed"),
     }
     if "set" in training:  # earlier versions recorded no changed settings, and computed in bf16-mixed
         options |= _named(training, "precision")
@@ -182,7 +182,7 @@ def _files(training: Mapping[str, Any]) -> list[str]:
 
 
 def _named(training: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: training[name] for name in names if name in training}
+    return {name: training[name] for name in names if training.get(name) is not None}
 
 
 def _command(command: str, options: Mapping[str, Any], settings: Iterable[str]) -> str:

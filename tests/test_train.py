@@ -309,6 +309,36 @@ def test_training_on_does_not_throw_away_what_was_added(data: str, tmp_path: Pat
     assert Checkpoint.load(folder).cost == "running"
 
 
+def test_a_training_may_begin_with_a_checkpoint(data: str, tmp_path: Path) -> None:
+    first = train(config(data, tmp_path / "first"))
+    settings = {"init": str(tmp_path / "first" / "checkpoint"), "model_settings": {"dropout": 0.0}}
+    fixed = {"learning_rate": 1e-9, "seed": 5, "weight_decay": 0.0}
+    with pytest.raises(UserError, match=r"has dropout=0\.1, not 0\.0: a training keeps the sizes"):
+        train(config(data, tmp_path / "other", **settings))
+    again = train(config(other_square(tmp_path / "other.h5", data), tmp_path / "again", init=settings["init"], **fixed))
+    for name, weight in again.model.state_dict().items():
+        assert torch.allclose(weight, first.model.state_dict()[name], atol=1e-3), name  # stored in half precision
+    assert again.normalizer == first.normalizer
+    card = (tmp_path / "again" / "checkpoint" / "README.md").read_text()
+    assert f"--init {settings['init']}" in card
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"init": "pusht-tiny", "env": "cube"}, "was recorded in pusht, not in cube"),
+        ({"init": "cube-tiny"}, "--init cube-tiny has action_size=5, not 2"),
+        ({"init": "pusht-tiny", "model": "gcbc"}, "--init pusht-tiny is a lewm, not a gcbc: pass --model lewm"),
+        ({"init": "nowhere"}, "nowhere"),
+    ],
+)
+def test_a_training_begins_with_no_other_model(
+    settings: dict[str, Any], message: str, data: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train(TrainConfig.from_preset("tiny", data=(data,), out=str(tmp_path / "run"), device="cpu", **settings))
+
+
 def other_square(path: Path, data: str) -> str:
     """The data with one episode's pictures changed."""
     shutil.copy(data, path)

@@ -24,7 +24,20 @@ MODEL_NAMES = ("lewm", "dino-wm", "dino-wm-lite", "dreamer", "gcbc")
 """Names of `MODELS`, for help texts: importing the registry would import torch."""
 
 OWN_OPTIONS = (
-    *("data", "out", "env", "model", "preset", "model_settings", "steps", "seed", "device", "num_devices", "precision"),
+    *(
+        "data",
+        "out",
+        "env",
+        "model",
+        "preset",
+        "model_settings",
+        "init",
+        "steps",
+        "seed",
+        "device",
+        "num_devices",
+        "precision",
+    ),
     *("track", "latent_cache"),
 )
 """Settings that the model card does not list as ``--set train.NAME``."""
@@ -48,6 +61,8 @@ class TrainConfig(Config):
         model: kind of model: a world model (lewm, dino-wm, dino-wm-lite, dreamer) or a cloned policy (gcbc).
         preset: size of the model, mostly tiny (for CPUs) or base (the paper's).
         model_settings: arguments of the model that differ from the preset's.
+        init: folder or name of a checkpoint that the training begins with, instead of random weights: its sizes and
+            units are kept, its heads are not.
         steps: optimisation steps.
         batch_size: clips in a step, over all processes.
         clip_length: L, frames of a clip.
@@ -77,6 +92,7 @@ class TrainConfig(Config):
     model: Annotated[str, Choices(MODEL_NAMES, "another of the registry")] = "lewm"
     preset: Annotated[str, Option(default="tiny, or the model's first")] = "tiny"
     model_settings: Annotated[dict[str, Any], Option(group="model")] = field(default_factory=dict)
+    init: str | None = None
     steps: Annotated[PositiveInt, PRESETS_DEFAULT] = 8_500
     batch_size: Annotated[PositiveInt, PRESETS_DEFAULT] = 80
     clip_length: Annotated[ClipLength, PRESETS_DEFAULT] = 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,16 +26,19 @@ CALIBRATION_FRAMES = 256
 def new_checkpoint(
     config: TrainConfig, files: Sequence[Trajectories], episodes: Sequence[NDArray[np.int64]]
 ) -> Checkpoint:
-    """An untrained model for the data, with the data's statistics and conventions."""
+    """A model for the data: an untrained one with their statistics and conventions, or that of ``config.init``."""
     _check_alike(config, files)
     data = _first_with_metadata(files)
+    first = None if config.init is None else Checkpoint.load(config.init)
     kind = MODELS[config.model]
     settings = {
         "image_size": data.image_size,
-        **kind.presets[config.preset],
+        **(kind.presets[config.preset] if first is None else first.model_config),
         **config.model_settings,
         "action_size": data.action_size,
     }
+    if first is not None:
+        _check_first(config, first, settings, data)
     if settings["image_size"] != data.image_size:
         raise UserError(
             f"the model takes {settings['image_size']}-px frames and {data.path} has {data.image_size}: "
@@ -44,10 +48,14 @@ def new_checkpoint(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = kind.model(**settings)
-    model.load_external_weights()
-    normalizer = fit_normalizer(files, episodes, model.pixel_statistics)
-    some = np.concatenate([_some_frames(file, CALIBRATION_FRAMES) for file in files])
-    model.calibrate(normalizer.pixels(some[:, 0]))
+    if first is None:
+        model.load_external_weights()
+        normalizer = fit_normalizer(files, episodes, model.pixel_statistics)
+        some = np.concatenate([_some_frames(file, CALIBRATION_FRAMES) for file in files])
+        model.calibrate(normalizer.pixels(some[:, 0]))
+    else:
+        model.load_state_dict(first.model.state_dict())
+        normalizer = first.normalizer
     return Checkpoint(
         name=config.model,
         model_config=settings,
@@ -59,6 +67,29 @@ def new_checkpoint(
             **({"image_size": data.image_size} if spec_of(config.env) else {}),
         },
         training={},
+    )
+
+
+def _check_first(config: TrainConfig, first: Checkpoint, settings: dict[str, Any], data: Trajectories) -> None:
+    """Refuses to begin with a checkpoint of another model, of other sizes, or of another environment."""
+    if first.name != config.model:
+        raise UserError(f"--init {config.init} is a {first.name}, not a {config.model}: pass --model {first.name}")
+    for name, value in settings.items():
+        if first.model_config.get(name) != value:
+            raise UserError(
+                f"--init {config.init} has {name}={first.model_config.get(name)!r}, not {value!r}: a training keeps "
+                "the sizes that it begins with"
+            )
+    spec = spec_of(first.env)
+    if different_env(config.env, first.env if spec is None else spec.env_id) is not None:
+        raise UserError(f"--init {config.init} was trained for {first.env}, not for {config.env}")
+    check_compatible(
+        config.env,
+        first.env_kwargs,
+        {**first.env_kwargs, **conventions(config.env, data.env_kwargs)},
+        trained_by=f"--init {config.init} was trained with",
+        requested_by=f"{data.path} was recorded with",
+        fix=lambda options: f"collect data with {options}",
     )
 
 
