@@ -11,6 +11,7 @@ from lwm_agent.cli.doctor import Check, checks
 from lwm_agent.cli.main import app
 from lwm_agent.compute.device import fast_bf16, resolve_device
 from lwm_agent.envs import opengl
+from lwm_agent.errors import MachineError
 
 
 @pytest.fixture
@@ -35,6 +36,17 @@ def test_what_works_is_told(drawing: dict[str, str | None]) -> None:
     assert rows["MuJoCo draws with"] == Check("MuJoCo draws with", "egl")
     assert rows["ffmpeg"].found.startswith("ffmpeg version")
     assert "pusht-tiny" in rows["checkpoints"].found
+
+
+def test_a_checkpoint_whose_encoder_is_an_extra_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> None:
+        if name == "cube-tiny":
+            raise MachineError("pip install 'lwm-agent[lite]'")
+
+    monkeypatch.setattr("lwm_agent.checkpoint.Checkpoint.load", load)
+    row = found("checkpoints")
+    assert row.remedy is None
+    assert "cube-tiny (not usable yet: pip install 'lwm-agent[lite]')" in row.found
 
 
 def test_the_second_backend_will_do(drawing: dict[str, str | None]) -> None:
