@@ -37,12 +37,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with random weights of each frozen encoder, which the models take theirs from."""
-    folder = write_all(tmp_path_factory.mktemp("pretrained"))
+def random_encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with random weights of each frozen encoder."""
+    return write_all(tmp_path_factory.mktemp("pretrained"))
+
+
+@pytest.fixture(scope="module")
+def pretrained(random_encoders: Path) -> Iterator[Path]:
+    """That folder, which models take their frozen encoders from: in the modules that ask for it, and in no others."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LWM_AGENT_PRETRAINED", str(folder))
-        yield folder
+        patch.setenv("LWM_AGENT_PRETRAINED", str(random_encoders))
+        yield random_encoders
 
 
 @pytest.fixture(scope="session")
