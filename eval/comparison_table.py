@@ -46,7 +46,8 @@ def markdown(comparison: ModelComparison) -> str:
         lines = [table.header, ["---" if column < table.words else "---:" for column in range(len(table.header))]]
         lines += [[plain_text(value) for value in row] for row in table.rows]
         parts.append(f"**{table.caption}**")
-        parts += ["\n".join("| " + " | ".join(line) + " |" for line in lines)] if table.rows else []
+        if table.rows:
+            parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
     return "\n\n".join(parts) + "\n"
 
 
@@ -190,7 +191,7 @@ def model_table(comparison: ModelComparison) -> TextTable:
             rows.append((
                 model, env, str(len(cells)), f"{account.parameters / 1e6:.2f}", str(account.tokens),
                 number(account.encode_flops / 1e9), number(cells[0].encode_ms), number(rollout), number(hours),
-                number(account.costs_tried, "d"),
+                number(account.costs_tried, "g"),
             ))  # fmt: skip
     return TextTable(
         "The models: what they cost beside their plans.",

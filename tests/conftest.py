@@ -44,7 +44,7 @@ def random_encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pretrained(random_encoders: Path) -> Iterator[Path]:
-    """That folder, which models take their frozen encoders from: in the modules that ask for it, and in no others."""
+    """Folder from which models take their frozen encoders, in the modules that ask for it and in no others."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LWM_AGENT_PRETRAINED", str(random_encoders))
         yield random_encoders

@@ -457,4 +457,9 @@ def test_world_model_is_trained_on_cuda(
         resumed = train(run(steps=3), resume=True)
         losses[device] |= {f"{name} later": value for name, value in resumed.training["validation"].items()}
         Checkpoint.load(out / "checkpoint")
-    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-2, abs=1e-3)
+    # A share of variance may be near zero, where only its absolute error tells something.
+    shares = [name for name in losses["cpu"] if "r2_" in name]
+    assert [losses["cuda"].pop(name) for name in shares] == pytest.approx(
+        [losses["cpu"].pop(name) for name in shares], rel=1e-2, abs=1e-3
+    )
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-2)

@@ -123,16 +123,21 @@ def _display() -> str | None:
 
 
 def _checkpoints() -> Check:
-    found = []
     try:
-        from ..checkpoint import Checkpoint, shipped_checkpoints
+        from ..checkpoint import shipped_checkpoints
 
-        for name in shipped_checkpoints():
-            try:
-                Checkpoint.load(name)
-                found.append(name)
-            except MachineError as error:  # its frozen encoder comes with an extra
-                found.append(f"{name} (not usable yet: {error})")
+        found = [_usable(name) for name in shipped_checkpoints()]
     except (ImportError, OSError, ValueError) as error:
         return Check("checkpoints", str(error), "pip install --force-reinstall lwm-agent")
     return Check("checkpoints", ", ".join(found) or "none")
+
+
+def _usable(name: str) -> str:
+    """Name of a checkpoint, and what is missing where its frozen encoder comes with an extra."""
+    from ..checkpoint import Checkpoint
+
+    try:
+        Checkpoint.load(name)
+    except MachineError as error:
+        return f"{name} (not usable yet: {error})"
+    return name

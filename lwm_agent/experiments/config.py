@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from ..agent.config import DEFAULT_PLANNER, AgentConfig
 from ..envs import ENVS
 from ..errors import UserError
 from ..planners.registry import PLANNERS
 from ..validation import Choices, Config, Count, Option, OutputFile, OutputFolder, Range, Seed
+
+EvalConfigType = TypeVar("EvalConfigType", bound="EvalConfig")
 
 MODEL_FREE = ("random", "none", "replay")
 """Policies without a model: two floors and the ceiling."""
@@ -81,7 +83,7 @@ class EvalConfig(AgentConfig):
             raise UserError(f"--set env.{unknown[0]} cannot be chosen in an evaluation: choose from {names}")
 
     @classmethod
-    def from_options(cls, **options: Any) -> EvalConfig:
+    def from_options(cls: type[EvalConfigType], **options: Any) -> EvalConfigType:
         """Settings with the default planner and output folder, where none is named."""
         values = {**cls.defaults(), **options}
         options = cls.with_planner(options, protocol_settings(values["protocol"], "agent"))
@@ -106,7 +108,7 @@ class RecommendConfig(EvalConfig):
     cost: tuple[str, ...]
     out: Annotated[str, Option(path="folder")] | None = None
     split: str = "val"
-    output_dir: Annotated[OutputFolder, Option(default="out/recommend-ENV-PLANNER")]
+    output_dir: Annotated[OutputFolder, Option(default="out/recommend-ENV-PLANNER-PROTOCOL-SPLIT-OFFSET")]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,9 +120,10 @@ class RecommendConfig(EvalConfig):
     @classmethod
     def from_options(cls, **options: Any) -> RecommendConfig:
         """Settings with the default planner and output folder, where none is named."""
-        options = cls.with_planner(options)
-        folder = Path("out") / f"recommend-{options.get('env', cls.env)}-{options['planner']}"
-        return cls(**{"output_dir": folder, **options})
+        config = super().from_options(**options)
+        if "output_dir" in options:
+            return config
+        return replace(config, output_dir=config.output_dir.with_name(f"recommend-{config.output_dir.name}"))
 
 
 @dataclass(frozen=True, kw_only=True)

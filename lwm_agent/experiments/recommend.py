@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 from ..agent.agent import Agent
 from ..checkpoint import Checkpoint, output_folder
-from ..eval import Episode, Summary
+from ..eval import Episode, Summary, TaskSet
 from ..model_card import model_card
 from .config import EvalConfig, RecommendConfig
-from .evaluate import load_tasks, run_evaluation
+from .evaluate import Report, run_evaluation
 
 Progress = Callable[[str, Episode, int], object]
 
@@ -49,17 +49,18 @@ def recommend(config: RecommendConfig, on_episode: Progress | None = None) -> Re
     folder = output_folder(config.checkpoint, None if config.out is None else Path(config.out))
     for cost in config.cost:
         Agent(replace(checkpoint, cost=cost), device="cpu")  # refuses one that it cannot use, before the work
-    tried = {} if len(config.cost) == 1 else {cost: _try(config, cost, on_episode) for cost in config.cost}
+    reports = {} if len(config.cost) == 1 else {cost: _try(config, cost, on_episode) for cost in config.cost}
+    tried = {cost: report.summaries[config.planner] for cost, report in reports.items()}
     best = max(config.cost, key=lambda cost: tried[cost].success if tried else 0.0)
     training = {name: value for name, value in checkpoint.training.items() if name != "recommendation"}
     if tried:
-        training["recommendation"] = _record(config, tried)
+        training["recommendation"] = _record(config, reports[best].task_set, tried)
     changed = replace(checkpoint, cost=best, training=training)
     changed.save(folder, model_card(changed))
     return Recommendation(best, folder, tried)
 
 
-def _try(config: RecommendConfig, cost: str, on_episode: Progress | None) -> Summary:
+def _try(config: RecommendConfig, cost: str, on_episode: Progress | None) -> Report:
     settings = {item.name: getattr(config, item.name) for item in fields(EvalConfig)}
     settings |= {
         "agent_settings": {**config.agent_settings, "cost": cost},
@@ -71,12 +72,11 @@ def _try(config: RecommendConfig, cost: str, on_episode: Progress | None) -> Sum
         if on_episode is not None:
             on_episode(cost, episode, total)
 
-    return run_evaluation(EvalConfig(**settings), show).summaries[config.planner]
+    return run_evaluation(EvalConfig(**settings), show)
 
 
-def _record(config: RecommendConfig, tried: dict[str, Summary]) -> dict[str, Any]:
-    """What was tried and how, in JSON types."""
-    tasks = load_tasks(config)
+def _record(config: RecommendConfig, tasks: TaskSet, tried: dict[str, Summary]) -> dict[str, Any]:
+    """Record of the costs that were tried, and how, in JSON types."""
     budget = {name: value for name, value in asdict(config.budget).items() if value is not None}
     return {
         "planner": config.planner,

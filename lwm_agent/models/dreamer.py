@@ -162,8 +162,7 @@ class Dreamer(WorldModel):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised frames ``(N, C, h, w)`` of `latents` ``(N, D)``, from the probabilities of all classes."""
-        frames: Tensor = self.decoder(latents)
-        return frames
+        return self.decoder(latents)
 
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Losses of `batch`, which has goals; `generator` (on the CPU) chooses between goals.

@@ -82,8 +82,8 @@ class ImageEncoder(nn.Module):
 class ImageDecoder(nn.Module):
     """Features ``(N, in_features)`` to frames ``(N, C, h, w)``: a coarse picture by linear maps, and details on it.
 
-    Linear maps alone paint the angle of a block after a hundred steps of training. Convolutions, each of which doubles
-    the side by a pixel shuffle, paint sharp edges, but spend thousands of steps on the mean over all angles.
+    Linear maps soon paint the angle of a block. Convolutions, each of which doubles the side by a pixel shuffle, paint
+    sharp edges, but spend hundreds of steps on the mean over all angles.
     """
 
     def __init__(self, in_features: int, units: int, image_size: int, depth: int, kernel: int, stem: int) -> None:

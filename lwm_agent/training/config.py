@@ -24,21 +24,8 @@ MODEL_NAMES = ("lewm", "dino-wm", "dino-wm-lite", "dreamer", "gcbc")
 """Names of `MODELS`, for help texts: importing the registry would import torch."""
 
 OWN_OPTIONS = (
-    *(
-        "data",
-        "out",
-        "env",
-        "model",
-        "preset",
-        "model_settings",
-        "init",
-        "steps",
-        "seed",
-        "device",
-        "num_devices",
-        "precision",
-    ),
-    *("track", "latent_cache"),
+    *("data", "out", "env", "model", "preset", "model_settings", "init", "steps", "seed"),
+    *("device", "num_devices", "precision", "track", "latent_cache"),
 )
 """Settings that the model card does not list as ``--set train.NAME``."""
 
