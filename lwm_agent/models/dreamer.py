@@ -21,7 +21,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "deter": 2048,
         "hidden": 256,
         "units": 256,
-        "depth": 16,
         "kernel": 5,
         "stem": 2,
     },
@@ -29,7 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Constructor arguments by preset: `tiny` is made for 2 CPU cores, `12m` has the sizes of DreamerV3's."""
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "tiny": {"learning_rate": 1e-3, "batch_size": 24, "clip_length": 10, "steps": 12_000},
+    "tiny": {"learning_rate": 1e-3, "batch_size": 12, "clip_length": 8, "steps": 24_000},
     "12m": {"learning_rate": 3e-4, "batch_size": 32, "clip_length": 16, "steps": 50_000},
 }
 """Settings of `TrainConfig` by preset."""
@@ -47,14 +46,17 @@ The critic's gradient is a hundred times as large as the world model's, and both
 not depend on the scale of a loss, so actor and critic learn as fast with it.
 """
 
+IMAGINE_EVERY = 2
+"""Frames of a clip from one start of imagined futures to the next: neighbours are alike, and futures take long."""
+
 
 class Dreamer(WorldModel):
     """Recurrent state-space model, decoder, and an actor that learns in imagination.
 
-    A latent is the memory of the GRU and the probabilities of the categoricals. Planning is deterministic: the GRU goes
-    on from the probabilities, the mean of the one-hot latents that training draws. Distances, actor, critic and decoder
-    see the probabilities in training too: they are smooth in the actions, and pictures of them are learned
-    much faster than pictures of draws.
+    A latent is the memory of the GRU and the probabilities of the categoricals. Memory and decoder go on from the
+    likeliest class of each, with straight-through gradients, in training as in planning: pictures are learned much
+    faster than from draws, and planning is deterministic. Distances, actor and critic see the probabilities, which are
+    smooth in the actions.
 
     Loss: squared error of the decoded frames; the divergence of posterior and prior, with free nats; and those of
     `ImaginationActor`, which do not reach the world model. The data have no rewards and no ends of episodes, so there
@@ -73,6 +75,8 @@ class Dreamer(WorldModel):
         kernel: side of their kernels.
         stem: stride of the encoder's first convolution.
         absolute: whether the posterior sees the frame alone; else it sees the memory too, as in the paper.
+        drawn: whether training draws classes, as in the paper, and planning goes on from their probabilities; else the
+            likeliest are taken.
         distance: what a goal is compared by: "stoch", the probabilities, or "features", the memory too.
         kl_weight: weight of the divergence relative to the mean squared error of a normalised pixel.
         imagination: action blocks of the futures that the actor learns from.
@@ -94,10 +98,11 @@ class Dreamer(WorldModel):
         categoricals: int = 32,
         classes: int = 16,
         units: int = 256,
-        depth: int = 32,
+        depth: int = 16,
         kernel: int = 3,
         stem: int = 4,
         absolute: bool = True,
+        drawn: bool = False,
         distance: str = "stoch",
         kl_weight: float = 0.002,
         imagination: int = 6,
@@ -122,6 +127,7 @@ class Dreamer(WorldModel):
             categoricals=categoricals,
             classes=classes,
             absolute=absolute,
+            drawn=drawn,
         )
         self.decoder = ImageDecoder(deter + code_size, units, image_size, depth, kernel, stem)
         self.actor = ImaginationActor(
@@ -161,14 +167,14 @@ class Dreamer(WorldModel):
         return codes + gap.deter.mean(-1) if self.distance_kind == "features" else codes
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Normalised frames ``(N, C, h, w)`` of `latents` ``(N, D)``, from the probabilities of all classes."""
-        return self.decoder(latents)
+        """Normalised frames ``(N, C, h, w)`` of `latents` ``(N, D)``."""
+        state = self.rssm.split(latents)
+        return self.decoder(torch.cat([state.deter, self.rssm.code(state.stoch)], dim=-1))
 
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Losses of `batch`, which has goals; `generator` (on the CPU) chooses between goals.
 
-        In training, latents that the memory goes on from and actions are drawn, by torch's own generator; else they are
-        the means.
+        In training, actions and the latents of a model that is `drawn` are drawn by torch's own generator.
         """
         clips, length = batch.pixels.shape[:2]
         embeddings = self.encoder(batch.pixels.flatten(0, 1)).unflatten(0, (clips, length))
@@ -190,7 +196,7 @@ class Dreamer(WorldModel):
         state = self.rssm.begin(embeddings[:, 0])
         states = [state]
         for embedding, block in zip(embeddings[:, 1:].unbind(1), actions.unbind(1), strict=True):
-            state = self.rssm.observe(state, block, embedding, draw=self.training)
+            state = self.rssm.observe(state, block, embedding)
             states.append(state)
         return Recurrent(*(torch.stack(parts, dim=1) for parts in zip(*states, strict=True)))
 
@@ -232,17 +238,13 @@ class Dreamer(WorldModel):
         """Losses of the actor, its critic and the temporal distance, on all frames of the clips."""
         valid = (steps.isfinite() & (steps > 0)).float()[:, :-1].flatten()
         from_latents, to_goals = (part[:, :-1].flatten(0, 1) for part in (latents, goals))
-        latents, goals = latents.flatten(0, 1), goals.flatten(0, 1)
+        starts, towards = (part[:, ::IMAGINE_EVERY].flatten(0, 1) for part in (latents, goals))
         with frozen(self.rssm):
-            losses = self.actor.imagination_losses(latents, goals, self._draw)
+            losses = self.actor.imagination_losses(starts, towards, self.step)
         codes = self.rssm.split(latents).stoch
-        losses["distance"] = self.actor.distance_loss(codes, goals, steps.flatten())
+        losses["distance"] = self.actor.distance_loss(codes.flatten(0, 1), goals.flatten(0, 1), steps.flatten())
         losses["imitation"] = self.actor.imitation_loss(from_latents, to_goals, actions.flatten(0, 1), valid)
         return losses
-
-    def _draw(self, latents: Tensor, blocks: Tensor) -> Tensor:
-        """`step`, but in training for a latent that is drawn."""
-        return self.rssm.imagine(self.rssm.split(latents), blocks, draw=self.training).latent
 
     def after_step(self) -> None:
         """Implements `WorldModel`."""

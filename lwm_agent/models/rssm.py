@@ -99,6 +99,7 @@ class RSSM(nn.Module):
         categoricals: C.
         classes: K.
         absolute: whether the posterior sees the frame alone; else it sees the memory too.
+        drawn: whether training draws latents from their probabilities; else the likeliest classes are taken, always.
         blocks: parts of the memory.
 
     Raises:
@@ -115,12 +116,13 @@ class RSSM(nn.Module):
         categoricals: int,
         classes: int,
         absolute: bool,
+        drawn: bool,
         blocks: int = 8,
     ) -> None:
         super().__init__()
         if deter < 1 or deter % blocks:
             raise UserError(f"deter={deter} must be a multiple of {blocks}, the blocks of the memory")
-        self.deter, self.classes, self.absolute = deter, classes, absolute
+        self.deter, self.classes, self.absolute, self.drawn = deter, classes, absolute, drawn
         self.stoch = categoricals * classes
         self.core = BlockGRU(deter, self.stoch, block_size, hidden, blocks)
         self.block_size = block_size
@@ -142,27 +144,33 @@ class RSSM(nn.Module):
         deter = self.core(*zeros.split([self.deter, self.stoch, self.block_size], dim=-1))
         return Recurrent(deter, self.posterior(deter, embedding))
 
-    def advance(self, state: Recurrent, block: Tensor, draw: bool = False) -> Tensor:
-        """Memory ``(N, M)`` after the action block ``(N, F*A)``, from a latent that is drawn, or from its mean."""
-        return self.core(state.deter, self.sample(state.stoch) if draw else state.stoch, block)
+    def advance(self, state: Recurrent, block: Tensor) -> Tensor:
+        """Memory ``(N, M)`` after the action block ``(N, F*A)``."""
+        return self.core(state.deter, self.code(state.stoch), block)
 
-    def imagine(self, state: Recurrent, block: Tensor, draw: bool = False) -> Recurrent:
+    def imagine(self, state: Recurrent, block: Tensor) -> Recurrent:
         """State after the action block, by the prior."""
-        deter = self.advance(state, block, draw)
+        deter = self.advance(state, block)
         return Recurrent(deter, self.prior(deter))
 
-    def observe(self, state: Recurrent, block: Tensor, embedding: Tensor, draw: bool = False) -> Recurrent:
+    def observe(self, state: Recurrent, block: Tensor, embedding: Tensor) -> Recurrent:
         """State after the action block, by the posterior."""
-        deter = self.advance(state, block, draw)
+        deter = self.advance(state, block)
         return Recurrent(deter, self.posterior(deter, embedding))
 
     def split(self, latents: Tensor) -> Recurrent:
         """The states of `latents` ``(..., M + C*K)``."""
         return Recurrent(*latents.split([self.deter, self.stoch], dim=-1))
 
-    def sample(self, stoch: Tensor) -> Tensor:
-        """Latents ``(..., C*K)``, one-hot, drawn from these probabilities and with their gradient."""
-        return straight_through(stoch.unflatten(-1, (-1, self.classes))).flatten(-2)
+    def code(self, stoch: Tensor) -> Tensor:
+        """Latents ``(..., C*K)`` of these probabilities, with their gradient: what the memory goes on from.
+
+        They are one-hot, except that those of a model that is `drawn` are the probabilities when it does not train.
+        """
+        if self.drawn and not self.training:
+            return stoch
+        classes = stoch.unflatten(-1, (-1, self.classes))
+        return (draw(classes) if self.drawn else likeliest(classes)).flatten(-2)
 
     def kl(self, first: Tensor, second: Tensor) -> Tensor:
         """Divergence ``(...)``, in nats, of the distributions `first` from `second` ``(..., C*K)``."""
@@ -186,8 +194,18 @@ class RSSM(nn.Module):
         return mixed.flatten(-2)
 
 
-def straight_through(probabilities: Tensor) -> Tensor:
-    """One-hot vectors drawn from `probabilities` ``(..., K)``, whose gradient is that of the probabilities."""
+def draw(probabilities: Tensor) -> Tensor:
+    """One-hot vectors drawn from `probabilities` ``(..., K)``, with their gradient."""
     race = probabilities / torch.empty_like(probabilities).exponential_()  # the largest wins as often as it should
-    hard = torch.zeros_like(probabilities).scatter(-1, race.argmax(-1, keepdim=True), 1.0)
+    return _one_hot(race, probabilities)
+
+
+def likeliest(probabilities: Tensor) -> Tensor:
+    """One-hot vectors of the largest of `probabilities` ``(..., K)``, with their gradient."""
+    return _one_hot(probabilities, probabilities)
+
+
+def _one_hot(scores: Tensor, probabilities: Tensor) -> Tensor:
+    """One-hot vectors of the largest `scores`, whose gradient is that of the `probabilities` (straight-through)."""
+    hard = torch.zeros_like(probabilities).scatter(-1, scores.argmax(-1, keepdim=True), 1.0)
     return hard + probabilities - probabilities.detach()
