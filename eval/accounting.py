@@ -31,9 +31,16 @@ class ModelAccount:
 
 
 def training_seconds(training: Mapping[str, Any]) -> float | None:
-    """Wall time of all stages in the record of a training, None if no stage has any."""
-    stages = (training, *(training[name] for name in ("predictor", "heads") if isinstance(training.get(name), dict)))
-    seconds = [stage["seconds"] for stage in stages if isinstance(stage.get("seconds"), int | float)]
+    """Wall time of all stages in the record of a training, None if no stage has any.
+
+    A training, or a stage, that began with an earlier one counts that one too.
+    """
+    seconds, rest = [], [training]
+    while rest:
+        stage = rest.pop()
+        if isinstance(stage.get("seconds"), int | float):
+            seconds.append(stage["seconds"])
+        rest += [stage[name] for name in ("before", "predictor", "heads") if isinstance(stage.get(name), dict)]
     return float(sum(seconds)) if seconds else None
 
 

@@ -57,6 +57,13 @@ Validation (held-out episodes):
 {validation}
 """
 
+_BEFORE = """
+## Before
+
+It began with the checkpoint of an earlier training:
+{steps} steps of {batch_size} clips x {clip_length} frames, {minutes} minutes{changes}.
+"""
+
 _STAGES = {
     "predictor": (
         "Predictor",
@@ -76,16 +83,6 @@ def model_card(checkpoint: Checkpoint) -> str:
     """Markdown that says what the checkpoint is, where it comes from and what it reached on validation data."""
     training = checkpoint.training
     preset = training.get("preset", "tiny")
-    options = {
-        "env": checkpoint.env,
-        "model": checkpoint.name,
-        "preset": preset,
-        **_data(training),
-        **_named(training, "init", "steps", "seed"),
-    }
-    if "set" in training:  # earlier versions recorded no changed settings, and computed in bf16-mixed
-        options |= _named(training, "precision")
-    settings = _settings("train", training.get("set")) + _settings("model", training.get("model_settings"))
     card = _TEMPLATE.format(
         tag=_tag(checkpoint.env),
         title=" / ".join(_text(part) for part in (checkpoint.name, preset, checkpoint.env)),
@@ -96,14 +93,37 @@ def model_card(checkpoint: Checkpoint) -> str:
         data=", ".join(_code(path) for path in _files(training)) or "not recorded",
         hardware=_text(training.get("hardware", "not recorded")),
         precision=_text(training.get("precision", "precision not recorded")),
-        command=_command("train", options, settings),
+        command=_train_command(checkpoint, training),
         validation=_table(training.get("validation")),
         **_numbers(training),
     )
+    card += _before(checkpoint, training.get("before"))
     for part in ("predictor", "heads"):
         if part in training and (part != "heads" or checkpoint.heads is not None):
             card += _stage(part, training[part])
     return card + _planning(checkpoint)
+
+
+def _train_command(checkpoint: Checkpoint, training: Mapping[str, Any]) -> str:
+    options = {
+        "env": checkpoint.env,
+        "model": checkpoint.name,
+        "preset": training.get("preset", "tiny"),
+        **_data(training),
+        **_named(training, "init", "steps", "seed"),
+    }
+    if "set" in training:  # earlier versions recorded no changed settings, and computed in bf16-mixed
+        options |= _named(training, "precision")
+    settings = _settings("train", training.get("set")) + _settings("model", training.get("model_settings"))
+    return _command("train", options, settings)
+
+
+def _before(checkpoint: Checkpoint, training: Any) -> str:
+    """Section about the training whose checkpoint this one began with, after those before it."""
+    if not isinstance(training, Mapping):
+        return ""
+    summary = _BEFORE.format(**_numbers(training))
+    return f"{_before(checkpoint, training.get('before'))}{summary}\nCommand: {_train_command(checkpoint, training)}\n"
 
 
 def _planning(checkpoint: Checkpoint) -> str:

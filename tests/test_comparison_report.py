@@ -226,4 +226,8 @@ def test_labels_do_not_overlap(heights: list[float], expected: list[float]) -> N
 
 def test_training_time_is_that_of_all_stages() -> None:
     assert training_seconds({"seconds": 5.0, "heads": {"seconds": 2}, "predictor": {"steps": 3}}) == 7.0
+    earlier = {"seconds": 7.0, "before": {"seconds": 1.0, "predictor": {"seconds": 0.5}}}
+    assert (
+        training_seconds({"seconds": 5.0, "before": earlier, "heads": {"seconds": 2, "before": {"seconds": 3}}}) == 18.5
+    )
     assert training_seconds({"steps": 3}) is None

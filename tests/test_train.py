@@ -24,6 +24,7 @@ from lwm_agent.data.clips import Mixture, Windows
 from lwm_agent.data.trajectories import DatasetError, Trajectories, split
 from lwm_agent.data.writer import TrajectoryWriter
 from lwm_agent.errors import UserError
+from lwm_agent.eval.accounting import training_seconds
 from lwm_agent.model_card import hardware
 from lwm_agent.models import LeWorldModel
 from lwm_agent.protocols import Batch
@@ -311,6 +312,8 @@ def test_training_on_does_not_throw_away_what_was_added(data: str, tmp_path: Pat
 
 def test_a_training_may_begin_with_a_checkpoint(data: str, tmp_path: Path) -> None:
     first = train(config(data, tmp_path / "first"))
+    folder = tmp_path / "first" / "checkpoint"
+    replace(first, training={**first.training, "recommendation": {}}).save(folder, "card")
     settings = {"init": str(tmp_path / "first" / "checkpoint"), "model_settings": {"dropout": 0.0}}
     fixed = {"learning_rate": 1e-9, "seed": 5, "weight_decay": 0.0}
     with pytest.raises(UserError, match=r"has dropout=0\.1, not 0\.0: a training keeps the sizes"):
@@ -321,6 +324,11 @@ def test_a_training_may_begin_with_a_checkpoint(data: str, tmp_path: Path) -> No
     assert again.normalizer == first.normalizer
     card = (tmp_path / "again" / "checkpoint" / "README.md").read_text()
     assert f"--init {settings['init']}" in card
+    assert "## Before" in card
+    earlier = again.training["before"]
+    assert "recommendation" not in earlier
+    assert earlier["seconds"] == first.training["seconds"]
+    assert training_seconds(again.training) == again.training["seconds"] + earlier["seconds"]
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,13 @@ def new_checkpoint(
             **conventions(config.env, data.env_kwargs),
             **({"image_size": data.image_size} if spec_of(config.env) else {}),
         },
-        training={},
+        training={} if first is None else {"before": _record(first)},
     )
+
+
+def _record(first: Checkpoint) -> dict[str, Any]:
+    """Record of the training of `first`, without what a new training does not keep of it."""
+    return {name: value for name, value in first.training.items() if name not in ("heads", "recommendation")}
 
 
 def _check_first(config: TrainConfig, first: Checkpoint, settings: dict[str, Any], data: Trajectories) -> None:
