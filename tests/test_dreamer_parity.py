@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lwm_agent.models.rssm import RSSM, BlockLinear, draw
+from lwm_agent.models.distributions import Categoricals
+from lwm_agent.models.rssm import RSSM, BlockLinear
 from lwm_agent.models.two_hot import TwoHot
 
 torchrl = pytest.importorskip(
@@ -24,7 +25,7 @@ EXACT = {"atol": 1e-6, "rtol": 1e-5}
 def ours() -> RSSM:
     torch.manual_seed(0)
     sizes = {"block_size": BLOCK, "embedding": EMBEDDING, "deter": DETER, "hidden": HIDDEN}
-    return RSSM(**sizes, categoricals=C, classes=K, absolute=False, drawn=True, blocks=BLOCKS)
+    return RSSM(**sizes, latents=Categoricals(C, K), absolute=False, blocks=BLOCKS)
 
 
 def copy_layers(source: nn.Module, target: nn.Module) -> None:
@@ -96,7 +97,8 @@ def test_straight_through_gradient() -> None:
     logits, weights = torch.randn(N, C, K, requires_grad=True), torch.randn(N, C, K)
     theirs = torchrl._straight_through_categorical(logits, 0.01)
     mixed = 0.99 * logits.softmax(-1) + 0.01 / K
-    gradients = [torch.autograd.grad((drawn * weights).sum(), logits)[0] for drawn in (theirs, draw(mixed))]
+    drawn = Categoricals(C, K).draw(mixed.flatten(-2)).unflatten(-1, (C, K))
+    gradients = [torch.autograd.grad((hot * weights).sum(), logits)[0] for hot in (theirs, drawn)]
     torch.testing.assert_close(*gradients, **EXACT)
 
 

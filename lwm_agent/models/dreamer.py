@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..protocols import Batch, Belief
 from .base import WorldModel, checked
-from .dreamer_nets import ImageDecoder, ImageEncoder
+from .distributions import Categoricals, Normals
+from .dreamer_nets import Colours, ImageDecoder, ImageEncoder
 from .imagination_actor import ImaginationActor, frozen
 from .rssm import RSSM, Recurrent
 
@@ -18,6 +19,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"image_size": 64},
     "12m": {
         "image_size": 64,
+        "latents": "categorical",
+        "kl_weight": 0.002,
         "deter": 2048,
         "hidden": 256,
         "units": 256,
@@ -28,11 +31,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Constructor arguments by preset: `tiny` is made for 2 CPU cores, `12m` has the sizes of DreamerV3's."""
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "tiny": {"learning_rate": 1e-3, "batch_size": 12, "clip_length": 8, "steps": 24_000},
+    "tiny": {"learning_rate": 1e-3, "batch_size": 16, "clip_length": 6, "steps": 24_000},
     "12m": {"learning_rate": 3e-4, "batch_size": 32, "clip_length": 16, "steps": 50_000},
 }
 """Settings of `TrainConfig` by preset."""
 
+LATENTS = ("normal", "categorical")
 DISTANCES = ("stoch", "features")
 
 DYN_WEIGHT, REP_WEIGHT, FREE_NATS = 1.0, 0.1, 1.0
@@ -53,14 +57,14 @@ IMAGINE_EVERY = 2
 class Dreamer(WorldModel):
     """Recurrent state-space model, decoder, and an actor that learns in imagination.
 
-    A latent is the memory of the GRU and the probabilities of the categoricals. Memory and decoder go on from the
-    likeliest class of each, with straight-through gradients, in training as in planning: pictures are learned much
-    faster than from draws, and planning is deterministic. Distances, actor and critic see the probabilities, which are
-    smooth in the actions.
+    A latent, in the words of `WorldModel`, is the memory of the GRU and the mean of the recurrent model's own latent.
+    Training draws the latter, planning is deterministic: memory and pictures go on from the mean. Distances, actor and
+    critic see the mean in training too: it is smooth in the actions.
 
-    Loss: squared error of the decoded frames; the divergence of posterior and prior, with free nats; and those of
-    `ImaginationActor`, which do not reach the world model. The data have no rewards and no ends of episodes, so there
-    are no heads for these: the reward of the imagined futures is minus a learned temporal distance to the goal.
+    Loss: squared error of the decoded frames, in the `Colours` of the data; the divergence of posterior and prior, with
+    free nats; and those of `ImaginationActor`, which do not reach the world model. The data have no rewards and no ends
+    of episodes, so there are no heads for these: the reward of the imagined futures is minus a learned temporal
+    distance to the goal.
 
     Args:
         action_size: A.
@@ -68,16 +72,16 @@ class Dreamer(WorldModel):
         image_size: side of the frames, px.
         deter: M, size of the GRU's memory.
         hidden: width of the hidden layers of the recurrent model.
-        categoricals: C.
+        latents: "normal", as in the first Dreamer, or "categorical", as in DreamerV3.
+        latent_size: Z, of normal latents.
+        categoricals: C, of categorical latents; Z is C*K.
         classes: K, of each categorical.
         units: width of the hidden layers of decoder, actor, critic and temporal distance.
         depth: unit of the numbers of channels of encoder and decoder.
         kernel: side of their kernels.
         stem: stride of the encoder's first convolution.
         absolute: whether the posterior sees the frame alone; else it sees the memory too, as in the paper.
-        drawn: whether training draws classes, as in the paper, and planning goes on from their probabilities; else the
-            likeliest are taken.
-        distance: what a goal is compared by: "stoch", the probabilities, or "features", the memory too.
+        distance: what a goal is compared by: "stoch", the mean of the latent, or "features", the memory too.
         kl_weight: weight of the divergence relative to the mean squared error of a normalised pixel.
         imagination: action blocks of the futures that the actor learns from.
         max_steps: model steps beyond which the temporal distance tells nothing apart.
@@ -95,6 +99,8 @@ class Dreamer(WorldModel):
         image_size: int = 64,
         deter: int = 512,
         hidden: int = 256,
+        latents: str = "normal",
+        latent_size: int = 192,
         categoricals: int = 32,
         classes: int = 16,
         units: int = 256,
@@ -102,32 +108,32 @@ class Dreamer(WorldModel):
         kernel: int = 3,
         stem: int = 4,
         absolute: bool = True,
-        drawn: bool = False,
         distance: str = "stoch",
-        kl_weight: float = 0.002,
+        kl_weight: float = 2e-5,
         imagination: int = 6,
         max_steps: int = 20,
         imagination_weight: float = 1.0,
         imitation_weight: float = 1.0,
     ) -> None:
-        code_size = categoricals * classes
+        for name, value, choices in (("distance", distance, DISTANCES), ("latents", latents, LATENTS)):
+            if value not in choices:
+                raise UserError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
+        kind = Normals(latent_size) if latents == "normal" else Categoricals(categoricals, classes)
+        code_size = kind.size
         super().__init__(
             action_size=action_size, frameskip=frameskip, image_size=image_size, latent_shape=(deter + code_size,)
         )
-        if distance not in DISTANCES:
-            raise UserError(f"distance={distance!r} is unknown: choose one of {', '.join(DISTANCES)}")
         self.distance_kind, self.kl_weight = distance, kl_weight
         self.imagination_weight, self.imitation_weight = imagination_weight, imitation_weight
+        self.colours = Colours()
         self.encoder = ImageEncoder(image_size, depth, kernel, stem)
         self.rssm = RSSM(
             block_size=self.block_size,
             embedding=self.encoder.features,
             deter=deter,
             hidden=hidden,
-            categoricals=categoricals,
-            classes=classes,
+            latents=kind,
             absolute=absolute,
-            drawn=drawn,
         )
         self.decoder = ImageDecoder(deter + code_size, units, image_size, depth, kernel, stem)
         self.actor = ImaginationActor(
@@ -142,11 +148,11 @@ class Dreamer(WorldModel):
 
     def begin(self, pixels: Tensor) -> Recurrent:
         """Implements `WorldModel`."""
-        return self.rssm.begin(self.encoder(pixels))
+        return self.rssm.begin(self._embed(pixels))
 
     def observe(self, belief: Belief, block: Tensor, pixels: Tensor) -> Recurrent:
         """Implements `WorldModel`."""
-        return self.rssm.observe(checked(belief, Recurrent), block, self.encoder(pixels))
+        return self.rssm.observe(checked(belief, Recurrent), block, self._embed(pixels))
 
     def imagine(self, belief: Belief, block: Tensor) -> Recurrent:
         """Implements `WorldModel`."""
@@ -157,29 +163,28 @@ class Dreamer(WorldModel):
         return self.rssm.imagine(self.rssm.split(latents), blocks).latent
 
     def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
-        """Squared difference ``(B, S, T)`` of the probabilities, summed over classes, and its mean over categoricals.
+        """Squared difference ``(B, S, T)`` of the means of the latents.
 
         The memory after one frame is the same for every frame, so it tells nothing of a goal: only with
         ``distance="features"``, its mean squared difference is added.
         """
-        gap = self.rssm.split((latents.float() - goal.float()[:, None, None]).square())
-        codes = gap.stoch.mean(-1) * self.rssm.classes
-        return codes + gap.deter.mean(-1) if self.distance_kind == "features" else codes
+        state, wanted = self.rssm.split(latents.float()), self.rssm.split(goal.float()[:, None, None])
+        codes = self.rssm.latents.distance(state.stoch, wanted.stoch)
+        return codes if self.distance_kind == "stoch" else codes + (state.deter - wanted.deter).square().mean(-1)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised frames ``(N, C, h, w)`` of `latents` ``(N, D)``."""
-        state = self.rssm.split(latents)
-        return self.decoder(torch.cat([state.deter, self.rssm.code(state.stoch)], dim=-1))
+        return self.colours.invert(self._paint(self.rssm.split(latents)))
 
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Losses of `batch`, which has goals; `generator` (on the CPU) chooses between goals.
 
-        In training, actions and the latents of a model that is `drawn` are drawn by torch's own generator.
+        In training, actions and latents are drawn by torch's own generator; else they are the means.
         """
         clips, length = batch.pixels.shape[:2]
-        embeddings = self.encoder(batch.pixels.flatten(0, 1)).unflatten(0, (clips, length))
-        states = self._filter(embeddings, batch.actions)
-        losses = self._world_model_losses(batch.pixels, states)
+        colours = self.colours(batch.pixels.flatten(0, 1))
+        states = self._filter(self.encoder(colours).unflatten(0, (clips, length)), batch.actions)
+        losses = self._world_model_losses(colours, states)
         divergence = DYN_WEIGHT * losses["kl_dyn"] + REP_WEIGHT * losses["kl_rep"]
         losses["loss"] = losses["reconstruction"] + self.kl_weight * divergence
         if self.training:
@@ -200,21 +205,29 @@ class Dreamer(WorldModel):
             states.append(state)
         return Recurrent(*(torch.stack(parts, dim=1) for parts in zip(*states, strict=True)))
 
-    def _world_model_losses(self, pixels: Tensor, states: Recurrent) -> dict[str, Tensor]:
-        """Reconstruction, and both halves of the divergence in nats, beyond the free ones.
+    def _world_model_losses(self, colours: Tensor, states: Recurrent) -> dict[str, Tensor]:
+        """Reconstruction of `colours` ``(B*L, C, h, w)``, and both halves of the divergence in nats, with free ones.
 
         The first frame of a clip has no past: it is decoded, but nothing is to predict it.
         """
-        decoded = self.decode(states.latent.flatten(0, 1))
-        prior, posterior = self.rssm.prior(states.deter[:, 1:]), states.stoch[:, 1:]
+        painted = self._paint(Recurrent(*(part.flatten(0, 1) for part in states)))
+        prior, posterior, kl = self.rssm.prior(states.deter[:, 1:]), states.stoch[:, 1:], self.rssm.latents.kl
         return {
-            "reconstruction": (decoded - pixels.flatten(0, 1)).square().mean(),
-            "kl_dyn": self.rssm.kl(posterior.detach(), prior).clamp_min(FREE_NATS).mean(),
-            "kl_rep": self.rssm.kl(posterior, prior.detach()).clamp_min(FREE_NATS).mean(),
+            "reconstruction": (painted - colours).square().mean(),
+            "kl_dyn": kl(posterior.detach(), prior).clamp_min(FREE_NATS).mean(),
+            "kl_rep": kl(posterior, prior.detach()).clamp_min(FREE_NATS).mean(),
         }
 
+    def _embed(self, pixels: Tensor) -> Tensor:
+        return self.encoder(self.colours(pixels))
+
+    def _paint(self, states: Recurrent) -> Tensor:
+        """Frames ``(N, C, h, w)`` of `states` ``(N, ...)``, in the colours of the decoder."""
+        painted: Tensor = self.decoder(torch.cat([states.deter, self.rssm.code(states.stoch)], dim=-1))
+        return painted
+
     def _hindsight(self, batch: Batch, codes: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """A goal for each frame, as a code ``(B, L, C*K)``, and the model steps to it ``(B, L)``.
+        """A goal for each frame, as a code ``(B, L, Z)``, and the model steps to it ``(B, L)``.
 
         Half of them are later frames of the clip, the others the clip's hindsight goal: a later frame of its
         trajectory, or another's, infinitely many steps away. Steps below 0 are to a goal that lies in the past.
@@ -245,6 +258,10 @@ class Dreamer(WorldModel):
         losses["distance"] = self.actor.distance_loss(codes.flatten(0, 1), goals.flatten(0, 1), steps.flatten())
         losses["imitation"] = self.actor.imitation_loss(from_latents, to_goals, actions.flatten(0, 1), valid)
         return losses
+
+    def calibrate(self, pixels: Tensor) -> None:
+        """Implements `WorldModel`."""
+        self.colours.fit(pixels)
 
     def after_step(self) -> None:
         """Implements `WorldModel`."""

@@ -22,6 +22,50 @@ COARSE = 4
 """Pixels of a frame that a pixel of the coarse picture of the decoder covers, along a side."""
 
 
+SMALLEST_COLOUR = 0.01
+"""Least variance of a direction of colours, as a share of the largest, that is taken for more than rounding."""
+
+
+class Colours(nn.Module):
+    """Colours in which frames vary equally in all directions, from `fit` on.
+
+    The colour of a small object may differ from the others in a direction in which few pixels vary. Measured in this
+    way, it counts as much as the rest of the frame. Without it, the agent of Push-T hardly matters in a picture.
+    """
+
+    whiten: Tensor  # (C, C)
+    restore: Tensor  # (C, C): its inverse
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("whiten", torch.eye(3))
+        self.register_buffer("restore", torch.eye(3))
+
+    @torch.no_grad()
+    def fit(self, pixels: Tensor) -> None:
+        """Learns the variances of `pixels` ``(N, C, h, w)``."""
+        values = pixels.double().movedim(1, 0).flatten(1)
+        variances, directions = torch.linalg.eigh(values @ values.T / values.shape[1])
+        deviations = variances.clamp_min(SMALLEST_COLOUR * float(variances[-1])).sqrt()
+        self.whiten.copy_(directions / deviations @ directions.T)
+        self.restore.copy_(directions * deviations @ directions.T)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Frames ``(N, C, h, w)`` in these colours."""
+        return _mix(self.whiten, pixels)
+
+    def invert(self, colours: Tensor) -> Tensor:
+        """Frames ``(N, C, h, w)`` of what `forward` gave."""
+        return _mix(self.restore, colours)
+
+
+def _mix(matrix: Tensor, pixels: Tensor) -> Tensor:
+    """`matrix` times the channels of `pixels`, in float32 under autocast too: a product would be rounded."""
+    channels = pixels.float().unbind(1)
+    rows = [sum(weight * channel for weight, channel in zip(row, channels, strict=True)) for row in matrix.float()]
+    return torch.stack(rows, dim=1)
+
+
 class ChannelNorm(RMSNorm):
     """RMSNorm over the channels of each place."""
 

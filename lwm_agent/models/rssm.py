@@ -1,4 +1,4 @@
-"""The recurrent state-space model of DreamerV3 (arXiv 2301.04104): a block GRU and categorical latents."""
+"""The recurrent state-space model of DreamerV3 (arXiv 2301.04104): a block GRU, latents with and without a frame."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .distributions import Latents
 from .layers import linear_weights
-
-UNIMIX = 0.01
-"""Share of a uniform distribution in every categorical, so that no logarithm of a probability is infinite."""
 
 
 class Recurrent(NamedTuple):
     """The belief of a recurrent state-space model."""
 
     deter: Tensor  # (B, M): memory of the GRU
-    stoch: Tensor  # (B, C*K): probabilities of C categoricals of K classes
+    stoch: Tensor  # (B, Z): mean of the latent
 
     @property
     def latent(self) -> Tensor:
-        """Memory and probabilities, ``(B, M + C*K)``."""
+        """Memory and mean, ``(B, M + Z)``."""
         return torch.cat([self.deter, self.stoch], dim=-1)
 
 
@@ -79,7 +77,7 @@ class BlockGRU(nn.Module):
         self.gates = BlockLinear(deter, 3 * deter, blocks)
 
     def forward(self, deter: Tensor, sample: Tensor, block: Tensor) -> Tensor:
-        """Memory ``(N, M)`` after the action block ``(N, F*A)`` at `deter` ``(N, M)`` and `sample` ``(N, C*K)``."""
+        """Memory ``(N, M)`` after the action block ``(N, F*A)`` at `deter` ``(N, M)`` and `sample` ``(N, Z)``."""
         parts = zip(self.projections, (deter, sample, block), strict=True)
         seen = torch.cat([project(part) for project, part in parts], dim=-1)
         gates = self.gates(self.activation(self.memory(deter) + self.inputs(seen))).float()
@@ -96,10 +94,8 @@ class RSSM(nn.Module):
         embedding: size of a frame's embedding.
         deter: M, size of the memory.
         hidden: width of the hidden layers.
-        categoricals: C.
-        classes: K.
+        latents: kind of distributions, with Z numbers.
         absolute: whether the posterior sees the frame alone; else it sees the memory too.
-        drawn: whether training draws latents from their probabilities; else the likeliest classes are taken, always.
         blocks: parts of the memory.
 
     Raises:
@@ -113,35 +109,37 @@ class RSSM(nn.Module):
         embedding: int,
         deter: int,
         hidden: int,
-        categoricals: int,
-        classes: int,
+        latents: Latents,
         absolute: bool,
-        drawn: bool,
         blocks: int = 8,
     ) -> None:
         super().__init__()
         if deter < 1 or deter % blocks:
             raise UserError(f"deter={deter} must be a multiple of {blocks}, the blocks of the memory")
-        self.deter, self.classes, self.absolute, self.drawn = deter, classes, absolute, drawn
-        self.stoch = categoricals * classes
-        self.core = BlockGRU(deter, self.stoch, block_size, hidden, blocks)
+        self.deter, self.latents, self.absolute = deter, latents, absolute
+        self.core = BlockGRU(deter, latents.size, block_size, hidden, blocks)
         self.block_size = block_size
-        self.prior_net = dense(deter, hidden, 2, self.stoch)
-        self.posterior_net = dense(embedding + (0 if absolute else deter), hidden, 1, self.stoch)
+        self.prior_net = dense(deter, hidden, 2, latents.size)
+        self.posterior_net = dense(embedding + (0 if absolute else deter), hidden, 1, latents.size)
 
     def prior(self, deter: Tensor) -> Tensor:
-        """Probabilities ``(..., C*K)`` of the latent that memory `deter` ``(..., M)`` expects."""
-        return self._probabilities(self.prior_net(deter))
+        """Mean ``(..., Z)`` of the latent that memory `deter` ``(..., M)`` expects."""
+        return self.latents.mean(self.prior_net(deter))
 
     def posterior(self, deter: Tensor, embedding: Tensor) -> Tensor:
-        """Probabilities ``(..., C*K)`` of the latent of a frame with this `embedding`, after memory `deter`."""
+        """Mean ``(..., Z)`` of the latent of a frame with this `embedding`, after memory `deter`."""
         seen = embedding if self.absolute else torch.cat([deter, embedding], dim=-1)
-        return self._probabilities(self.posterior_net(seen))
+        return self.latents.mean(self.posterior_net(seen))
+
+    def code(self, stoch: Tensor) -> Tensor:
+        """Latents ``(..., Z)`` that memory and pictures go on from: drawn in training, else the mean `stoch`."""
+        return self.latents.draw(stoch) if self.training else stoch
 
     def begin(self, embedding: Tensor) -> Recurrent:
         """Belief of episodes that begin with frames of this `embedding` ``(B, E)``: no memory, latent or action."""
-        zeros = embedding.new_zeros((len(embedding), self.deter + self.stoch + self.block_size), dtype=torch.float32)
-        deter = self.core(*zeros.split([self.deter, self.stoch, self.block_size], dim=-1))
+        sizes = [self.deter, self.latents.size, self.block_size]
+        zeros = embedding.new_zeros((len(embedding), sum(sizes)), dtype=torch.float32)
+        deter = self.core(*zeros.split(sizes, dim=-1))
         return Recurrent(deter, self.posterior(deter, embedding))
 
     def advance(self, state: Recurrent, block: Tensor) -> Tensor:
@@ -159,22 +157,8 @@ class RSSM(nn.Module):
         return Recurrent(deter, self.posterior(deter, embedding))
 
     def split(self, latents: Tensor) -> Recurrent:
-        """The states of `latents` ``(..., M + C*K)``."""
-        return Recurrent(*latents.split([self.deter, self.stoch], dim=-1))
-
-    def code(self, stoch: Tensor) -> Tensor:
-        """Latents ``(..., C*K)`` of these probabilities, with their gradient: what the memory goes on from.
-
-        They are one-hot, except that those of a model that is `drawn` are the probabilities when it does not train.
-        """
-        if self.drawn and not self.training:
-            return stoch
-        classes = stoch.unflatten(-1, (-1, self.classes))
-        return (draw(classes) if self.drawn else likeliest(classes)).flatten(-2)
-
-    def kl(self, first: Tensor, second: Tensor) -> Tensor:
-        """Divergence ``(...)``, in nats, of the distributions `first` from `second` ``(..., C*K)``."""
-        return (first * (first.log() - second.log())).sum(-1)
+        """The states of `latents` ``(..., M + Z)``."""
+        return Recurrent(*latents.split([self.deter, self.latents.size], dim=-1))
 
     def imagine_flops(self) -> float:
         """Floating-point operations of `imagine` for one state, in matrix products; a multiply-add is two."""
@@ -187,25 +171,3 @@ class RSSM(nn.Module):
     def _core_flops(self) -> float:
         core = self.core
         return 2.0 * (linear_weights(core) + core.memory.weight.numel() + core.gates.weight.numel())
-
-    def _probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities ``(..., C*K)`` of `logits` ``(..., C*K)``, a share of them uniform."""
-        mixed = (1 - UNIMIX) * logits.float().unflatten(-1, (-1, self.classes)).softmax(-1) + UNIMIX / self.classes
-        return mixed.flatten(-2)
-
-
-def draw(probabilities: Tensor) -> Tensor:
-    """One-hot vectors drawn from `probabilities` ``(..., K)``, with their gradient."""
-    race = probabilities / torch.empty_like(probabilities).exponential_()  # the largest wins as often as it should
-    return _one_hot(race, probabilities)
-
-
-def likeliest(probabilities: Tensor) -> Tensor:
-    """One-hot vectors of the largest of `probabilities` ``(..., K)``, with their gradient."""
-    return _one_hot(probabilities, probabilities)
-
-
-def _one_hot(scores: Tensor, probabilities: Tensor) -> Tensor:
-    """One-hot vectors of the largest `scores`, whose gradient is that of the `probabilities` (straight-through)."""
-    hard = torch.zeros_like(probabilities).scatter(-1, scores.argmax(-1, keepdim=True), 1.0)
-    return hard + probabilities - probabilities.detach()
