@@ -142,7 +142,8 @@ def _planning(checkpoint: Checkpoint) -> str:
 def hardware(device: torch.device) -> str:
     """CPU, GPU and version of torch that this process computes with, for the record of a training."""
     gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
-    return f"{gpu}{os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}"
+    cores = f"{torch.get_num_threads()} of {os.cpu_count()} cores ({platform.machine()})"
+    return f"{gpu}{cores}, torch {torch.__version__}"
 
 
 def _stage(part: str, training: Any) -> str:
