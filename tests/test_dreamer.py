@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lwm_agent.errors import UserError
 from lwm_agent.models import MODELS
 from lwm_agent.models.distributions import DEVIATION, UNIMIX, Categoricals, Normals
-from lwm_agent.models.dreamer import FREE_NATS, Dreamer
+from lwm_agent.models.dreamer import FREE_NATS, LATENTS, Dreamer
 from lwm_agent.models.dreamer_nets import Colours
 from lwm_agent.models.imagination_actor import DISCOUNT, LAMBDA, SLOW_RATE, ImaginationActor, frozen, lambda_returns
 from lwm_agent.models.rssm import BlockLinear
@@ -35,9 +35,6 @@ SMALL: dict[str, Any] = {
     "imagination": 3,
     "max_steps": 6,
 }
-
-
-LATENTS = ("normal", "categorical")
 
 
 def make(**settings: Any) -> Dreamer:

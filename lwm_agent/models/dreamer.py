@@ -119,9 +119,8 @@ class Dreamer(WorldModel):
             if value not in choices:
                 raise UserError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
         kind = Normals(latent_size) if latents == "normal" else Categoricals(categoricals, classes)
-        code_size = kind.size
         super().__init__(
-            action_size=action_size, frameskip=frameskip, image_size=image_size, latent_shape=(deter + code_size,)
+            action_size=action_size, frameskip=frameskip, image_size=image_size, latent_shape=(deter + kind.size,)
         )
         self.distance_kind, self.kl_weight = distance, kl_weight
         self.imagination_weight, self.imitation_weight = imagination_weight, imitation_weight
@@ -135,10 +134,10 @@ class Dreamer(WorldModel):
             latents=kind,
             absolute=absolute,
         )
-        self.decoder = ImageDecoder(deter + code_size, units, image_size, depth, kernel, stem)
+        self.decoder = ImageDecoder(deter + kind.size, units, image_size, depth, kernel, stem)
         self.actor = ImaginationActor(
-            latent_size=deter + code_size,
-            code_size=code_size,
+            latent_size=deter + kind.size,
+            code_size=kind.size,
             action_size=action_size,
             frameskip=frameskip,
             units=units,
@@ -248,7 +247,7 @@ class Dreamer(WorldModel):
         return goals, torch.where(far, ahead, (later - now).float())
 
     def _actor_losses(self, latents: Tensor, goals: Tensor, steps: Tensor, actions: Tensor) -> dict[str, Tensor]:
-        """Losses of the actor, its critic and the temporal distance, on all frames of the clips."""
+        """Losses of the actor, its critic and the temporal distance; `IMAGINE_EVERY` says where futures start."""
         valid = (steps.isfinite() & (steps > 0)).float()[:, :-1].flatten()
         from_latents, to_goals = (part[:, :-1].flatten(0, 1) for part in (latents, goals))
         starts, towards = (part[:, ::IMAGINE_EVERY].flatten(0, 1) for part in (latents, goals))
