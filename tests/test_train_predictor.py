@@ -284,6 +284,11 @@ def test_interrupted_training_in_place_leaves_the_checkpoint_unchanged(
     assert [path.name for path in tmp_path.iterdir() if "unfinished" in path.name] == []
 
 
+def test_a_frozen_encoder_reads_frames_from_the_disk(trained: Path, data: str, tmp_path: Path) -> None:
+    _, (file,), _ = open_all(config(trained, data, tmp_path / "other"))
+    assert isinstance(file.pixels, h5py.Dataset)  # in memory they would take 12 KiB each, and are wanted once
+
+
 @pytest.mark.parametrize("part", ["predictor", "heads"])
 def test_latents_on_disk_train_as_those_in_memory(part: str, trained: Path, data: str, tmp_path: Path) -> None:
     encoded = []

@@ -35,7 +35,7 @@ def open_all(config: LatentsConfig) -> tuple[Checkpoint, list[Trajectories], tor
     output_folder(config.checkpoint, config.out)  # before the work
     device = resolve_device(config.device)
     checkpoint = Checkpoint.load(config.checkpoint, device)
-    files = [Trajectories.open(path) for path in config.data]
+    files = [Trajectories.open(path, in_memory=False) for path in config.data]  # frames are read once, in their order
     for file in files:
         check_fit(checkpoint, file)
     return checkpoint, files, device

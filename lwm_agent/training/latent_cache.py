@@ -78,11 +78,12 @@ def encode(
     for file in files:
         chunks = _Encoding(checkpoint, file, device, chunk)
         if encoder is None or folder is None:
-            parts = []
+            gathered = torch.empty(file.num_frames, *shape, dtype=torch.half)
             for start in range(0, file.num_frames, chunk):
-                parts.append(torch.from_numpy(chunks.at(start)))
-                progress.add(len(parts[-1]))
-            latents.append(torch.cat(parts))
+                part = torch.from_numpy(chunks.at(start))
+                gathered[start : start + len(part)] = part
+                progress.add(len(part))
+            latents.append(gathered)
         else:
             cache = LatentCache(folder, encoder, file.fingerprint, (file.num_frames, *shape), chunk)
             latents.append(cache.filled(chunks.at, progress.add))
