@@ -42,7 +42,7 @@ from lwm_agent.compatibility import conventions
 from lwm_agent.data.trajectories import Trajectories, split
 from lwm_agent.envs.cube import CubeEnv
 from lwm_agent.envs.cube_simulator import centre, simulator
-from lwm_agent.eval import Task, run_info, shipped, wilson
+from lwm_agent.eval import Task, run_info, shipped_tasks, wilson
 from lwm_agent.files import write_text
 from lwm_agent.models import WorldModel
 from lwm_agent.planners import make_planner, plan
@@ -190,7 +190,7 @@ class Diagnosis:
 
     def execute(self, task: Task, blocks: Tensor) -> dict[str, Any]:
         """Executes the whole of a plan ``(T, F*A)``; success counts at any step, as in evaluations."""
-        self.env.reset(options={"state": task.state, "goal_state": task.goal_state})
+        self.env.reset(options=task.reset_options)
         env_actions = self.agent.checkpoint.normalizer.env_actions(blocks).reshape(-1, 5)
         infos = [self.env.step(action)[-1] for action in env_actions]
         off_m = self.env.errors(infos[-1]["state"], infos[-1]["goal_state"])["cube_m"]
@@ -279,7 +279,7 @@ def main(
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("out/cube-diagnosis.json"),
 ) -> None:
     """Measure what plans for the cube fail by: the model, the cost or the search."""
-    console, task_set = Console(), shipped("cube", "strict", "val", offset)
+    console, task_set = Console(), shipped_tasks("cube", "strict", "val", offset)
     planner = make_planner("cem", num_samples=samples, num_elites=samples // 8, iterations=iterations)
     agent = Agent.load(checkpoint, planner, cost=cost, proposal=proposal, seed=seed)
     if agent.cost.asks_for_steps or agent.cost.asks_for_actor:

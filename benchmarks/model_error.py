@@ -30,7 +30,7 @@ from lwm_agent.agent.config import AgentConfig, checkpoint_of, load_agent
 from lwm_agent.agent.objective import ModelObjective
 from lwm_agent.checkpoint import checksum
 from lwm_agent.compatibility import conventions
-from lwm_agent.eval import Task, make_env, run_info, shipped
+from lwm_agent.eval import Task, make_env, run_info, shipped_tasks
 from lwm_agent.files import write_text
 from lwm_agent.planners import make_planner, plan
 from lwm_agent.planners.sampling import sample_actions
@@ -53,7 +53,7 @@ class Trial:
 
     def run(self, task: Task, seed: int) -> Errors:
         """Imagines and executes all sequences of a task."""
-        observation, _ = self.env.reset(options={"state": task.state, "goal_state": task.goal_state})
+        observation, _ = self.env.reset(options=task.reset_options)
         start, goal = (self.agent.observer.begin(observation[key][None]) for key in ("pixels", "goal"))
         sequences = self._sequences(task, start, goal.latent, seed)
         return {name: self._compare(task, start, goal.latent, blocks) for name, blocks in sequences.items()}
@@ -80,7 +80,7 @@ class Trial:
     def _compare(self, task: Task, start: Belief, goal: Tensor, blocks: Tensor) -> dict[str, Any]:
         """Squared error of the latent after each block, and the cost, predicted and actual."""
         agent = self.agent
-        self.env.reset(options={"state": task.state, "goal_state": task.goal_state})
+        self.env.reset(options=task.reset_options)
         frames = []
         for block in agent.checkpoint.normalizer.env_actions(blocks):
             for action in block:
@@ -128,7 +128,7 @@ def main(
     out: OutOption = None,
 ) -> None:
     """Measure the errors of a world model on the plans that planners make with it."""
-    console, task_set = Console(), shipped(env, "strict", "val", offset)
+    console, task_set = Console(), shipped_tasks(env, "strict", "val", offset)
     out = out or Path(f"out/model-error-{env}.json")
     agent, plain = (
         load_agent(AgentConfig(env=env, planner="cem", checkpoint=checkpoint, seed=seed, agent_settings=settings))

@@ -32,7 +32,7 @@ from lwm_agent.agent.state import AgentState
 from lwm_agent.checkpoint import Checkpoint, checksum
 from lwm_agent.compatibility import conventions
 from lwm_agent.envs.base import GoalImageEnv
-from lwm_agent.eval import Task, evaluate, make_env, run_info, shipped, wilson
+from lwm_agent.eval import Task, evaluate, make_env, run_info, shipped_tasks, wilson
 from lwm_agent.eval.episode import Episode
 from lwm_agent.files import write_text
 from lwm_agent.protocols import Belief, Policy, Problem
@@ -119,7 +119,7 @@ def main(
     out: OutOption = None,
 ) -> None:
     """Evaluate an agent with its world model, and with the simulator in place of its predictor."""
-    console, task_set = Console(), shipped(env, "strict", "val", offset)
+    console, task_set = Console(), shipped_tasks(env, "strict", "val", offset)
     torch.set_num_threads(1)  # one core simulates; another thread would only wait for it
     name = checkpoint_of(env, checkpoint)
     trained = Checkpoint.load(name)

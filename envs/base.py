@@ -109,6 +109,10 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     def simulate(self, action: NDArray[np.float32]) -> None:
         """Advances ``self._state`` by one control step of an action inside `action_space`."""
 
+    def view(self, state: State) -> NDArray[np.uint8]:
+        """Picture ``(h, w, 3)`` of any state for people, in videos; by default the observation."""
+        return self.picture(state)
+
     def extra_info(self) -> dict[str, Any]:
         """Entries that a subclass adds to ``info``; their arrays are copies."""
         return {}

@@ -132,14 +132,22 @@ class CubeEnv(GoalImageEnv):
             return np.zeros((self.image_size, self.image_size, 3), np.uint8)
         return scene(self.num_cubes, self.image_size, self.fidelity, self.shadows).picture(state)
 
+    def view(self, state: State) -> NDArray[np.uint8]:
+        """The picture of a state with a bright light and an opaque arm, which the observation does not have."""
+        return scene(self.num_cubes, self.image_size, self._view_fidelity, self.shadows).picture(state)
+
+    @property
+    def _view_fidelity(self) -> str:
+        return "stock" if self.fidelity == "stock" else "film"
+
     def render(self) -> NDArray[np.uint8] | None:
-        """The scene with translucent cubes at the goal, ``(render_size, render_size, 3)``."""
+        """The scene as in `view` with translucent cubes at the goal, ``(render_size, render_size, 3)``."""
         if self.render_mode is None:
             gym.logger.warn("render() needs a render_mode: gymnasium.make(..., render_mode='rgb_array')")
             return None
         goal_state = self.goal_state if np.isfinite(self.goal_state).all() else None
-        fidelity = "stock" if self.fidelity == "stock" else "lite"
-        return scene(self.num_cubes, self.render_size, fidelity, self.shadows).picture(self.get_state(), goal_state)
+        drawn = scene(self.num_cubes, self.render_size, self._view_fidelity, self.shadows)
+        return drawn.picture(self.get_state(), goal_state)
 
 
 class CubeDoubleEnv(CubeEnv):

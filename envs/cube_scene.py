@@ -1,9 +1,10 @@
-"""Pictures of the cubes' scene: ogbench's own, or the same scene drawn 20 times faster on a CPU."""
+"""Pictures of the cubes' scene: ogbench's own, the same drawn 20 times faster on a CPU, and bright ones for films."""
 
 from __future__ import annotations
 
 import copy
 import os
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,35 @@ from .mujoco_rendering import Renderer
 from .per_thread import one_per_thread
 
 CAMERA = "front_pixels"  # as in ogbench's visual environments
-CELLS_PER_MESH, CELL_M = 12, (0.004, 0.012)  # along the longest side of a mesh, within these limits
-LITE_SHADOW_PX = 256
+LARGEST_CELL_M = 0.012
+FILM_OPACITY, FILM_AMBIENT, FILM_FLOOR = (
+    0.8,
+    0.4,
+    (1.5, 60),
+)  # of the arm; light from everywhere; factor and sum of colours
 MARKER_OPACITY = 0.4
 MARKER = "target_object_{}"
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Fineness of a picture.
+
+    Attributes:
+        cells_per_mesh: cells along the longest side of a mesh, whose vertices are merged.
+        smallest_cell_m: side below which cells are not made smaller.
+        shadow_px: side of the shadow map.
+        samples: samples a pixel beyond the first.
+    """
+
+    cells_per_mesh: int
+    smallest_cell_m: float
+    shadow_px: int
+    samples: int
+
+
+QUALITIES = {"lite": Quality(12, 0.004, 256, 0), "film": Quality(20, 0.002, 1024, 4)}
+"""Those that are not ogbench's own."""
 
 
 class CubeScene:
@@ -25,11 +51,12 @@ class CubeScene:
 
     ogbench's picture is slow because of its 185,000 mesh faces, a shadow map of 4096 x 4096 and 4 samples a pixel.
     `lite` has 8,000 faces, a map of 256 x 256 and one sample, with the same camera, lights, colours and shadow.
+    `film` is for people: the arm is opaque, which ogbench draws nearly transparent, and the light is bright.
 
     Args:
         num_cubes: 1 or 2.
         size: side of the pictures, px.
-        fidelity: ``lite`` or ``stock``.
+        fidelity: ``lite``, ``stock`` or ``film``.
         shadows: whether the lamp throws shadows, which show the height of the gripper.
     """
 
@@ -38,11 +65,14 @@ class CubeScene:
         self._model = copy.copy(simulator(num_cubes).model)
         self._data = mujoco.MjData(self._model)
         self._model.vis.global_.offwidth = self._model.vis.global_.offheight = size
-        if fidelity == "lite":
-            self._model.vis.quality.shadowsize = LITE_SHADOW_PX
-            self._model.vis.quality.offsamples = 0
+        quality = QUALITIES.get(fidelity)
+        if quality is not None:
+            self._model.vis.quality.shadowsize = quality.shadow_px
+            self._model.vis.quality.offsamples = quality.samples
             for mesh in range(self._model.nmesh):
-                decimate(self._model, mesh)
+                decimate(self._model, mesh, quality)
+        if fidelity == "film":
+            _brighten(self._model)
         if not shadows:
             self._model.light_castshadow[:] = False
         self._renderer = Renderer(self._model, size)
@@ -73,7 +103,15 @@ def _scene(num_cubes: int, size: int, fidelity: str, shadows: bool, pid: int) ->
     return CubeScene(num_cubes, size, fidelity, shadows)
 
 
-def decimate(model: mujoco.MjModel, mesh: int) -> None:
+def _brighten(model: mujoco.MjModel) -> None:
+    """Lights the scene, lightens the floor and makes the arm opaque."""
+    model.vis.headlight.ambient[:] = FILM_AMBIENT
+    model.mat_rgba[:, 3] = np.maximum(model.mat_rgba[:, 3], FILM_OPACITY)
+    factor, more = FILM_FLOOR
+    model.tex_data[:] = np.minimum(model.tex_data * factor + more, 255.0).astype(np.uint8)
+
+
+def decimate(model: mujoco.MjModel, mesh: int, quality: Quality) -> None:
     """Merges the vertices of a mesh that lie in one cell of a grid and drops the faces that become flat.
 
     The vertex of a cell is the mean of its vertices. The remaining faces keep the normals of their corners, and
@@ -81,7 +119,8 @@ def decimate(model: mujoco.MjModel, mesh: int) -> None:
     """
     vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]]
     start, stop = model.mesh_faceadr[mesh], model.mesh_faceadr[mesh] + model.mesh_facenum[mesh]
-    cell_m = np.clip(np.ptp(vertices, axis=0).max() / CELLS_PER_MESH, *CELL_M)
+    longest_m = np.ptp(vertices, axis=0).max()
+    cell_m = np.clip(longest_m / quality.cells_per_mesh, quality.smallest_cell_m, LARGEST_CELL_M)
     cells = np.floor(vertices / cell_m).astype(np.int64)
     _, first, cell = np.unique(cells, axis=0, return_index=True, return_inverse=True)
     cell = cell.reshape(-1)  # NumPy 2.0 adds an axis

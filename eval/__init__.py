@@ -13,7 +13,7 @@ from .report import compact_table, markdown_table, write_table
 from .results import Summary, summarize, table, wilson
 from .results_file import save_results
 from .statistics import holm, mcnemar, paired_test
-from .tasks import PROTOCOLS, Task, TaskSet, make_tasks, shipped
+from .tasks import PROTOCOLS, Task, TaskSet, make_tasks, shipped_tasks
 from .video import Recorder, write_episode
 
 __all__ = [
@@ -45,7 +45,7 @@ __all__ = [
     "paired_test",
     "run_info",
     "save_results",
-    "shipped",
+    "shipped_tasks",
     "summarize",
     "table",
     "wilson",

@@ -102,8 +102,7 @@ class Run:
         task = task_set.tasks[self.index]
         # The seed is for wrappers, such as noise. It follows from the task, so results do not depend on the batch.
         seed = int(np.random.SeedSequence([seed, self.index]).generate_state(1)[0])
-        options = {"state": task.state, "goal_state": task.goal_state}
-        self.observation, info = self._env.reset(seed=seed, options=options)
+        self.observation, info = self._env.reset(seed=seed, options=task.reset_options)
         self._look(info, None)
 
     def step(self, action: NDArray[np.float32], decision: Decision | None) -> None:

@@ -47,6 +47,11 @@ class Task:
     episode_seed: int
     start_step: int
 
+    @property
+    def reset_options(self) -> dict[str, Any]:
+        """Options with which ``env.reset(options=...)`` begins the task."""
+        return {"state": self.state, "goal_state": self.goal_state}
+
 
 @dataclass(frozen=True)
 class TaskSet:
@@ -149,8 +154,18 @@ def _check_keys(contents: dict[str, Any], cls: type[Task] | type[TaskSet], place
         raise ValueError(f"{place} has wrong keys: missing {missing}, unknown {unknown}")
 
 
-def shipped(env: str, protocol: str = "strict", split: str = "test", offset: int = 25) -> TaskSet:
-    """The frozen tasks that come with the package."""
+def shipped_tasks(env: str, protocol: str = "strict", split: str = "test", offset: int = 25) -> TaskSet:
+    """The frozen tasks that come with the package.
+
+    Args:
+        env: name of an environment.
+        protocol: strict, or lewm-paper.
+        split: test, or val for tuning.
+        offset: environment steps from start to goal: 25, 50, 75 or 100.
+
+    Raises:
+        UserError: there are no such tasks.
+    """
     path = SHIPPED / f"{env}-{protocol}-{split}-{offset}.json"
     if not path.exists():
         choices = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.json"))) or "none"
@@ -242,7 +257,7 @@ def _cut_window(player: gym.Env[Any, Any], env: str, offset: int, sequence: np.r
 
 
 def _check_replay(player: gym.Env[Any, Any], task: Task) -> None:
-    _, info = player.reset(options={"state": task.state, "goal_state": task.goal_state})
+    _, info = player.reset(options=task.reset_options)
     for action in task.env_actions:
         _, _, _, _, info = player.step(np.array(action, np.float32))
     miss = float(np.abs(info["state"] - task.goal_state).max())

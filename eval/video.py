@@ -102,13 +102,13 @@ class Recorder:
     def finish(self, episode: Episode) -> None:
         """Draws and writes the video; its last frame, with the verdict, is held for a second."""
         states, costs = self._states.pop(episode.index), self._costs.pop(episode.index)
-        goal = self._painter.picture(np.array(self._task_set.tasks[episode.index].goal_state))
+        goal = self._painter.view(np.array(self._task_set.tasks[episode.index].goal_state))
         frames = []
         for step, state in enumerate(states):
             title = f"task {episode.index}    step {step} / {self._task_set.budget_env_steps}"
             verdict = episode.success if step == len(states) - 1 else None
             plot = draw_costs(costs, step, self._task_set.budget_env_steps)
-            frames.append(compose(self._painter.picture(state), goal, plot, title, verdict))
+            frames.append(compose(self._painter.view(state), goal, plot, title, verdict))
         write_episode(self.path(episode.index), frames + frames[-1:] * self._fps, self._fps)
 
     def path(self, index: int) -> Path:

@@ -28,7 +28,7 @@ from lwm_agent.eval import (
     make_tasks,
     run_info,
     save_results,
-    shipped,
+    shipped_tasks,
     summarize,
     table,
 )
@@ -48,7 +48,7 @@ class RandomTasks(gym.Wrapper[Any, Any, Any, Any]):
         """An episode of a task that is drawn from the environment's generator."""
         self.env.reset(seed=seed)
         task = self.tasks[self.np_random.integers(len(self.tasks))]
-        return self.env.reset(options={"state": task.state, "goal_state": task.goal_state})
+        return self.env.reset(options=task.reset_options)
 
 
 def learn(steps: int, tasks: TaskSet, wrap: partial[LatentObservation], num_envs: int, seed: int) -> SAC:
@@ -91,7 +91,7 @@ def main(
     model = learn(steps, make_tasks("pusht", offset, count, seed=1000 + seed), wrap, num_envs, seed)
     out.mkdir(parents=True, exist_ok=True)
     model.save(out / "policy.zip")
-    tasks = shipped("pusht", split=split, offset=offset)
+    tasks = shipped_tasks("pusht", split=split, offset=offset)
     tasks = replace(tasks, tasks=tasks.tasks[:episodes])
     settings = {"name": "sac+her", "steps": steps, "success_distance": success_distance, **SAC_SETTINGS}
     run = run_info(tasks, seed=seed, planner=settings, checkpoint=checksum(checkpoint))

@@ -13,12 +13,22 @@ if TYPE_CHECKING:
     from .agent.agent import Agent as Agent
     from .checkpoint import Checkpoint as Checkpoint
     from .data.writer import TrajectoryWriter as TrajectoryWriter
+    from .eval import shipped_tasks as shipped_tasks
     from .planners import Budget as Budget
     from .planners import make_planner as make_planner
     from .wrappers import LatentObservation as LatentObservation
 
 __version__ = "0.1.0"
-__all__ = ["Agent", "Budget", "Checkpoint", "LatentObservation", "TrajectoryWriter", "__version__", "make_planner"]
+__all__ = [
+    "Agent",
+    "Budget",
+    "Checkpoint",
+    "LatentObservation",
+    "TrajectoryWriter",
+    "__version__",
+    "make_planner",
+    "shipped_tasks",
+]
 
 # Public names are imported at their first use, since their modules import torch.
 _MODULES = {
@@ -28,6 +38,7 @@ _MODULES = {
     "LatentObservation": ".wrappers",
     "TrajectoryWriter": ".data.writer",
     "make_planner": ".planners",
+    "shipped_tasks": ".eval",
 }
 
 # Torch's OpenMP threads spin while they wait for each other, by default for so long that beside another busy process a

@@ -12,6 +12,7 @@ import imageio.v3 as iio
 import pytest
 
 from lwm_agent.cli.settings import parse_settings
+from lwm_agent.experiments.config import DEMO_TASKS
 
 TRAIN = (
     "--steps 3 --device cpu --set train.batch_size=4 --set train.clip_length=3 --set model.image_size=32 "
@@ -153,9 +154,28 @@ def test_the_cube_is_evaluated_with_the_checkpoint_that_ships(tmp_path: Path) ->
     assert film.std() > 10  # something was drawn
 
 
+@pytest.mark.parametrize("env", ["pusht", pytest.param("cube", marks=pytest.mark.ogbench)])
+def test_demo_films_a_task_that_the_shipped_agent_solves(env: str, tmp_path: Path) -> None:
+    printed = run(f"demo --env {env}", tmp_path)
+    number = DEMO_TASKS[env]
+    assert f"task {number} of 200: guided reached the goal after" in printed
+    assert f"lwm-agent eval --env {env} --planner guided" in printed
+    film = iio.imread(tmp_path / "out" / f"demo-{env}" / f"task-{number:03d}.gif")
+    assert len(film) > 10
+    assert film.shape[1:] == (336, 832, 3)
+
+
+def test_demo_says_so_where_the_goal_is_not_reached(tmp_path: Path) -> None:
+    printed = run("demo --planner none --task 4 --offset 50 --output-dir .", tmp_path)
+    assert "task 4 of 200: none did not reach the goal in 100 steps" in printed
+    assert (tmp_path / "task-004.gif").exists()
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
+        ("demo --task 200", "--task 200: the 200 tasks are 0 to 199"),
+        ("demo --env cube-double --planner none", "no tasks 'cube-double-strict-test-25' are shipped"),
         ("eval --env tennis", "'tennis' is unknown: choose one of pusht"),
         (
             "eval --planner magic",

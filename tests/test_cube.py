@@ -265,7 +265,7 @@ def test_goal_image_without_a_state_is_not_rendered() -> None:
     assert info["is_success"] is False
     assert np.isnan(info["privileged/target_block_pos"]).all()
     frame = env.render()
-    np.testing.assert_array_equal(frame, CubeEnv(image_size=32).picture(at()))
+    np.testing.assert_array_equal(frame, CubeEnv(image_size=32).view(at()))
 
 
 def test_rendered_frame_shows_the_goal_and_observations_do_not() -> None:
@@ -275,8 +275,20 @@ def test_rendered_frame_shows_the_goal_and_observations_do_not() -> None:
     assert frame is not None
     assert frame.dtype == np.uint8
     np.testing.assert_array_equal(observation["pixels"], CubeEnv().picture(at(y=-0.15)))
-    changed = np.argwhere((frame != observation["pixels"]).any(axis=2))
+    changed = np.argwhere((frame != CubeEnv().view(at(y=-0.15))).any(axis=2))
     assert 0 < np.ptp(changed, axis=0).max() < 16  # a patch the size of a cube
+
+
+def test_views_are_brighter_than_observations_and_show_the_arm() -> None:
+    state, still = at(), at(y=0.2)
+    env = CubeEnv(image_size=64)
+    seen, shown = env.picture(state).astype(int), env.view(state).astype(int)
+    assert shown.mean() > seen.mean() + 50
+    assert np.ptp(shown[:16, 16:48], axis=(0, 1)).max() > np.ptp(seen[:16, 16:48], axis=(0, 1)).max() + 50  # the arm
+    assert (env.view(still) != shown).any()  # the cube
+    np.testing.assert_array_equal(env.picture(state), seen)  # another scene was lit
+    stock = CubeEnv(image_size=64, fidelity="stock")
+    np.testing.assert_array_equal(stock.view(state), stock.picture(state))
 
 
 def test_lite_looks_like_stock() -> None:

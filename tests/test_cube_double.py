@@ -20,7 +20,7 @@ from lwm_agent.envs.cube import CubeDoubleEnv, CubeEnv
 from lwm_agent.envs.cube_play import NoisyPolicy, PlayPolicy
 from lwm_agent.envs.cube_simulator import centre
 from lwm_agent.envs.opengl import choose_backend
-from lwm_agent.eval import ReplayPolicy, TaskSet, evaluate, shipped
+from lwm_agent.eval import ReplayPolicy, TaskSet, evaluate, shipped_tasks
 
 State = NDArray[np.float64]
 ENV_ID = "lwm/CubeDouble-v0"
@@ -128,4 +128,4 @@ def test_tasks_are_made_and_replayed(tmp_path: Path) -> None:
 
 def test_missing_tasks_error_names_the_command_that_makes_them() -> None:
     with pytest.raises(ValueError, match="lwm-agent tasks --env cube-double --offset 50"):
-        shipped("cube-double", offset=50)
+        shipped_tasks("cube-double", offset=50)

@@ -37,7 +37,8 @@ def test_star_import_offers_the_public_names(tmp_path: Path) -> None:
 
 
 def test_public_names_are_listed() -> None:
-    expected = {"Agent", "Budget", "Checkpoint", "LatentObservation", "TrajectoryWriter", "make_planner", "__version__"}
+    expected = {"Agent", "Budget", "Checkpoint", "LatentObservation", "TrajectoryWriter", "__version__"}
+    expected |= {"make_planner", "shipped_tasks"}
     assert set(lwm_agent.__all__) == expected
     assert expected <= set(dir(lwm_agent))
 

@@ -12,7 +12,7 @@ import pytest
 
 from lwm_agent.envs.pusht import PushTEnv, angle_error, position_error
 from lwm_agent.errors import UserError
-from lwm_agent.eval import TaskSet, make_env, make_tasks, shipped
+from lwm_agent.eval import TaskSet, make_env, make_tasks, shipped_tasks
 from lwm_agent.eval.tasks import HELD_OUT, SHIPPED
 
 
@@ -33,7 +33,7 @@ def test_replaying_loaded_actions_reaches_the_goal_exactly(task_set: TaskSet, tm
     task_set.save(tmp_path / "tasks.json")
     with make_env(task_set) as env:
         for task in TaskSet.load(tmp_path / "tasks.json").tasks:
-            env.reset(options={"state": task.state, "goal_state": task.goal_state})
+            env.reset(options=task.reset_options)
             for action in task.env_actions:
                 info = env.step(np.array(action, np.float32))[-1]
             assert tuple(info["state"]) == task.goal_state
@@ -187,9 +187,9 @@ def test_load_refuses_bytes_that_are_no_text(tmp_path: Path) -> None:
 def test_shipped_lists_the_choices(task_set: TaskSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lwm_agent.eval.tasks.SHIPPED", tmp_path)
     replace(task_set, split="test").save(tmp_path / "pusht-strict-test-11.json")
-    assert shipped("pusht", "strict", "test", 11).tasks == task_set.tasks
+    assert shipped_tasks("pusht", "strict", "test", 11).tasks == task_set.tasks
     with pytest.raises(ValueError, match="choose one of pusht-strict-test-11"):
-        shipped("pusht", "strict", "test", 12)
+        shipped_tasks("pusht", "strict", "test", 12)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_load_requires_the_environment_s_id_and_a_finite_budget(
     change: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "tasks.json"
-    shipped("pusht").save(path)
+    shipped_tasks("pusht").save(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ValueError, match=words):
         TaskSet.load(path)

@@ -1,4 +1,4 @@
-"""Commands that measure: eval, recommend, bench, compare, report."""
+"""Commands that show and measure: demo, eval, recommend, bench, compare, report."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..experiments.comparison_config import CompareConfig
-from ..experiments.config import BenchConfig, EvalConfig, RecommendConfig, ReportConfig
+from ..experiments.config import BenchConfig, DemoConfig, EvalConfig, RecommendConfig, ReportConfig
 from .options import command
 from .progress import bar, console, counted, show_table
 
 
 def add_commands(app: typer.Typer) -> None:
     """Adds the commands of this module."""
+    command(app, "demo", DemoConfig)(demo)
     command(app, "eval", EvalConfig, "the same command goes on after the last episode that was played")(evaluate)
     command(app, "recommend", RecommendConfig, "the same command goes on after the last episode that was played")(
         recommend
@@ -25,6 +26,19 @@ def add_commands(app: typer.Typer) -> None:
         compare
     )
     command(app, "report", ReportConfig)(report)
+
+
+def demo(config: DemoConfig) -> None:
+    """Play one of the package's tasks and film it."""
+    from ..experiments.demo import run_demo
+
+    outcome = run_demo(config)
+    episode, task_set = outcome.episode, outcome.task_set
+    steps = f"{episode.steps_to_success if episode.success else task_set.budget_env_steps} steps"
+    verdict = f"reached the goal after {steps}" if episode.success else f"did not reach the goal in {steps}"
+    console.print(f"task {episode.index} of {len(task_set.tasks)}: {config.planner} {verdict}")
+    console.print(f"wrote {outcome.film}")
+    console.print(f"all {len(task_set.tasks)} tasks: lwm-agent eval --env {config.env} --planner {config.planner}")
 
 
 def evaluate(config: EvalConfig) -> None:

@@ -92,6 +92,43 @@ class EvalConfig(AgentConfig):
         return cls(**{"output_dir": folder, **options})
 
 
+DEMO_TASKS = {"pusht": 82, "cube": 97}
+"""A task of each environment, at offset 25, whose object moves far: all planners of the results solve them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig(AgentConfig):
+    """A task to play and film.
+
+    Attributes:
+        offset: environment steps from start to goal; there are tasks for 25, 50, 75 and 100.
+        task: number of the test task; by default one at offset 25 whose object moves far.
+        output_dir: folder of the film.
+    """
+
+    planner: Annotated[str, Choices((*PLANNERS, *MODEL_FREE), "two planners in a row (cem+gradient)"), DEFAULT_PLANNER]
+    offset: Count = 25
+    task: Annotated[int, Range(least=0)] | None = None
+    output_dir: Annotated[OutputFolder, Option(default="out/demo-ENV")]
+
+    @classmethod
+    def from_options(cls, **options: Any) -> DemoConfig:
+        """Settings with the default planner and output folder, where none is named."""
+        folder = Path("out") / f"demo-{options.get('env', cls.env)}"
+        return cls(**{"output_dir": folder, **cls.with_planner(options)})
+
+    def task_of(self, num_tasks: int) -> int:
+        """Number of the task, of so many.
+
+        Raises:
+            UserError: there is no such task.
+        """
+        index = self.task if self.task is not None else DEMO_TASKS.get(self.env, 0) if self.offset == 25 else 0
+        if index >= num_tasks:
+            raise UserError(f"--task {index}: the {num_tasks} tasks are 0 to {num_tasks - 1}")
+        return index
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecommendConfig(EvalConfig):
     """Choice of the planning cost that a checkpoint recommends; the options of `eval` say how several are tried.

@@ -29,7 +29,7 @@ from ..eval import (
     make_env,
     run_info,
     save_results,
-    shipped,
+    shipped_tasks,
     summarize,
 )
 from ..protocols import Policy
@@ -159,7 +159,7 @@ def load_tasks(config: EvalConfig) -> TaskSet:
                 advice = f"pass --{name} {stored}" if usable else "make tasks of your own with `lwm-agent tasks`"
                 raise UserError(f"{config.tasks} holds tasks of {stored}, not of {requested}: {advice}")
     else:
-        task_set = shipped(config.env, config.protocol, config.split, config.offset)
+        task_set = shipped_tasks(config.env, config.protocol, config.split, config.offset)
     if config.episodes is None:
         return task_set
     if config.episodes > len(task_set.tasks):
