@@ -28,6 +28,7 @@ RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/p
 	paper/pusht-cem-25 $(patsubst %,pusht-%,guided-50 actor-50 guided-75 actor-75 guided-100 actor-100) \
 	cube-cem-25 cube-guided-25 cube-actor-25 cube-gradient-25 cube-replay-25 paper/cube-cem-25 \
 	$(patsubst %,cube-%,guided-50 actor-50 guided-75 actor-75 guided-100 actor-100)
+SHORT := $(foreach env,pusht cube,$(foreach planner,guided actor,$(patsubst %,$(env)-$(planner)-%,25 50 75 100)))
 EVERY := $(foreach planner,guided actor,$(patsubst %,every-step/pusht-$(planner)-%,25 50 75 100))
 ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%, \
 	one-proposal white-noise whole-plans two-blocks ten-blocks fixed-horizon terminal fixed-horizon-terminal running \
@@ -46,8 +47,9 @@ FAR := $(foreach offset,50 75 100,$(filter pusht-%-$(offset),$(RESULTS)) $(filte
 	$(foreach offset,50 75 100,$(filter cube-%-$(offset),$(RESULTS)) $(filter offsets/cube-%-$(offset),$(OFFSETS)))
 files = $(patsubst %,results/%.json,$(1))
 results: $(call files,$(RESULTS) $(EVERY) $(ABLATION) $(EQUAL) $(OFFSETS) $(LADDER) $(REALTIME)) docs/compute.png docs/far.png
-	$(BIN)/lwm-agent report $(call files,$(RESULTS)) --into README.md
-	$(BIN)/lwm-agent report $(call files,$(EVERY)) --into README.md --mark every-step
+	$(BIN)/lwm-agent report $(call files,$(SHORT)) --into README.md --mark short --compact
+	$(BIN)/lwm-agent report $(call files,$(RESULTS)) --into docs/results.md
+	$(BIN)/lwm-agent report $(call files,$(EVERY)) --into docs/results.md --mark every-step
 	$(BIN)/lwm-agent report $(call files,$(ABLATION)) --into docs/planners.md --mark ablation --bars docs/ablation.png
 	$(BIN)/lwm-agent report $(call files,$(EQUAL)) --into docs/planners.md --mark equal --bars docs/equal.png
 	$(BIN)/lwm-agent report $(call files,$(OFFSETS)) --into docs/planners.md --mark offsets --compact

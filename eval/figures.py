@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
+from ..errors import UserError, pip_install
 from ..files import replacing
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def new_figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError("plots need matplotlib: pip install 'lwm-agent[plot]'") from error
+        raise UserError(f"plots need matplotlib: {pip_install('plot')}") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 

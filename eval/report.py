@@ -40,7 +40,7 @@ def markdown_table(paths: Iterable[str | Path], folder: str | Path = ".") -> str
 
 
 def compact_table(paths: Iterable[str | Path], folder: str | Path = ".") -> str:
-    """One row for each planner, one column for each set of tasks.
+    """One row for each planner, one column for each set of tasks; the other way round if there are more of the latter.
 
     A cell has the success rate in percent, its 95 % interval, and GFLOP a decision. The floors come last, from any of
     the results on the same tasks. Links lead from `folder` to the files.
@@ -63,8 +63,10 @@ def compact_table(paths: Iterable[str | Path], folder: str | Path = ".") -> str:
     columns = list(dict.fromkeys(tasks for _, tasks in cells))
     names = [*dict.fromkeys(name for name, _ in cells), *FLOORS.values()]
     cells |= floors
-    rows = [[name, *(cells.get((name, tasks), "-") for tasks in columns)] for name in names]
-    return "\n".join(map(_line, [["", *columns], ["---"] * (len(columns) + 1), *rows]))
+    rows = [["", *columns], *([name, *(cells.get((name, tasks), "-") for tasks in columns)] for name in names)]
+    if len(columns) > len(names):
+        rows = [list(row) for row in zip(*rows, strict=True)]
+    return "\n".join(map(_line, [rows[0], ["---"] * len(rows[0]), *rows[1:]]))
 
 
 def write_table(

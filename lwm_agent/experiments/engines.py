@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..collect.workers import child_threads, start_worker
-from ..errors import BudgetError, UserError
+from ..errors import BudgetError, UserError, pip_install
 from ..eval.comparison import BELOW_PLAN, FAILED, PLAYED
 from ..files import write_text
 from .comparison_grid import Job
@@ -141,7 +141,7 @@ def _run_on_ray(jobs: Sequence[Job], parallel: int, threads: int, address: str |
     try:
         import ray
     except ImportError as error:
-        raise UserError("--engine ray needs Ray: pip install 'lwm-agent[ray]'") from error
+        raise UserError(f"--engine ray needs Ray: {pip_install('ray')}") from error
     try:
         if address is None:
             ray.init(num_cpus=parallel * threads, include_dashboard=False, log_to_driver=False)

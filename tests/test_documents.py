@@ -1,4 +1,4 @@
-"""What the README says is what there is."""
+"""What the README and the documents say is what there is: tables, files, commands and examples."""
 
 from __future__ import annotations
 
@@ -16,25 +16,55 @@ from typer.main import get_command
 from lwm_agent import Agent, Budget, make_planner
 from lwm_agent.checkpoint import checksum
 from lwm_agent.cli.main import app
+from lwm_agent.cli.options import TRACEBACK, configure
 from lwm_agent.cli.settings import parse_settings
 from lwm_agent.data.trajectories import Trajectories
 from lwm_agent.eval import compact_table, markdown_table
 from lwm_agent.models import MODELS
 
 from .import_graph import LAYERS
+from .test_cli_options import COMMANDS as CONFIGURATIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+ZOO = ROOT / "lwm_agent" / "zoo"
+DOCUMENTS = ["README.md", "CHANGELOG.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 TABLES = [
-    ("README.md", "results", ["*.json", "plain/*.json", "paper/*.json"]),
+    ("README.md", "short", [f"{env}-{planner}-*.json" for env in ("pusht", "cube") for planner in ("guided", "actor")]),
+    ("docs/results.md", "results", ["*.json", "plain/*.json", "paper/*.json"]),
     ("docs/planners.md", "ablation", ["ablation/*.json"]),
     ("docs/planners.md", "equal", ["equal/*.json"]),
     ("docs/planners.md", "ladder", ["ladder/*.json"]),
     ("docs/planners.md", "offsets", ["offsets/*.json"]),
     ("docs/planners.md", "realtime", ["realtime/*.json"]),
-    ("README.md", "every-step", ["every-step/*.json"]),
+    ("docs/results.md", "every-step", ["every-step/*.json"]),
 ]  # the document, what its table is called there, and its files in results/
-COMMANDS = re.findall(r"^lwm-agent (.*?)(?:\s+#.*)?$", README, flags=re.MULTILINE)
+
+
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+REQUIRED = {"train": "--data data.h5 --out run", "collect": "--out data.h5", "tasks": "--out tasks.json"}
+"""Options without which a command is refused; a sentence that names one of its other options leaves them out."""
+
+
+def commands_of(document: str) -> list[str]:
+    """Commands of a document: lines of its bash blocks, and code within a line, completed by what is required."""
+    text = text_of(document)
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line.split("  #")[0] for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    commands = [line.removeprefix("lwm-agent ").strip() for line in lines if line.startswith("lwm-agent ")]
+    for command in re.findall(r"`lwm-agent ([^`]* [^`]*)`", text):
+        if re.search(r"\.\.\.|\b[A-Z]{2,}\b|\b[ABC]\b", command):  # not a whole command
+            continue
+        missing = shlex.split(REQUIRED.get(command.split()[0], ""))
+        options = zip(missing[::2], missing[1::2], strict=True)
+        commands.append(" ".join([command, *(f"{name} {value}" for name, value in options if name not in command)]))
+    return commands
+
+
+COMMANDS = [(name, command) for name in DOCUMENTS if name != "CHANGELOG.md" for command in commands_of(name)]
 
 
 @pytest.mark.parametrize(("document", "mark", "patterns"), TABLES)
@@ -44,7 +74,7 @@ def test_tables_are_those_of_the_results_files(document: str, mark: str, pattern
     paths = [(ROOT / document).parent / name for name in re.findall(r"\]\((\S*?\.json)\)", table)]
     files = [path for pattern in patterns for path in (ROOT / "results").glob(pattern)]
     assert sorted(path.resolve() for path in paths) == sorted(path.resolve() for path in files)
-    make = compact_table if mark == "offsets" else markdown_table
+    make = compact_table if mark in ("offsets", "short") else markdown_table
     assert table == make(paths, (ROOT / document).parent)
 
 
@@ -62,15 +92,32 @@ def test_results_are_of_settings_that_there_are(path: Path) -> None:
     assert settings.keys() <= get_type_hints(Agent.__init__).keys()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_exist_with_their_options(command: str) -> None:
+@pytest.mark.parametrize(("document", "command"), COMMANDS)
+def test_commands_of_documents_are_accepted(
+    document: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parses them and checks their settings; checkpoints stand where earlier commands would have put some."""
+    for name in re.findall(r"runs/\S*/checkpoint", command):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).symlink_to(ZOO / f"{'cube' if '--env cube' in command else 'pusht'}-tiny")
+    monkeypatch.chdir(tmp_path)
     name, *words = shlex.split(command)
-    options = {option for parameter in get_command(app).commands[name].params for option in parameter.opts}  # type: ignore[attr-defined]
-    assert {word for word in words if word.startswith("--")} <= options
+    if name == "doctor":
+        assert not words
+        return
+    parsed = get_command(app).commands[name].make_context(name, words)  # type: ignore[attr-defined]
+    values = {name: value for name, value in parsed.params.items() if name != TRACEBACK}
+    own = {"resume"} if name == "train" else set()
+    configure(CONFIGURATIONS[name], {name: value for name, value in values.items() if name not in own})
+
+
+def test_documents_have_commands() -> None:
+    assert len(COMMANDS) > 50
+    assert {"README.md", "docs/usage.md", "docs/comparison.md"} <= {document for document, _ in COMMANDS}
 
 
 def examples(document: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.findall(r"```python\n(.*?)```", text_of(document), flags=re.DOTALL)
 
 
 def run(example: str, scope: dict[str, Any], changes: dict[str, str] | None = None) -> dict[str, Any]:
@@ -95,8 +142,8 @@ class CountedAgent:
         return action, state
 
 
-def test_rooms_of_the_readme_are_those_of_the_import_graph() -> None:
-    tree = README.split("an arrow upwards; tests hold both.")[1].split("```")[1]
+def test_rooms_of_the_architecture_are_those_of_the_import_graph() -> None:
+    tree = text_of("docs/architecture.md").split("an arrow upwards; tests hold both.")[1].split("```")[1]
     levels = re.split(r"^\d  ", tree, flags=re.MULTILINE)[1:]
     assert len(levels) == len(LAYERS)
     for text, rooms in zip(levels, LAYERS, strict=True):
@@ -104,9 +151,7 @@ def test_rooms_of_the_readme_are_those_of_the_import_graph() -> None:
             assert re.search(rf"\b{room}(/|\.py)", text), room
 
 
-@pytest.mark.parametrize(
-    "document", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-)
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name != "CHANGELOG.md"])
 def test_files_that_documents_name_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     names = re.findall(r"`([\w./-]+\.(?:py|md))`", text)
@@ -116,7 +161,22 @@ def test_files_that_documents_name_exist(document: str) -> None:
     assert [link for link in links if not ((ROOT / document).parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/world-models.md", "CHANGELOG.md"])
+def anchors_of(path: Path) -> set[str]:
+    """Anchors of the headings of a Markdown file, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_sections_that_links_lead_to_exist(document: str) -> None:
+    here = ROOT / document
+    links = re.findall(r"\]\((?!http)([^)#\s]*)#([^)\s]+)\)", text_of(document))
+    lost = [(name, anchor) for name, anchor in links if anchor not in anchors_of(here.parent / name if name else here)]
+    assert lost == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_options_that_documents_name_exist(document: str) -> None:
     commands = get_command(app).commands.values()  # type: ignore[attr-defined]
     options = {option for command in commands for parameter in command.params for option in parameter.opts}
@@ -125,19 +185,21 @@ def test_options_that_documents_name_exist(document: str) -> None:
     assert set(named) - options - {"--help", "--logdir", "--install-completion"} == set()
 
 
-LOOP, SB3, AUTORESET, PLANNER, WRITER = range(5)
-"""Python examples of the README."""
+def test_readme_is_short_and_its_first_example_succeeds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(README.splitlines()) <= 150
+    (example,) = examples("README.md")
+    run(example, {})
+    assert capsys.readouterr().out == "reached the goal: True\n"
 
 
-def test_readme_has_no_other_python_examples() -> None:
-    assert len(examples("README.md")) == 5
-    assert "from lwm_agent." not in README
-    assert "import lwm_agent." not in README
+@pytest.mark.parametrize("document", ["README.md", "docs/agent.md", "docs/data.md"])
+def test_users_import_nothing_deeper_than_the_package(document: str) -> None:
+    assert not any(deeper in text_of(document) for deeper in ("from lwm_agent.", "import lwm_agent."))
 
 
-def test_loops_of_the_readme_run() -> None:
+def test_loops_of_the_documents_run() -> None:
     scope: dict[str, Any] = {}
-    loop, sb3, autoreset = examples("README.md")[LOOP : AUTORESET + 1]
+    loop, sb3, autoreset, planner = examples("docs/agent.md")
     run(
         loop,
         scope,
@@ -152,19 +214,31 @@ def test_loops_of_the_readme_run() -> None:
     scope["agent"] = CountedAgent(scope["agent"])
     run(autoreset, scope, {"range(200)": "range(23)", "max_episode_steps=100": "max_episode_steps=10"})
     assert scope["agent"].begun == 3 * 3 * 4  # three loops, three episodes in each of four environments
-
-
-def test_planner_example_of_the_readme_runs() -> None:
-    scope = run(examples("README.md")[PLANNER], {})
+    scope = run(planner, {})
     assert scope["agent"].planner == make_planner("cem", num_samples=64, proposals="all")
     assert scope["agent"].replanner.budget == Budget(rollouts=300)
 
 
-def test_writer_example_of_the_readme_runs(tmp_path: Path) -> None:
+def test_example_of_a_data_file_writes_it(tmp_path: Path) -> None:
     episodes = [(np.full((n, 64, 64, 3), n, np.uint8), np.full((n - 1, 2), n, np.float32)) for n in (3, 5)]
     path = tmp_path / "mine.h5"
-    run(examples("README.md")[WRITER], {"my_episodes": episodes}, {"mine.h5": path.as_posix()})
+    (example,) = examples("docs/data.md")
+    run(example, {"my_episodes": episodes}, {"mine.h5": path.as_posix()})
     assert Trajectories.open(path).lengths.tolist() == [3, 5]
+
+
+def test_example_of_a_learner_on_latents_acts() -> None:
+    (example,) = examples("docs/baselines.md")
+    scope = run(example, {})
+    observation, _ = scope["env"].reset(seed=0)
+    action, _ = scope["model"].predict(observation)
+    assert action.shape == (2,)
+
+
+def test_all_examples_are_tested() -> None:
+    tested = {"README.md": 1, "docs/agent.md": 4, "docs/data.md": 1, "docs/baselines.md": 1, "docs/planners.md": 1}
+    tested["docs/world-models.md"] = 2
+    assert {document: len(examples(document)) for document in DOCUMENTS if examples(document)} == tested
 
 
 def test_example_of_a_planner_plans() -> None:
