@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    from .base import GoalImageEnv
 
 PLAY = "play"
 """The scripted policy that every environment has."""
@@ -15,7 +21,7 @@ PLAY = "play"
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """An environment of the package: its Gymnasium id, its class and the scripted policies that collect its data.
+    """A registered environment: its Gymnasium id, its class and the scripted policies that collect its data.
 
     The class is a `GoalImageEnv`, which lists what a class provides.
 
@@ -91,8 +97,106 @@ ENVS = {
 
 
 def spec_of(env: str) -> EnvSpec | None:
-    """The entry of `ENVS` with this name or Gymnasium id, None if there is none."""
-    return next((spec for name, spec in ENVS.items() if env in (name, spec.env_id)), None)
+    """The entry of `ENVS` with this name or Gymnasium id, None if there is none.
+
+    Nothing is imported, so that `env` may come from a file: of ``module:Name-v0``, only the name counts.
+    """
+    name = env.rpartition(":")[2]
+    return next((spec for key, spec in ENVS.items() if name in (key, spec.env_id)), None)
+
+
+def find_env(env: str) -> EnvSpec:
+    """The environment that a user asks for: a name of `ENVS`, a Gymnasium id, or ``module:Name-v0``.
+
+    The latter imports a module, which registers it, as `gymnasium.make` does.
+
+    Raises:
+        UserError: there is no such module, or no such environment is registered.
+    """
+    import_env(env)
+    spec = spec_of(env)
+    if spec is None:
+        names = ", ".join(ENVS)
+        raise UserError(
+            f"env={env!r} is unknown: choose one of {names}, or MODULE:NAME of a module of yours that calls "
+            "lwm_agent.register_env"
+        )
+    return spec
+
+
+def import_env(env: str) -> None:
+    """Imports the module of ``module:Name-v0``.
+
+    Raises:
+        UserError: there is no such module.
+    """
+    module, colon, _ = env.rpartition(":")
+    if not colon:
+        return
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # another module, which that one imports
+        raise UserError(f"env={env!r}: there is no module {module!r} here or among the installed packages") from error
+
+
+def name_of(env: str) -> str:
+    """The name of an environment in `ENVS`; `env` itself if it is not registered."""
+    spec = spec_of(env)
+    return next((name for name, other in ENVS.items() if other is spec), env)
+
+
+def register_env(
+    env_id: str,
+    env: type[GoalImageEnv],
+    *,
+    max_episode_steps: int,
+    policies: Mapping[str, Callable[..., Any]],
+    probes: Mapping[str, tuple[int, ...]] | None = None,
+    conventions: Mapping[str, Any] | None = None,
+) -> None:
+    """Registers an environment of your own, with Gymnasium and for all commands: ``--env MODULE:ENV_ID``.
+
+    Call it where the module of the environment ends; calling it again with the same arguments changes nothing.
+
+    Args:
+        env_id: id for ``gymnasium.make``, such as "Room-v0".
+        env: its class.
+        max_episode_steps: limit of an episode, in environment steps.
+        policies: scripted data policies by their names, classes or functions of a module. Each is called with a NumPy
+            generator and returns an object with ``reset()`` that maps an ``info`` to an action. One is called "play":
+            tasks are states that it reaches.
+        probes: quantities that training monitors predict, name to columns of ``info["state"]``.
+        conventions: arguments of `env` that decide what is observed and what an action means, with their defaults,
+            beside `image_size`.
+
+    Raises:
+        UserError: the id is taken or is none of Gymnasium's, or there is no policy "play".
+    """
+    if not re.fullmatch(r"([\w-]+/)?[\w.-]+-v\d+", env_id):
+        raise UserError(f"env_id={env_id!r} is no id of Gymnasium: write Name-v0 or namespace/Name-v0")
+    spec = EnvSpec(
+        env_id=env_id,
+        entry_point=_place(env),
+        max_episode_steps=max_episode_steps,
+        policies={name: _place(policy) for name, policy in policies.items()},
+        probes=dict(probes or {}),
+        no_pixels_kwargs={"image_size": 16},
+        conventions={"image_size": 64, **(conventions or {})},
+    )
+    if ENVS.get(env_id, spec) != spec or (env_id in gym.registry and env_id not in ENVS):
+        raise UserError(f"env_id={env_id!r} is registered already: choose another one")
+    ENVS[env_id] = spec
+    register()
+
+
+def _place(thing: Callable[..., Any]) -> str:
+    """``module:name`` of a class or function."""
+    name = getattr(thing, "__qualname__", "")
+    if not name or "<" in name:
+        raise UserError(f"{thing!r} must be a class or a function of a module, which other processes can import")
+    return f"{thing.__module__}:{name}"
 
 
 def register() -> None:

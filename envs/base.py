@@ -48,29 +48,38 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
 
     `close` frees a window on the screen. It may be called twice, and the environment may be used again afterwards.
 
-    A new environment provides the following; ``tests/test_env_contract.py`` checks each of them for every entry of
-    `lwm_agent.envs.ENVS`:
+    A new environment provides the following; ``docs/data.md`` has an example. ``tests/test_env_contract.py`` checks
+    every entry of `lwm_agent.envs.ENVS`:
 
-    * `state_size`, `successes` (names of success criteria, the default first) and `metadata`;
-    * `action_space`, a bounded float32 Box of one axis, set by the constructor;
-    * a constructor that takes keywords only, among them `image_size`, `success`, `terminate_on_success`, `render_mode`
-      and `render_size`;
-    * `restore`, `simulate`, `sample_state`, `picture`, `is_success`, `is_nontrivial`, `errors` and ``render``;
-    * physics that is a function of the state alone: restoring a state and continuing equals never having stopped;
+    * `state_size`, the length of a state;
+    * `action_space`, a bounded float32 Box of one axis, set by a constructor that takes keywords only and passes on
+      `image_size`, `success`, `terminate_on_success`, `render_mode` and `render_size`;
+    * `simulate`, `sample_state`, `picture` and `is_success`;
+    * physics that is a function of the state alone: restoring a state and continuing equals never having stopped. A
+      simulator with a memory of its own is put into a state by `restore`;
+    * if the default does not suit: `successes` (names of success criteria, the default first), `is_nontrivial`,
+      `errors`, `view`, `extra_info`, ``render`` and `metadata`;
     * for attributes that cannot be copied, their names in `uncopied` and a `build` that makes them anew;
-    * an `EnvSpec`, with a scripted data policy called ``play``.
+    * `lwm_agent.register_env`, with a scripted data policy called ``play``.
     """
 
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  (as in Gymnasium)
     state_size: int
-    successes: tuple[str, ...] = ()
+    successes: tuple[str, ...] = ("default",)
     uncopied: tuple[str, ...] = ()
 
     def __init__(
-        self, *, image_size: int, success: str, terminate_on_success: bool, render_mode: str | None, render_size: int
+        self,
+        *,
+        image_size: int = 64,
+        success: str | None = None,
+        terminate_on_success: bool = True,
+        render_mode: str | None = None,
+        render_size: int = 256,
     ) -> None:
         self.image_size = check_size("image_size", image_size, 16, 512)
         self.render_size = check_size("render_size", render_size, 16, 4096)
-        self.success = check_choice("success", success, self.successes)
+        self.success = check_choice("success", self.successes[0] if success is None else success, self.successes)
         self.terminate_on_success = check_flag("terminate_on_success", terminate_on_success)
         modes: list[str] = self.metadata["render_modes"]
         self.render_mode = None if render_mode is None else check_choice("render_mode", render_mode, modes)
@@ -81,7 +90,6 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
         self._goal = np.zeros(shape, np.uint8)
         self._state: State | None = None
 
-    @abstractmethod
     def restore(self, state: State) -> None:
         """Puts the simulation into `state`, a checked vector; nothing of the past remains."""
 
@@ -97,17 +105,17 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     def is_success(self, state: State, goal_state: State) -> bool:
         """True if `state` counts as having reached `goal_state` under ``self.success``."""
 
-    @abstractmethod
     def is_nontrivial(self, state: State, goal_state: State) -> bool:
         """True if the way from one to the other takes more than moving the agent: the filter of strict tasks."""
+        return True
 
-    @abstractmethod
     def errors(self, state: State, goal_state: State) -> dict[str, float]:
-        """Distances of `state` from `goal_state`; each name ends in its unit: ``_px``, ``_m``, ``_deg``."""
+        """Distances of `state` from `goal_state`; where there is one, each name ends in its unit: ``_px``, ``_deg``."""
+        return {"distance": float(np.linalg.norm(state - goal_state))}
 
     @abstractmethod
     def simulate(self, action: NDArray[np.float32]) -> None:
-        """Advances ``self._state`` by one control step of an action inside `action_space`."""
+        """Replaces ``self._state`` by the state after one control step of an action inside `action_space`."""
 
     def view(self, state: State) -> NDArray[np.uint8]:
         """Picture ``(h, w, 3)`` of any state for people, in videos; by default the observation."""
@@ -181,6 +189,10 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
             self.render()
         terminated = self.terminate_on_success and info["is_success"]
         return self._observe(), float(info["is_success"]), terminated, False, info
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The view of the present, `image_size` pixels wide; None without a `render_mode`."""
+        return None if self.render_mode is None else self.view(self.get_state())
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in self.uncopied}

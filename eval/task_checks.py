@@ -30,7 +30,9 @@ def check_rules(contents: Mapping[str, Any]) -> None:
     """
     env = contents["env"]
     if not isinstance(env, str) or env not in ENVS:
-        raise ValueError(f"env={env!r:.60} is unknown: choose one of {', '.join(ENVS)}")
+        raise ValueError(
+            f"env={env!r:.60} is unknown: choose one of {', '.join(ENVS)}, or pass --env MODULE:NAME of one of your own"
+        )
     spec = ENVS[env]
     if contents["env_id"] != spec.env_id:
         raise ValueError(f"env_id={contents['env_id']!r:.60} is not that of {env}: {spec.env_id!r}")
@@ -39,12 +41,22 @@ def check_rules(contents: Mapping[str, Any]) -> None:
     checked_count(contents["offset_env_steps"], "offset_env_steps", 1, spec.max_episode_steps)
     checked_count(contents["budget_env_steps"], "budget_env_steps", 1, MAX_BUDGET_ENV_STEPS)
     checked_count(contents["seed"], "seed")
-    choices = inspect.signature(pkgutil.resolve_name(spec.entry_point)).parameters.keys() - set(SET_BY_EVALUATION)
+    choices = arguments_of(pkgutil.resolve_name(spec.entry_point)) - set(SET_BY_EVALUATION)
     for name, value in checked_object(contents["env_kwargs"], "env_kwargs").items():
         if name not in choices:
             raise ValueError(f"env_kwargs.{name} is unknown: choose from {', '.join(sorted(choices))}")
         if not isinstance(value, str | bool) and not is_number(value):
             raise ValueError(f"env_kwargs.{name}={value!r:.60} is not a word, a number, true or false")
+
+
+def arguments_of(env: type[GoalImageEnv]) -> set[str]:
+    """Names of the constructor's arguments, those of its bases included, which it may pass on."""
+    names: set[str] = set()
+    for parent in env.__mro__[: env.__mro__.index(GoalImageEnv) + 1]:
+        constructor = vars(parent).get("__init__", object.__init__)
+        parameters = list(inspect.signature(constructor).parameters.values())[1:]
+        names |= {item.name for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY}
+    return names
 
 
 def check_tasks(

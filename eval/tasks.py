@@ -14,7 +14,7 @@ from typing import Any, cast
 import gymnasium as gym
 import numpy as np
 
-from ..envs import ENVS, EnvSpec
+from ..envs import EnvSpec, find_env, name_of
 from ..envs.base import GoalImageEnv, State
 from ..errors import MachineError, UserError
 from ..files import write_text
@@ -203,7 +203,7 @@ def make_tasks(
     """Cuts one random window out of each of `episodes` held-out episodes of the environment's scripted play.
 
     Args:
-        env: name in `ENVS`.
+        env: name in `ENVS`, or MODULE:NAME.
         offset: environment steps between start and goal; the budget is twice that.
         episodes: tasks wanted; episodes whose window the protocol refuses are replaced by further ones.
         seed: source of the episodes, which are never those of training data, whatever their seed.
@@ -217,7 +217,7 @@ def make_tasks(
     with gym.make(spec.env_id, **spec.no_pixels_kwargs, terminate_on_success=False, disable_env_checker=True) as player:
         simulator = cast(GoalImageEnv, player.unwrapped)
         for episode in range(MAX_TRIES * episodes):
-            task = _cut_window(player, env, offset, np.random.SeedSequence([seed, episode, HELD_OUT]))
+            task = _cut_window(player, spec, offset, np.random.SeedSequence([seed, episode, HELD_OUT]))
             if not PROTOCOLS[protocol](simulator, np.array(task.state), np.array(task.goal_state)):
                 continue
             _check_replay(player, task)
@@ -225,25 +225,24 @@ def make_tasks(
             if progress is not None:
                 progress(len(tasks), episodes)
             if len(tasks) == episodes:
-                return TaskSet(env, spec.env_id, {}, protocol, split, offset, 2 * offset, seed, tuple(tasks))
+                return TaskSet(name_of(env), spec.env_id, {}, protocol, split, offset, 2 * offset, seed, tuple(tasks))
     raise MachineError(f"{protocol} accepted {len(tasks)} of {MAX_TRIES * episodes} windows, wanted {episodes}")
 
 
 def _checked_spec(env: str, offset: int, protocol: str) -> EnvSpec:
-    if env not in ENVS:
-        raise UserError(f"env={env!r} is unknown: choose one of {', '.join(ENVS)}")
+    spec = find_env(env)
     if protocol not in PROTOCOLS:
         raise UserError(f"protocol={protocol!r} is unknown: choose one of {', '.join(PROTOCOLS)}")
-    if not 1 <= offset <= ENVS[env].max_episode_steps:
-        raise UserError(f"offset={offset} is out of range: choose one from 1 to {ENVS[env].max_episode_steps}")
-    return ENVS[env]
+    if not 1 <= offset <= spec.max_episode_steps:
+        raise UserError(f"offset={offset} is out of range: choose one from 1 to {spec.max_episode_steps}")
+    return spec
 
 
-def _cut_window(player: gym.Env[Any, Any], env: str, offset: int, sequence: np.random.SeedSequence) -> Task:
+def _cut_window(player: gym.Env[Any, Any], spec: EnvSpec, offset: int, sequence: np.random.SeedSequence) -> Task:
     rng = np.random.default_rng(sequence)
-    start = int(rng.integers(ENVS[env].max_episode_steps - offset + 1))
+    start = int(rng.integers(spec.max_episode_steps - offset + 1))
     episode_seed = int(rng.integers(2**31))
-    policy = pkgutil.resolve_name(ENVS[env].policies["play"])(rng)
+    policy = pkgutil.resolve_name(spec.policies["play"])(rng)
     policy.reset()
     _, info = player.reset(seed=episode_seed)
     states, actions = [tuple(info["state"].tolist())], []

@@ -7,12 +7,13 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .envs import register
+from .envs import register, register_env
 
 if TYPE_CHECKING:
     from .agent.agent import Agent as Agent
     from .checkpoint import Checkpoint as Checkpoint
     from .data.writer import TrajectoryWriter as TrajectoryWriter
+    from .envs.base import GoalImageEnv as GoalImageEnv
     from .eval import shipped_tasks as shipped_tasks
     from .planners import Budget as Budget
     from .planners import make_planner as make_planner
@@ -23,10 +24,12 @@ __all__ = [
     "Agent",
     "Budget",
     "Checkpoint",
+    "GoalImageEnv",
     "LatentObservation",
     "TrajectoryWriter",
     "__version__",
     "make_planner",
+    "register_env",
     "shipped_tasks",
 ]
 
@@ -35,6 +38,7 @@ _MODULES = {
     "Agent": ".agent.agent",
     "Budget": ".planners",
     "Checkpoint": ".checkpoint",
+    "GoalImageEnv": ".envs.base",
     "LatentObservation": ".wrappers",
     "TrajectoryWriter": ".data.writer",
     "make_planner": ".planners",

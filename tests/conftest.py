@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import lwm_agent  # noqa: F401  (before torch, which reads GOMP_SPINCOUNT when it is imported)
 
 # isort: split
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from lwm_agent.data.writer import TrajectoryWriter
+from lwm_agent.envs import ENVS, import_env
 
 from .pretrained_files import write_all
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 # One thread, in the processes that tests start too. On a busy machine, two threads that wait for each other make small
 # operations ten times as slow: tests/test_lewm.py took 6.5 minutes instead of one.
@@ -48,6 +54,18 @@ def pretrained(random_encoders: Path) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LWM_AGENT_PRETRAINED", str(random_encoders))
         yield random_encoders
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The example's module, not imported yet; what it registers is removed again."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    sys.modules.pop("room", None)
+    import_env("room:Room-v0")
+    yield sys.modules["room"]
+    ENVS.pop("Room-v0", None)
+    gym.registry.pop("Room-v0", None)
+    sys.modules.pop("room", None)
 
 
 @pytest.fixture(scope="session")

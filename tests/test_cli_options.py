@@ -80,7 +80,7 @@ def test_help_does_not_import_torch() -> None:
 
 def test_help_shows_defaults_and_choices() -> None:
     shown = " ".join(CliRunner().invoke(app, ["eval", "--help"], env={"COLUMNS": "400"}).output.split())
-    assert "Environment. [default: pusht; one of pusht, cube, cube-double]" in shown
+    assert "Environment. [default: that of the checkpoint, else pusht; pusht, cube, cube-double, or MODULE" in shown
     assert "predictive-sampling" in shown
     assert "[default: 0; at least 0 and under 2**63]" in shown
     assert "--no-floors" in shown

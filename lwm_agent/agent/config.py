@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
-from ..envs import ENVS
+from ..envs import ENVS, find_env, import_env, name_of, spec_of
 from ..errors import UserError
 from ..planners.registry import PLANNERS
 from ..validation import Choices, Config, Option, PositiveFloat, PositiveInt, Seed, check_type
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 AgentConfigType = TypeVar("AgentConfigType", bound="AgentConfig")
 
 DEFAULT_PLANNER = Option(default="guided; without a trained actor, cem; for discrete actions, categorical-cem")
+
+OWN_ENV = Choices(ENVS, "MODULE:NAME of your own")
 
 OWN_OPTIONS = ("checkpoint", "planner", "seed", "device", "budget", "return")
 """Annotations of `Agent` that are no settings: `AgentConfig` has them under their own names."""
@@ -42,7 +44,7 @@ class AgentConfig(Config):
         agent_settings: arguments of the agent.
     """
 
-    env: Annotated[str, Choices(ENVS)] = "pusht"
+    env: Annotated[str, OWN_ENV, Option(default="that of the checkpoint, else pusht")] = "pusht"
     planner: Annotated[str, Choices(PLANNERS, "two in a row (cem+gradient)"), DEFAULT_PLANNER]
     checkpoint: str | None = None
     seed: Seed = 0
@@ -58,6 +60,7 @@ class AgentConfig(Config):
         from .agent import Agent
 
         super().__post_init__()
+        find_env(self.env)
         settings = {name: kind for name, kind in get_type_hints(Agent.__init__).items() if name not in OWN_OPTIONS}
         for name, value in self.agent_settings.items():
             if name not in settings:
@@ -73,19 +76,23 @@ class AgentConfig(Config):
 
     @classmethod
     def from_options(cls: type[AgentConfigType], **options: Any) -> AgentConfigType:
-        """Settings with the default planner of the checkpoint, where none is named."""
-        return super().from_options(**cls.with_planner(options))
+        """Settings with the environment and the default planner of the checkpoint, where none is named."""
+        return super().from_options(**cls.with_defaults(options))
 
     @classmethod
-    def with_planner(cls, options: Mapping[str, Any], implied: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The options and, where they name no planner, the default one of the checkpoint.
+    def with_defaults(cls, options: Mapping[str, Any], implied: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The options and, where they name none, the environment and the default planner of the checkpoint.
 
         `implied` are arguments of the agent that other options imply.
         """
-        if "planner" in options:
-            return dict(options)
-        settings = {**(implied or {}), **options.get("agent_settings", {})}
-        return {**options, "planner": planner_for(options.get("env", cls.env), options.get("checkpoint"), settings)}
+        named, checkpoint = dict(options), options.get("checkpoint")
+        if "env" not in named:
+            named["env"] = cls.env if checkpoint is None else trained_env(checkpoint)
+        import_env(named["env"])
+        if "planner" not in named:
+            settings = {**(implied or {}), **options.get("agent_settings", {})}
+            named["planner"] = planner_for(named["env"], checkpoint, settings)
+        return named
 
     @property
     def checkpoint_name(self) -> str:
@@ -113,11 +120,28 @@ class AgentConfig(Config):
 
 def checkpoint_of(env: str, checkpoint: str | None) -> str:
     """Folder or name of the checkpoint to use: the package's own of the environment, unless another is named."""
-    if env not in ENVS:
-        raise UserError(f"env={env!r} is unknown: choose one of {', '.join(ENVS)}")
+    find_env(env)
     if checkpoint == "":
         raise UserError(f"checkpoint='' must not be empty: leave it out for {env}-tiny")
-    return f"{env}-tiny" if checkpoint is None else checkpoint
+    return f"{name_of(env)}-tiny" if checkpoint is None else checkpoint
+
+
+def trained_env(checkpoint: str) -> str:
+    """Name of the environment that a checkpoint was trained for.
+
+    Raises:
+        UserError: there is no checkpoint, or no such environment is registered.
+    """
+    from ..checkpoint import find_checkpoint
+    from ..checkpoint_config import read_config
+
+    env: str = read_config(find_checkpoint(checkpoint))["env"]
+    if spec_of(env) is None:
+        raise UserError(
+            f"checkpoint {checkpoint!r} was trained for {env}, which is not registered: pass --env MODULE:{env} if a "
+            "module of yours registers it, or load it with Agent.load and run it in a loop of your own"
+        )
+    return name_of(env)
 
 
 def planner_for(env: str, checkpoint: str | None, agent_settings: Mapping[str, Any]) -> str:
@@ -141,7 +165,7 @@ def load_agent(config: AgentConfig, checkpoint: Checkpoint | None = None) -> Age
         checkpoint, planner, seed=config.seed, device=config.device, budget=config.budget, **config.agent_settings
     )
     trained = checkpoint.env
-    if different_env(trained, ENVS[config.env].env_id) is not None:
+    if different_env(trained, find_env(config.env).env_id) is not None:
         advice = (
             f"pass --env {trained}" if trained in ENVS else "load it with Agent.load and run it in a loop of your own"
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import typer
@@ -27,8 +25,6 @@ def collect(config: CollectConfig) -> None:
     """Record episodes. Interrupted? The same command resumes."""
     from ..collect.record import collect as run
 
-    if ":" in config.env:  # "module:Id": as with `python -m`, the module may lie in the working directory
-        sys.path.append(os.getcwd())
     with bar("collecting", "episodes") as update:
         run(config, update)
     _show_file(Path(config.out))

@@ -38,7 +38,10 @@ def demo(config: DemoConfig) -> None:
     verdict = f"reached the goal after {steps}" if episode.success else f"did not reach the goal in {steps}"
     console.print(f"task {episode.index} of {len(task_set.tasks)}: {config.planner} {verdict}")
     console.print(f"wrote {outcome.film}")
-    console.print(f"all {len(task_set.tasks)} tasks: lwm-agent eval --env {config.env} --planner {config.planner}")
+    others = "" if config.tasks is None else f" --tasks {config.tasks}"
+    console.print(
+        f"all {len(task_set.tasks)} tasks: lwm-agent eval --env {config.env} --planner {config.planner}{others}"
+    )
 
 
 def evaluate(config: EvalConfig) -> None:

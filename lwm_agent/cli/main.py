@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -17,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 def main() -> None:
     """Runs the command line."""
     raise_on_sigterm()
+    sys.path.append(os.getcwd())  # modules of your own, as with `python -m`; last, so that they hide none
     try:
         app(prog_name="lwm-agent")
     except Exception as error:

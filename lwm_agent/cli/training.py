@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..envs import ENVS
+from ..envs import spec_of
 from ..training.config import HeadsConfig, PredictorConfig, TrainConfig
 from .options import command
 from .progress import bars, console, show_metrics
@@ -40,7 +40,7 @@ def train(
         checkpoint = run(config, resume=resume, on_step=show, on_progress=update)
     show_metrics(checkpoint.training["validation"])
     folder = Path(config.out) / "checkpoint"
-    trial = f"; try `lwm-agent eval --env {config.env} --checkpoint {folder}`" if config.env in ENVS else ""
+    trial = f"; try `lwm-agent eval --env {config.env} --checkpoint {folder}`" if spec_of(config.env) else ""
     console.print(f"wrote {folder}{trial}")
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..agent.config import AgentConfig, load_agent
 from ..checkpoint import checksum
 from ..compatibility import check_compatible
-from ..envs import ENVS, EnvSpec
+from ..envs import EnvSpec
 from ..envs.base import GoalImageEnv
 from .config import CollectConfig
 
@@ -122,10 +122,9 @@ class GoalSwitchingPolicy:
 
 def _load(config: CollectConfig) -> Agent:
     """Agent that `config` names; refused where it was trained with other conventions."""
-    name = next(name for name, spec in ENVS.items() if spec is config.spec)
     agent = load_agent(
         AgentConfig(
-            env=name,
+            env=config.env,
             planner=config.policy,
             checkpoint=config.checkpoint,
             seed=config.seed,

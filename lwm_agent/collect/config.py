@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from ..envs import ENVS, EnvSpec, spec_of
+from ..agent.config import trained_env
+from ..envs import ENVS, EnvSpec, import_env, spec_of
 from ..errors import UserError
 from ..validation import Choices, Config, Count, Option, Range, Seed
 
@@ -96,6 +97,13 @@ class CollectConfig(Config):
             choices = f"choose one of {', '.join(policies)}, or a planner, with a checkpoint"
             raise UserError(f"policy={self.policy!r} is unknown for {self.env}: {choices}")
 
+    @classmethod
+    def from_options(cls, **options: Any) -> CollectConfig:
+        """Settings in the environment of the checkpoint, where one is named and no environment."""
+        if "env" not in options and "checkpoint" in options:
+            options["env"] = trained_env(options["checkpoint"])
+        return cls(**options)
+
     @property
     def goal_offset(self) -> int:
         """Environment steps of scripted play to an agent's goal."""
@@ -104,6 +112,7 @@ class CollectConfig(Config):
     @property
     def spec(self) -> EnvSpec | None:
         """Entry of `ENVS` that `env` names, if there is one."""
+        import_env(self.env)
         return spec_of(self.env)
 
     @property

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pkgutil
-import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +44,7 @@ def collect(config: CollectConfig, progress: Progress | None = None) -> Path:
     check_output(config.out, config.overwrite)
     if config.size_warning:
         warnings.warn(config.size_warning, stacklevel=2)
-    with working_directory_on_path(), ExitStack() as stack:
+    with ExitStack() as stack:
         space = check_env(config)
         record: Callable[[int], Episode] = partial(_record, config)
         if config.workers == 1:
@@ -75,20 +73,6 @@ def _write_episodes(
             f"{partial_path(Path(config.out))}: collect again to go on. In a script, call collect() under "
             "`if __name__ == '__main__':`"
         ) from error
-
-
-@contextmanager
-def working_directory_on_path() -> Iterator[None]:
-    """Lets ``module:Name-v0`` import a module of the working directory; spawned processes copy the path."""
-    folder = os.getcwd()
-    added = folder not in sys.path
-    if added:
-        sys.path.append(folder)
-    try:
-        yield
-    finally:
-        if added and folder in sys.path:
-            sys.path.remove(folder)
 
 
 def check_env(config: CollectConfig) -> ActionSpace:

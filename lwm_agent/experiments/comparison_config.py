@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from ..envs import ENVS
+from ..agent.config import OWN_ENV
+from ..envs import find_env
 from ..errors import UserError
 from ..planners.registry import PLANNERS
 from ..validation import Choices, Config, Count, Option, OutputFolder, Range, Seed
@@ -26,7 +27,8 @@ class CompareConfig(Config):
         env: environments.
         model: NAME (the package's ENV-NAME; lewm is ENV-tiny) or NAME=FOLDER; NAME-actor acts by its own policy.
         planner: planners, each of which plans with every model that can imagine.
-        offset: environment steps from start to goal.
+        offset: environment steps from start to goal, in the tasks of the package.
+        tasks: task files to use instead of the package's tasks.
         budget_flops: floating-point operations that a plan may use; several are several columns.
         budget_ms: milliseconds that a plan may use, of one episode alone.
         unlimited: compare without a budget too; so it is by default where no budget is named.
@@ -47,10 +49,11 @@ class CompareConfig(Config):
     """
 
     results: Annotated[tuple[Path, ...], Option(positional=True)] = ()
-    env: Annotated[tuple[str, ...], Choices(ENVS)] = ("pusht",)
+    env: Annotated[tuple[str, ...], OWN_ENV] = ("pusht",)
     model: tuple[str, ...] = ()
     planner: Annotated[tuple[str, ...], Choices(PLANNERS, "two in a row (cem+gradient)")] = ("cem",)
     offset: Annotated[tuple[int, ...], Range(least=1)] = (25,)
+    tasks: tuple[Path, ...] = ()
     budget_flops: Annotated[tuple[float, ...], Range(above=0)] = ()
     budget_ms: Annotated[tuple[float, ...], Range(above=0)] = ()
     unlimited: bool = False
@@ -71,6 +74,8 @@ class CompareConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for env in self.env:
+            find_env(env)
         if self.results and self.model:
             raise UserError("name either two results.json or models (--model), not both")
         if not self.model and len(self.results) != 2:

@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 from ..checkpoint import find_checkpoint, shipped_checkpoints
 from ..checkpoint_config import read_config
-from ..envs import ENVS
+from ..envs import name_of
 from ..errors import UserError
+from ..eval import TaskSet
 from ..eval.comparison import CEILING, FLOORS, POLICY, CellKey, Limit
 from ..models import MODELS, WorldModel
 from .comparison_config import CompareConfig
@@ -81,7 +82,7 @@ def _packaged(config: CompareConfig, name: str) -> Iterator[tuple[str, str]]:
     """The package's own checkpoint of `name` in each environment."""
     base = name.removesuffix(ACTOR)
     for env in config.env:
-        checkpoint = f"{env}-{SHIPPED.get(base, base)}"
+        checkpoint = f"{name_of(env)}-{SHIPPED.get(base, base)}"
         if checkpoint not in shipped_checkpoints():
             raise UserError(
                 f"--model {name}: the package has no checkpoint {checkpoint!r} (it has "
@@ -94,12 +95,11 @@ def _packaged(config: CompareConfig, name: str) -> Iterator[tuple[str, str]]:
 def _own(config: CompareConfig, folder: str) -> Iterator[tuple[str, str]]:
     """The checkpoint in `folder`, and the environment that it was trained for."""
     place = find_checkpoint(folder)
-    env: str = read_config(place)["env"]
-    names = {spec.env_id: name for name, spec in ENVS.items()}
-    env = names.get(env, env)
-    if env not in config.env:
+    env = name_of(read_config(place)["env"])
+    typed = next((typed for typed in config.env if name_of(typed) == env), None)
+    if typed is None:
         raise UserError(f"{folder} was trained for {env}, not for {' or '.join(config.env)}: pass --env {env} too")
-    yield env, str(place.resolve())
+    yield typed, str(place.resolve())
 
 
 def _reactive(name: str, checkpoint: str) -> bool:
@@ -117,30 +117,65 @@ def limits_of(config: CompareConfig) -> list[Limit]:
     return limits + ([Limit()] if config.unlimited or not limits else [])
 
 
+@dataclass(frozen=True)
+class Tasks:
+    """Tasks that are compared: those of the package, or a file.
+
+    Attributes:
+        env: environment.
+        offset: environment steps from start to goal.
+        file: the file, None for those of the package.
+    """
+
+    env: str
+    offset: int
+    file: Path | None = None
+
+
+def find_tasks(config: CompareConfig) -> list[Tasks]:
+    """The sets of tasks, in the order of the command.
+
+    Raises:
+        UserError: a file is of an environment that is not compared, or two are of the same environment and offset.
+    """
+    if not config.tasks:
+        return [Tasks(env, offset) for env in config.env for offset in config.offset]
+    found: list[Tasks] = []
+    for path in config.tasks:
+        task_set = TaskSet.load(path)
+        env = next((env for env in config.env if name_of(env) == task_set.env), None)
+        if env is None:
+            raise UserError(
+                f"--tasks {path} is of {task_set.env}, which is not compared: pass --env {task_set.env} too"
+            )
+        if any((tasks.env, tasks.offset) == (env, task_set.offset_env_steps) for tasks in found):
+            raise UserError(f"--tasks {path} is another file of {env} at offset {task_set.offset_env_steps}: name one")
+        found.append(Tasks(env, task_set.offset_env_steps, path.absolute()))
+    return found
+
+
 def make_jobs(config: CompareConfig, entrants: Sequence[Entrant]) -> list[Job]:
     """All cells of the models, in the order of environments, offsets, models, planners and budgets."""
-    keys = [
-        (CellKey(env=env, offset=offset, model=entrant.model, planner=planner, limit=limit,
-                 training_seed=entrant.training_seed), entrant)
-        for env in config.env
-        for offset in config.offset
-        for entrant in entrants if entrant.env == env
+    cells = [
+        (CellKey(env=tasks.env, offset=tasks.offset, model=entrant.model, planner=planner, limit=limit,
+                 training_seed=entrant.training_seed), entrant, tasks)
+        for tasks in find_tasks(config)
+        for entrant in entrants if entrant.env == tasks.env
         for planner in ((POLICY,) if entrant.reactive else config.planner)
         for limit in ((Limit(),) if entrant.reactive else limits_of(config))
     ]  # fmt: skip
     filmed = limits_of(config)[-1]
     return [
-        _job(config, key, entrant.checkpoint, config.video if entrant.reactive or key.limit == filmed else 0)
-        for key, entrant in keys
+        _job(config, key, tasks, entrant.checkpoint, config.video if entrant.reactive or key.limit == filmed else 0)
+        for key, entrant, tasks in cells
     ]
 
 
 def make_floor_jobs(config: CompareConfig) -> list[Job]:
     """Cells of the policies without a model: the floors and the ceiling."""
     return [
-        _job(config, CellKey(env=env, offset=offset, model=name, planner=name), None, 0)
-        for env in config.env
-        for offset in config.offset
+        _job(config, CellKey(env=tasks.env, offset=tasks.offset, model=name, planner=name), tasks, None, 0)
+        for tasks in find_tasks(config)
         for name in (*FLOORS, CEILING)
     ]
 
@@ -149,10 +184,10 @@ def folder_of(key: CellKey) -> Path:
     """Folder of a cell's evaluation, below that of the comparison."""
     limit = key.limit.unit if key.limit.unit == "none" else f"{key.limit.unit}-{key.limit.value:.12g}"
     model = f"{quote(key.model, safe='')}-{key.training_seed}"
-    return Path("cells") / f"{key.env}-{key.offset}" / model / f"{quote(key.planner, safe='+')}-{limit}"
+    return Path("cells") / f"{quote(key.env, safe='')}-{key.offset}" / model / f"{quote(key.planner, safe='+')}-{limit}"
 
 
-def _job(config: CompareConfig, key: CellKey, checkpoint: str | None, video: int) -> Job:
+def _job(config: CompareConfig, key: CellKey, tasks: Tasks, checkpoint: str | None, video: int) -> Job:
     timed = key.limit.unit == "ms"
     modelled = checkpoint is not None
     evaluation = EvalConfig(
@@ -168,6 +203,7 @@ def _job(config: CompareConfig, key: CellKey, checkpoint: str | None, video: int
         protocol=config.protocol,
         split=config.split,
         offset=key.offset,
+        tasks=tasks.file,
         episodes=config.episodes,
         batch_size=1 if timed else config.batch_size,
         output_dir=(config.out / folder_of(key)).absolute(),

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from ..agent.config import DEFAULT_PLANNER, AgentConfig
-from ..envs import ENVS
+from ..agent.config import DEFAULT_PLANNER, OWN_ENV, AgentConfig
+from ..envs import find_env, name_of
 from ..errors import UserError
 from ..planners.registry import PLANNERS
 from ..validation import Choices, Config, Count, Option, OutputFile, OutputFolder, Range, Seed
@@ -35,6 +35,11 @@ PAPER_SETTINGS: dict[str, dict[str, Any]] = {
 def protocol_settings(protocol: str, part: str) -> Mapping[str, Any]:
     """Arguments that a protocol prescribes for the agent, or for the planner called `part`."""
     return PAPER_SETTINGS.get(part, {}) if protocol == "lewm-paper" else {}
+
+
+def output_folder(*words: str) -> Path:
+    """Folder below ``out/`` that is called by `words`, of which some may be ids of environments."""
+    return Path("out") / "-".join(name_of(word).replace("/", "-") for word in words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +82,7 @@ class EvalConfig(AgentConfig):
             )
         if self.planner in MODEL_FREE and (self.planner_settings or self.agent_settings or self.limited):
             raise UserError(f"planner={self.planner!r} plans nothing: it has no settings and no budget")
-        conventions = ENVS[self.env].conventions
+        conventions = find_env(self.env).conventions
         unknown = sorted(self.env_settings.keys() - conventions.keys())
         if unknown:
             names = ", ".join(conventions)
@@ -87,10 +92,9 @@ class EvalConfig(AgentConfig):
     def from_options(cls: type[EvalConfigType], **options: Any) -> EvalConfigType:
         """Settings with the default planner and output folder, where none is named."""
         values = {**cls.defaults(), **options}
-        options = cls.with_planner(options, protocol_settings(values["protocol"], "agent"))
+        options = cls.with_defaults(options, protocol_settings(values["protocol"], "agent"))
         tasks = "{protocol}-{split}-{offset}".format_map(values) if values["tasks"] is None else values["tasks"].stem
-        folder = Path("out") / f"{values['env']}-{options['planner']}-{tasks}"
-        return cls(**{"output_dir": folder, **options})
+        return cls(**{"output_dir": output_folder(options["env"], options["planner"], tasks), **options})
 
 
 DEMO_TASKS = {"pusht": 82, "cube": 97}
@@ -103,20 +107,22 @@ class DemoConfig(AgentConfig):
 
     Attributes:
         offset: environment steps from start to goal; there are tasks for 25, 50, 75 and 100.
-        task: number of the test task; by default one at offset 25 whose object moves far.
+        tasks: task file to use instead.
+        task: number of the task; by default one of the package's at offset 25 whose object moves far, else 0.
         output_dir: folder of the film.
     """
 
     planner: Annotated[str, Choices((*PLANNERS, *MODEL_FREE), "two planners in a row (cem+gradient)"), DEFAULT_PLANNER]
     offset: Count = 25
+    tasks: Path | None = None
     task: Annotated[int, Range(least=0)] | None = None
     output_dir: Annotated[OutputFolder, Option(default="out/demo-ENV")]
 
     @classmethod
     def from_options(cls, **options: Any) -> DemoConfig:
         """Settings with the default planner and output folder, where none is named."""
-        folder = Path("out") / f"demo-{options.get('env', cls.env)}"
-        return cls(**{"output_dir": folder, **cls.with_planner(options)})
+        options = cls.with_defaults(options)
+        return cls(**{"output_dir": output_folder("demo", options["env"]), **options})
 
     def task_of(self, num_tasks: int) -> int:
         """Number of the task, of so many.
@@ -124,7 +130,8 @@ class DemoConfig(AgentConfig):
         Raises:
             UserError: there is no such task.
         """
-        index = self.task if self.task is not None else DEMO_TASKS.get(self.env, 0) if self.offset == 25 else 0
+        usual = self.tasks is None and self.offset == 25
+        index = (DEMO_TASKS.get(name_of(self.env), 0) if usual else 0) if self.task is None else self.task
         if index >= num_tasks:
             raise UserError(f"--task {index}: the {num_tasks} tasks are 0 to {num_tasks - 1}")
         return index
@@ -185,9 +192,8 @@ class BenchConfig(AgentConfig):
     @classmethod
     def from_options(cls, **options: Any) -> BenchConfig:
         """Settings with the default planner, plot and output folder, where none is named."""
-        options = {"plot": find_spec("matplotlib") is not None, **cls.with_planner(options)}
-        folder = Path("out") / f"bench-{options.get('env', cls.env)}-{options['planner']}"
-        return cls(**{"output_dir": folder, **options})
+        options = {"plot": find_spec("matplotlib") is not None, **cls.with_defaults(options)}
+        return cls(**{"output_dir": output_folder("bench", options["env"], options["planner"]), **options})
 
     @property
     def batch_sizes(self) -> list[int]:
@@ -211,7 +217,7 @@ class TasksConfig(Config):
     """
 
     out: OutputFile
-    env: Annotated[str, Choices(ENVS)] = "pusht"
+    env: Annotated[str, OWN_ENV] = "pusht"
     offset: Annotated[int, Range(least=1, most=10_000)] = 25
     episodes: Count = 200
     seed: Seed = 0

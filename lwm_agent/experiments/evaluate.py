@@ -11,7 +11,7 @@ import gymnasium as gym
 from ..agent.config import load_agent
 from ..checkpoint import Checkpoint, checksum
 from ..compatibility import check_compatible, conventions
-from ..envs import ENVS
+from ..envs import ENVS, find_env, name_of
 from ..errors import UserError
 from ..eval import (
     Episode,
@@ -142,7 +142,7 @@ def _write_results(
     floor_episodes: dict[str, list[Episode]] = {}
     if config.with_floors:
         # Floors act by the same conventions, but do not use pictures.
-        blind = {**env_kwargs, **ENVS[config.env].no_pixels_kwargs}
+        blind = {**env_kwargs, **find_env(config.env).no_pixels_kwargs}
         floor_episodes = floors(task_set, seed=config.seed, env_kwargs=blind)
     summary = save_results(config.output_dir, run, episodes, floor_episodes)
     return {config.planner: summary, **{name: summarize(rows) for name, rows in floor_episodes.items()}}
@@ -150,16 +150,17 @@ def _write_results(
 
 def load_tasks(config: EvalConfig) -> TaskSet:
     """The tasks that `config` asks for."""
+    find_env(config.env)  # in another process, its module is not imported yet
     if config.tasks is not None:
         task_set = TaskSet.load(config.tasks)
-        for name in ("env", "protocol"):
-            requested, stored = getattr(config, name), getattr(task_set, name)
+        for name, requested in (("env", name_of(config.env)), ("protocol", config.protocol)):
+            stored = getattr(task_set, name)
             if stored != requested:
                 usable = stored in (ENVS if name == "env" else PROTOCOL_NAMES)
                 advice = f"pass --{name} {stored}" if usable else "make tasks of your own with `lwm-agent tasks`"
                 raise UserError(f"{config.tasks} holds tasks of {stored}, not of {requested}: {advice}")
     else:
-        task_set = shipped_tasks(config.env, config.protocol, config.split, config.offset)
+        task_set = shipped_tasks(name_of(config.env), config.protocol, config.split, config.offset)
     if config.episodes is None:
         return task_set
     if config.episodes > len(task_set.tasks):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Annotated, Any, ClassVar
 
-from ..envs import ENVS
+from ..envs import ENVS, import_env
 from ..errors import UserError
 from ..validation import (
     Choices,
@@ -75,7 +75,7 @@ class TrainConfig(Config):
 
     data: tuple[str, ...]
     out: Annotated[str, Option(path="folder")]
-    env: Annotated[str, Choices(ENVS, "the name of your own data's")] = "pusht"
+    env: Annotated[str, Choices(ENVS, "MODULE:NAME, or the name of your own data's")] = "pusht"
     model: Annotated[str, Choices(MODEL_NAMES, "another of the registry")] = "lewm"
     preset: Annotated[str, Option(default="tiny, or the model's first")] = "tiny"
     model_settings: Annotated[dict[str, Any], Option(group="model")] = field(default_factory=dict)
@@ -105,6 +105,7 @@ class TrainConfig(Config):
         if isinstance(self.data, str):
             raise UserError(f"data={self.data!r} must be a tuple of files")
         super().__post_init__()
+        import_env(self.env)
         if self.model not in MODELS:
             raise UserError(f"model={self.model!r} is unknown: choose one of {', '.join(MODELS)}")
         presets = MODELS[self.model].presets

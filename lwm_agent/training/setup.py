@@ -13,7 +13,7 @@ from ..checkpoint import Checkpoint
 from ..compatibility import check_compatible, conventions, different_env
 from ..data.attributes import check_bounds
 from ..data.trajectories import DatasetError, Trajectories, all_actions
-from ..envs import spec_of
+from ..envs import name_of, spec_of
 from ..errors import UserError
 from ..models import MODELS
 from ..normalizer import Normalizer
@@ -61,7 +61,7 @@ def new_checkpoint(
         model_config=settings,
         model=model,
         normalizer=normalizer,
-        env=config.env,
+        env=name_of(config.env),
         env_kwargs={
             **conventions(config.env, data.env_kwargs),
             **({"image_size": data.image_size} if spec_of(config.env) else {}),
