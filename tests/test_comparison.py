@@ -235,7 +235,7 @@ def test_ray_that_is_not_installed_is_named(
     checkpoints: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install 'lwm-agent\[ray\]'"):
+    with pytest.raises(UserError, match="--engine ray needs Ray: pip install 'ray>="):
         run_comparison(config(tmp_path, f"world={checkpoints['one']}", engine="ray"))
 
 
