@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
 from ..errors import UserError
+from ..imports import import_named, import_requested
 
 if TYPE_CHECKING:
     from .base import GoalImageEnv
@@ -116,29 +116,24 @@ def find_env(env: str) -> EnvSpec:
     import_env(env)
     spec = spec_of(env)
     if spec is None:
-        names = ", ".join(ENVS)
         raise UserError(
-            f"env={env!r} is unknown: choose one of {names}, or MODULE:NAME of a module of yours that calls "
+            f"env={env!r} is unknown: choose one of {', '.join(ENVS)}, or MODULE:NAME of a module of yours that calls "
             "lwm_agent.register_env"
         )
     return spec
 
 
 def import_env(env: str) -> None:
-    """Imports the module of ``module:Name-v0``.
+    """Imports the module of ``module:Name-v0``, or what was asked for where a name is not registered.
 
     Raises:
         UserError: there is no such module.
     """
     module, colon, _ = env.rpartition(":")
-    if not colon:
-        return
-    try:
-        import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # another module, which that one imports
-        raise UserError(f"env={env!r}: there is no module {module!r} here or among the installed packages") from error
+    if colon:
+        import_named(module, f"env={env!r}")
+    elif spec_of(env) is None:
+        import_requested()
 
 
 def name_of(env: str) -> str:

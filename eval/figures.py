@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UserError, pip_install
+from ..errors import UserError
 from ..files import replacing
+from ..imports import pip_install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -32,7 +32,7 @@ from .checkpoint_config import (
 )
 from .errors import FileError, UserError
 from .files import advice, check_writable, recover_folder, replacing_folder, resolved, write_text
-from .models import MODELS, Heads, LatentModel, WorldModel
+from .models import Heads, LatentModel, WorldModel, find_model
 from .normalizer import Normalizer
 from .protocols import DEFAULT_COST, GoalActor, GoalPolicy
 from .weights import CheckpointError, build, load_weights, save_weights, sha256
@@ -133,17 +133,18 @@ class Checkpoint:
         folder = find_checkpoint(path_or_name)
         config = read_config(folder)
         path, name = folder / CONFIG, config["model"]
-        if name not in MODELS:
-            raise CheckpointError(f"{folder}: model {name!r} is unknown to this version: it knows {', '.join(MODELS)}")
         try:
-            check_arguments("model_config", MODELS[name].model, config["model_config"])
+            kind = find_model(name).model
+        except UserError as error:
+            raise CheckpointError(f"{folder}: {error}") from error
+        try:
+            check_arguments("model_config", kind, config["model_config"])
             normalizer = Normalizer(**config["normalizer"])
             if config.get("heads") is not None:
                 check_arguments("heads", Heads, config["heads"])
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{path} does not describe a {name} model: {error}") from error
         what = f"{path} does not describe a {name} model: it"
-        kind = MODELS[name].model
         external = len(kind.external_parts) > 0
         model = build(lambda: kind(**config["model_config"]), folder / WEIGHTS, what, external)
         heads = None if config.get("heads") is None else build(lambda: Heads(**config["heads"]), folder / HEADS, what)

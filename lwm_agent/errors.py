@@ -5,9 +5,6 @@ Each is also an exception of Python's own, so that callers need not know this mo
 
 from __future__ import annotations
 
-import shlex
-from importlib.metadata import PackageNotFoundError, requires
-
 
 class UserError(ValueError):
     """A value that cannot be used; the message names it, the choices and the fix."""
@@ -31,13 +28,3 @@ class FileError(UserError, OSError):
 
 class BudgetError(UserError):
     """A budget that is too small for any plan."""
-
-
-def pip_install(extra: str) -> str:
-    """The command that installs what an extra of this package brings; in a checkout too, which no index knows."""
-    try:
-        lines = requires("lwm-agent") or []
-    except PackageNotFoundError:  # not installed, but run from its sources
-        lines = []
-    packages = [line.split(";")[0].strip() for line in lines if f'extra == "{extra}"' in line]
-    return f"pip install {shlex.join(packages or [f'lwm-agent[{extra}]'])}"

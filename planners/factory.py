@@ -10,7 +10,7 @@ from lwm_agent.errors import UserError
 from lwm_agent.protocols import Planner
 
 from .chain import Chain
-from .registry import PLANNERS
+from .registry import find_planner
 
 
 def make_planner(name: str, **settings: Any) -> Planner:
@@ -19,6 +19,8 @@ def make_planner(name: str, **settings: Any) -> Planner:
     Two names joined by a plus, ``cem+gradient``, are a `Chain` of both. Its parts are set by ``first.num_samples`` or
     ``second.lr``; as the second may again be a chain, so may ``second.first.lr``.
 
+    ``module:Class`` is a class of your own.
+
     Raises:
         ValueError: unknown name, unknown setting, or a value out of range.
         TypeError: a value of the wrong type.
@@ -26,9 +28,7 @@ def make_planner(name: str, **settings: Any) -> Planner:
     first, plus, second = name.partition("+")
     if plus:
         return _make_chain(first, second, settings)
-    if name not in PLANNERS:
-        raise UserError(f"unknown planner {name!r}, choose one of {sorted(PLANNERS)}, or two of them joined by '+'")
-    kind: Any = PLANNERS[name]  # a dataclass, whose fields are its settings
+    kind: Any = find_planner(name)  # a dataclass, whose fields are its settings
     _refuse_unknown(name, settings, [item.name for item in fields(kind)])
     planner: Planner = kind(**settings)
     return planner

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from lwm_agent.errors import UserError
+from lwm_agent.imports import import_named
+
 if TYPE_CHECKING:
     from lwm_agent.protocols import Planner
 
@@ -52,3 +55,25 @@ PLANNERS = PlannerRegistry(
         "sgd": "gradient:SGD",
     }
 )
+
+
+def find_planner(name: str) -> type[Planner]:
+    """The planner that a user asks for: a name of `PLANNERS`, or ``module:Class`` of a class of their own.
+
+    Raises:
+        UserError: there is none, or it is no class derived from `Planner`.
+    """
+    from lwm_agent.protocols import Planner  # torch
+
+    if name in PLANNERS:
+        return PLANNERS[name]
+    if ":" not in name:
+        raise UserError(
+            f"planner={name!r} is unknown: choose one of {', '.join(PLANNERS)}, two joined by a plus (cem+gradient), "
+            "or MODULE:CLASS of one of your own"
+        )
+    module, _, kind = name.rpartition(":")
+    planner = getattr(import_named(module, f"planner={name!r}"), kind, None)
+    if not (isinstance(planner, type) and issubclass(planner, Planner)):
+        raise UserError(f"planner={name!r} is no class derived from lwm_agent.protocols.Planner")
+    return planner

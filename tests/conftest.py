@@ -19,6 +19,7 @@ import torch
 
 from lwm_agent.data.writer import TrajectoryWriter
 from lwm_agent.envs import ENVS, import_env
+from lwm_agent.models import MODELS
 
 from .pretrained_files import write_all
 
@@ -57,15 +58,23 @@ def pretrained(random_encoders: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The example's module, not imported yet; what it registers is removed again."""
+def examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of the examples, whose modules can be imported; what they register is removed again."""
+    modules = [path.stem for path in EXAMPLES.glob("*.py")]
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    sys.modules.pop("room", None)
-    import_env("room:Room-v0")
-    yield sys.modules["room"]
+    yield EXAMPLES
+    MODELS.pop("markov", None)
     ENVS.pop("Room-v0", None)
     gym.registry.pop("Room-v0", None)
-    sys.modules.pop("room", None)
+    for module in modules:
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def room(examples: Path) -> ModuleType:
+    """The module of an example's environment, which is registered."""
+    import_env("room:Room-v0")
+    return sys.modules["room"]
 
 
 @pytest.fixture(scope="session")

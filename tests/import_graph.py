@@ -19,7 +19,7 @@ PACKAGES = {  # folder to package, as in pyproject.toml
     "eval": "lwm_agent.eval",
 }
 LAYERS = (  # rooms from the lowest to the highest; a room imports rooms of its own layer and of those before it
-    ("errors", "protocols", "files", "validation"),
+    ("errors", "imports", "protocols", "files", "validation"),
     ("lwm_agent", "envs", "planners", "models", "compute", "data", "normalizer"),  # lwm_agent: the package's own names
     ("weights", "checkpoint_config", "checkpoint", "model_card", "compatibility"),
     ("agent", "eval"),

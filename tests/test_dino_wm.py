@@ -21,7 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lwm_agent.checkpoint import Checkpoint, CheckpointError
-from lwm_agent.errors import FileError, MachineError, UserError, pip_install
+from lwm_agent.errors import FileError, MachineError, UserError
+from lwm_agent.imports import pip_install
 from lwm_agent.models import MODELS, DinoWM
 from lwm_agent.models.dinov2 import DinoV2
 from lwm_agent.models.efficientnet import EfficientNetLite0

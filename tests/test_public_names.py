@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lwm_agent
-from lwm_agent.errors import pip_install
+from lwm_agent.imports import pip_install
 
 
 def run(code: str, folder: Path) -> str:

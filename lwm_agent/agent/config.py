@@ -45,7 +45,9 @@ class AgentConfig(Config):
     """
 
     env: Annotated[str, OWN_ENV, Option(default="that of the checkpoint, else pusht")] = "pusht"
-    planner: Annotated[str, Choices(PLANNERS, "two in a row (cem+gradient)"), DEFAULT_PLANNER]
+    planner: Annotated[
+        str, Choices(PLANNERS, "two in a row (cem+gradient), or MODULE:CLASS of your own"), DEFAULT_PLANNER
+    ]
     checkpoint: str | None = None
     seed: Seed = 0
     device: str = "auto"

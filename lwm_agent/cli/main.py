@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..imports import VARIABLE, import_requested
 from . import data, doctor, experiments, training
 from .errors import TRACEBACK_VARIABLE, raise_on_sigterm, request_traceback, show_error
 from .progress import console
@@ -37,6 +38,10 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    modules: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="Import a module of yours, which registers what it adds."),
+    ] = None,
     show_traceback: Annotated[
         bool, typer.Option("--traceback", help=f"Show the traceback of every error (or set {TRACEBACK_VARIABLE}=1).")
     ] = False,
@@ -44,6 +49,9 @@ def _root(
     """Model-based planning with latent world models."""
     if show_traceback:
         request_traceback()
+    if modules:
+        os.environ[VARIABLE] = ",".join(modules)  # processes that are started inherit it
+        import_requested()
 
 
 for room in (data, training, experiments, doctor):

@@ -51,7 +51,9 @@ class CompareConfig(Config):
     results: Annotated[tuple[Path, ...], Option(positional=True)] = ()
     env: Annotated[tuple[str, ...], OWN_ENV] = ("pusht",)
     model: tuple[str, ...] = ()
-    planner: Annotated[tuple[str, ...], Choices(PLANNERS, "two in a row (cem+gradient)")] = ("cem",)
+    planner: Annotated[
+        tuple[str, ...], Choices(PLANNERS, "two in a row (cem+gradient), or MODULE:CLASS of your own")
+    ] = ("cem",)
     offset: Annotated[tuple[int, ...], Range(least=1)] = (25,)
     tasks: tuple[Path, ...] = ()
     budget_flops: Annotated[tuple[float, ...], Range(above=0)] = ()

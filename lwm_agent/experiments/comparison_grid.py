@@ -13,7 +13,7 @@ from ..envs import name_of
 from ..errors import UserError
 from ..eval import TaskSet
 from ..eval.comparison import CEILING, FLOORS, POLICY, CellKey, Limit
-from ..models import MODELS, WorldModel
+from ..models import WorldModel, find_model
 from .comparison_config import CompareConfig
 from .config import EvalConfig
 
@@ -106,8 +106,8 @@ def _reactive(name: str, checkpoint: str) -> bool:
     """True if an entrant does not search: by its name, or because its model cannot imagine."""
     if name.endswith(ACTOR):
         return True
-    model = read_config(find_checkpoint(checkpoint))["model"]
-    return model in MODELS and not issubclass(MODELS[model].model, WorldModel)
+    model = find_model(read_config(find_checkpoint(checkpoint))["model"]).model
+    return not issubclass(model, WorldModel)
 
 
 def limits_of(config: CompareConfig) -> list[Limit]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from ..agent.config import DEFAULT_PLANNER, OWN_ENV, AgentConfig
 from ..envs import find_env, name_of
 from ..errors import UserError
-from ..planners.registry import PLANNERS
+from ..planners.registry import PLANNERS, find_planner
 from ..validation import Choices, Config, Count, Option, OutputFile, OutputFolder, Range, Seed
 
 EvalConfigType = TypeVar("EvalConfigType", bound="EvalConfig")
@@ -60,7 +60,11 @@ class EvalConfig(AgentConfig):
         env_settings: conventions of the environment; a checkpoint allows none but its own.
     """
 
-    planner: Annotated[str, Choices((*PLANNERS, *MODEL_FREE), "two planners in a row (cem+gradient)"), DEFAULT_PLANNER]
+    planner: Annotated[
+        str,
+        Choices((*PLANNERS, *MODEL_FREE), "two in a row (cem+gradient), or MODULE:CLASS of your own"),
+        DEFAULT_PLANNER,
+    ]
     protocol: str = "strict"
     split: str = "test"
     offset: Count = 25
@@ -75,11 +79,8 @@ class EvalConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.planner not in MODEL_FREE and not set(self.planner.split("+")) <= PLANNERS.keys():
-            raise UserError(
-                f"planner={self.planner!r} is unknown: choose one of {', '.join((*PLANNERS, *MODEL_FREE))}, "
-                "or two planners in a row, such as cem+gradient"
-            )
+        for name in () if self.planner in MODEL_FREE else self.planner.split("+"):
+            find_planner(name)
         if self.planner in MODEL_FREE and (self.planner_settings or self.agent_settings or self.limited):
             raise UserError(f"planner={self.planner!r} plans nothing: it has no settings and no budget")
         conventions = find_env(self.env).conventions
@@ -112,7 +113,11 @@ class DemoConfig(AgentConfig):
         output_dir: folder of the film.
     """
 
-    planner: Annotated[str, Choices((*PLANNERS, *MODEL_FREE), "two planners in a row (cem+gradient)"), DEFAULT_PLANNER]
+    planner: Annotated[
+        str,
+        Choices((*PLANNERS, *MODEL_FREE), "two in a row (cem+gradient), or MODULE:CLASS of your own"),
+        DEFAULT_PLANNER,
+    ]
     offset: Count = 25
     tasks: Path | None = None
     task: Annotated[int, Range(least=0)] | None = None

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 
 from ..collect.workers import child_threads, start_worker
-from ..errors import BudgetError, UserError, pip_install
+from ..errors import BudgetError, UserError
 from ..eval.comparison import BELOW_PLAN, FAILED, PLAYED
 from ..files import write_text
+from ..imports import pip_install
 from .comparison_grid import Job
 from .evaluate import run_evaluation
 

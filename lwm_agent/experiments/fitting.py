@@ -13,7 +13,7 @@ import torch
 from ..agent.agent import Agent
 from ..compute.device import synchronize
 from ..eval.comparison import Limit
-from ..planners.registry import PLANNERS
+from ..planners.registry import find_planner
 
 ITERATIONS = 3
 """Iterations of a search that its budget is to afford."""
@@ -89,7 +89,7 @@ def fit(planner: str, named: Mapping[str, Any], prices: Prices, limit: Limit) ->
     Populations are cut, never enlarged: larger budgets buy more iterations. Settings that the user has `named` stay,
     and so do chains of planners.
     """
-    kind, left = PLANNERS.get(planner), prices.afforded(limit)
+    kind, left = None if "+" in planner else find_planner(planner), prices.afforded(limit)
     if kind is None or left == float("inf"):
         return {}, {}
     agent: dict[str, Any] = {}

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import UserError
+from ..imports import import_named, import_requested
 from . import dino_wm, dreamer, gcbc, lewm
 from .base import LatentModel, LatentPredictor, WorldModel
 from .dino_wm import DinoWM
@@ -26,6 +28,8 @@ __all__ = [
     "LeWorldModel",
     "ModelSpec",
     "WorldModel",
+    "find_model",
+    "import_model",
 ]
 
 
@@ -56,3 +60,31 @@ MODELS: dict[str, ModelSpec] = {
     "dreamer": ModelSpec(Dreamer, dreamer.PRESETS, dreamer.RECIPES),
     "gcbc": ModelSpec(GCBC, gcbc.PRESETS, gcbc.RECIPES),
 }
+
+
+def find_model(name: str) -> ModelSpec:
+    """The model of this name, which may come from a file: nothing but what a user asked for is imported.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if name not in MODELS:
+        import_requested()
+    if name not in MODELS:
+        raise UserError(
+            f"model={name!r} is unknown: choose one of {', '.join(MODELS)}; if a module of yours puts it into MODELS, "
+            f"import it first, or name it: `lwm-agent --import MODULE ...`"
+        )
+    return MODELS[name]
+
+
+def import_model(name: str) -> str:
+    """The name in `MODELS` of the model that a user asks for; ``module:name`` imports a module, which registers it.
+
+    Raises:
+        UserError: there is no such module.
+    """
+    module, colon, own = name.rpartition(":")
+    if colon:
+        import_named(module, f"model={name!r}")
+    return own

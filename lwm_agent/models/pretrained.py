@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..errors import FileError, MachineError, UserError, pip_install
+from ..errors import FileError, MachineError, UserError
 from ..files import advice, check_regular_file
+from ..imports import pip_install
 
 FOLDER = "LWM_AGENT_PRETRAINED"
 """Environment variable with a folder of weight files, which is searched first."""

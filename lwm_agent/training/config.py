@@ -76,7 +76,7 @@ class TrainConfig(Config):
     data: tuple[str, ...]
     out: Annotated[str, Option(path="folder")]
     env: Annotated[str, Choices(ENVS, "MODULE:NAME, or the name of your own data's")] = "pusht"
-    model: Annotated[str, Choices(MODEL_NAMES, "another of the registry")] = "lewm"
+    model: Annotated[str, Choices(MODEL_NAMES, "MODULE:NAME of your own")] = "lewm"
     preset: Annotated[str, Option(default="tiny, or the model's first")] = "tiny"
     model_settings: Annotated[dict[str, Any], Option(group="model")] = field(default_factory=dict)
     init: str | None = None
@@ -100,15 +100,13 @@ class TrainConfig(Config):
     latent_cache: Annotated[str, Option(path="folder")] | None = None
 
     def __post_init__(self) -> None:
-        from ..models import MODELS
+        from ..models import find_model
 
         if isinstance(self.data, str):
             raise UserError(f"data={self.data!r} must be a tuple of files")
         super().__post_init__()
         import_env(self.env)
-        if self.model not in MODELS:
-            raise UserError(f"model={self.model!r} is unknown: choose one of {', '.join(MODELS)}")
-        presets = MODELS[self.model].presets
+        presets = find_model(self.model).presets
         if self.preset not in presets:
             raise UserError(f"preset={self.preset!r} is unknown: choose one of {', '.join(presets)} for {self.model}")
         if ":" in self.device and self.num_devices > 1:
@@ -126,7 +124,11 @@ class TrainConfig(Config):
 
     @classmethod
     def from_options(cls, **options: Any) -> TrainConfig:
-        """Settings on top of the recipe of the preset."""
+        """Settings on top of the recipe of the preset; a model may be ``module:name``."""
+        from ..models import import_model
+
+        if "model" in options:
+            options["model"] = import_model(options["model"])
         return cls.from_preset(options.pop("preset", None) or _default_preset(options), **options)
 
     @classmethod

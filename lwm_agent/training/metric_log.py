@@ -10,8 +10,9 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from ..errors import UserError, pip_install
+from ..errors import UserError
 from ..files import read_text, write_text
+from ..imports import pip_install
 
 METRICS = "metrics.jsonl"
 
