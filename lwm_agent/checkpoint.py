@@ -93,10 +93,11 @@ class Checkpoint:
             )
         return self.model
 
-    def save(self, folder: Path | str, card: str) -> None:
+    def save(self, folder: Path | str, card: str, exact: bool = False) -> None:
         """Writes the folder atomically: an earlier checkpoint is replaced only when the new one is complete.
 
         Parameters are stored in half precision (relative error below 0.05 % where above 6e-5), buffers as they are.
+        With `exact`, parameters stay as they are too.
 
         Raises:
             CheckpointError: the folder holds something other than a checkpoint, or a weight exceeds half precision.
@@ -106,7 +107,7 @@ class Checkpoint:
         with replacing_folder(folder) as work:
             modules = {WEIGHTS: self.model, **({} if self.heads is None else {HEADS: self.heads})}
             for name, module in modules.items():
-                save_weights(module, work / name)
+                save_weights(module, work / name, exact)
             config = {
                 "format": FORMAT,
                 "model": self.name,

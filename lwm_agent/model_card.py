@@ -97,7 +97,7 @@ def model_card(checkpoint: Checkpoint) -> str:
         validation=_table(training.get("validation")),
         **_numbers(training),
     )
-    card += _before(checkpoint, training.get("before"))
+    card += _released(training.get("released")) + _before(checkpoint, training.get("before"))
     for part in ("predictor", "heads"):
         if part in training and (part != "heads" or checkpoint.heads is not None):
             card += _stage(part, training[part])
@@ -124,6 +124,15 @@ def _before(checkpoint: Checkpoint, training: Any) -> str:
         return ""
     summary = _BEFORE.format(**_numbers(training))
     return f"{_before(checkpoint, training.get('before'))}{summary}\nCommand: {_train_command(checkpoint, training)}\n"
+
+
+def _released(origin: Any) -> str:
+    """Section about weights that others have trained and released."""
+    if not isinstance(origin, Mapping):
+        return ""
+    names = {"source": "Source", "revision": "revision", "sha256": "SHA-256 of the weights"}
+    words = ", ".join(f"{word} {_code(origin.get(name))}" for name, word in names.items() if origin.get(name))
+    return f"\n## Released weights\n\nTrained and released by others. {words}.\n"
 
 
 def _planning(checkpoint: Checkpoint) -> str:

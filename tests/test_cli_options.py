@@ -32,7 +32,7 @@ from lwm_agent.experiments.config import (
 )
 from lwm_agent.experiments.evaluate import MODEL_FREE_POLICIES
 from lwm_agent.models import MODELS
-from lwm_agent.training.config import MODEL_NAMES, HeadsConfig, PredictorConfig, TrainConfig
+from lwm_agent.training.config import MODEL_NAMES, HeadsConfig, ImportConfig, PredictorConfig, TrainConfig
 from lwm_agent.validation import Config
 
 COMMANDS = {
@@ -42,6 +42,7 @@ COMMANDS = {
     "train": TrainConfig,
     "train-heads": HeadsConfig,
     "train-predictor": PredictorConfig,
+    "import": ImportConfig,
     "recommend": RecommendConfig,
     "demo": DemoConfig,
     "eval": EvalConfig,
@@ -193,6 +194,7 @@ def test_bar_shows_no_count_before_the_total_is_known() -> None:
         ("--data x -- y", "--data x -- y"),
         ("--data --out w", "--data --out w"),  # a missing value stays an error
         ("--set a.b=1 c", "--set a.b=1 c"),
+        ("--data -1 -.5e3 2 --out w", "--data -1 --data -.5e3 --data 2 --out w"),  # numbers, no flags
     ],
 )
 def test_an_option_that_may_be_repeated_takes_several_values(line: str, expected: str) -> None:

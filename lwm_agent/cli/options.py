@@ -75,13 +75,22 @@ def spread(args: Sequence[str], flags: Collection[str]) -> list[str]:
     for place, arg in enumerate(args):
         if arg == "--":
             return [*spread_out, *args[place:]]
-        if arg.startswith("-"):
+        if arg.startswith("-") and not _is_number(arg):
             flag, named = (arg, True) if arg in flags else (None, False)
         elif flag is not None:
             spread_out += [] if named else [flag]
             named = False
         spread_out.append(arg)
     return spread_out
+
+
+def _is_number(text: str) -> bool:
+    """True for ``-0.5``, which is no flag."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def configure(config: type[Config], values: Mapping[str, Any]) -> Config:

@@ -1,4 +1,4 @@
-"""Commands that train: train, train-heads, train-predictor."""
+"""Commands that make checkpoints: train, train-heads, train-predictor, import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..envs import spec_of
-from ..training.config import HeadsConfig, PredictorConfig, TrainConfig
+from ..training.config import HeadsConfig, ImportConfig, PredictorConfig, TrainConfig
 from .options import command
 from .progress import bars, console, show_metrics
 
@@ -21,6 +21,7 @@ def add_commands(app: typer.Typer) -> None:
     command(app, "train", TrainConfig, resume)(train)
     command(app, "train-heads", HeadsConfig, GOES_ON)(train_heads)
     command(app, "train-predictor", PredictorConfig, GOES_ON)(train_predictor)
+    command(app, "import", ImportConfig, "nothing was written; run it again")(import_released)
 
 
 def train(
@@ -63,3 +64,15 @@ def train_predictor(config: PredictorConfig) -> None:
         trained = run(config, update)
     show_metrics(trained.training["predictor"]["validation"])
     console.print(f"wrote {config.out or config.checkpoint}")
+
+
+def import_released(config: ImportConfig) -> None:
+    """Make a checkpoint of released LeWorldModel weights (config.json and weights.pt)."""
+    from ..training.released import import_released as run
+
+    checkpoint = run(config)
+    model = checkpoint.model
+    console.print(
+        f"wrote {config.out}: {sum(weight.numel() for weight in model.parameters()) / 1e6:.2f} M parameters, "
+        f"{model.image_size} px, {model.frameskip} environment steps a block"
+    )

@@ -148,6 +148,47 @@ class TrainConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImportConfig(Config):
+    """Released LeWorldModel weights to make a checkpoint of.
+
+    Attributes:
+        source: folder with config.json and weights.pt, or an id of the Hugging Face hub.
+        out: folder of the checkpoint.
+        env: environment.
+        revision: branch, tag or commit of the hub's repository; by default its newest.
+        data: HDF5 file that the weights were trained on, whose actions give their mean, deviation and bounds.
+        action_mean: without data, the mean of each number of an action over the training data.
+        action_std: the standard deviation of each.
+        action_low: the smallest action that may be planned; by default that of the environment.
+        action_high: the largest.
+        env_settings: conventions of the environment that the weights were trained in.
+    """
+
+    source: Annotated[str, Option(positional=True)]
+    out: Annotated[str, Option(path="folder")]
+    env: Annotated[str, Choices(ENVS, "MODULE:NAME, or any other name")] = "pusht"
+    revision: str | None = None
+    data: tuple[str, ...] = ()
+    action_mean: tuple[float, ...] = ()
+    action_std: tuple[float, ...] = ()
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+    env_settings: Annotated[Mapping[str, Any], Option(group="env")] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        import_env(self.env)
+        stated = (self.action_mean, self.action_std, self.action_low, self.action_high)
+        if bool(self.data) == bool(self.action_mean and self.action_std):
+            raise UserError(
+                "the units of actions are not in released weights: name the data that they were trained on (--data), "
+                "or state --action-mean and --action-std"
+            )
+        if self.data and (any(stated) or self.env_settings):
+            raise UserError("--data gives the units and conventions: leave out those that are stated beside it")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatentsConfig(Config):
     """Training of a part of a checkpoint on the latents of its frozen encoder.
 
