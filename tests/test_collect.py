@@ -19,7 +19,8 @@ from lwm_agent import Agent
 from lwm_agent.checkpoint import checksum
 from lwm_agent.collect.agent_policy import ReachableGoalSampler
 from lwm_agent.collect.config import CollectConfig
-from lwm_agent.collect.record import area_resize, collect
+from lwm_agent.collect.record import collect
+from lwm_agent.data.pictures import area_resize
 from lwm_agent.data.trajectories import DatasetError, Trajectories
 from lwm_agent.envs import ENVS
 from lwm_agent.errors import UserError
@@ -272,7 +273,7 @@ def test_an_agent_can_be_recorded(tmp_path: Path) -> None:
         ({"image_size": 32}, r"has image_size=32 and .* trained with image_size=64: collect with --image-size 64"),
         ({"env": "cube"}, "'pusht-tiny' was trained for pusht, not for cube: pass --env pusht"),
         ({"env": "Pendulum-v1"}, "an agent can be recorded in pusht, cube, cube-double, not in Pendulum-v1"),
-        ({"policy": "play"}, "unknown planner 'play'"),
+        ({"policy": "play"}, "planner='play' is unknown"),
         ({"offset": 0}, "offset=0 must be at least 1"),
         ({"agent_settings": {"deadline_env_steps": 9, "seed": 1}}, "must not name deadline_env_steps, seed: offset"),
         ({"checkpoint": None, "policy": "random", "agent_settings": {"horizon": 2}}, "need an agent: name its check"),

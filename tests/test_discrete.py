@@ -18,7 +18,8 @@ from torch import Tensor
 from lwm_agent import Agent
 from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.collect.config import CollectConfig
-from lwm_agent.collect.record import area_resize, collect
+from lwm_agent.collect.record import collect
+from lwm_agent.data.pictures import area_resize
 from lwm_agent.data.trajectories import DatasetError
 from lwm_agent.data.writer import TrajectoryWriter
 from lwm_agent.planners import make_planner, plan

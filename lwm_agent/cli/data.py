@@ -31,12 +31,25 @@ def collect(config: CollectConfig) -> None:
 
 
 def convert(config: ConvertConfig) -> None:
-    """Make a file of trajectories from one of OGBench's visual-cube-single data sets: once, in minutes."""
-    from ..data.ogbench_npz import convert as run
+    """Make a data set of one of another format: LeRobot, Zarr, HDF5 of robomimic and Minari, npz, videos."""
+    from ..data.convert import convert as run
 
-    with bar("converting", "frames") as update:
-        run(config.source, config.out, update)
-    _show_file(config.out, "; train on it with --env cube")
+    with bar("converting", "frames" if Path(config.source).suffix == ".npz" else "episodes") as update:
+        conversion = run(config, update)
+    recordings = conversion.recordings
+    if recordings is None:
+        _show_file(config.out, "; train on it with --env cube")
+        return
+    rate = "" if recordings.fps is None else f" at {recordings.fps:g} Hz"
+    console.print(
+        f"{recordings.num_episodes} episodes, {conversion.num_frames} frames{rate}, camera {recordings.camera}"
+    )
+    if conversion.left_out:
+        console.print(f"left out: {'; '.join(conversion.left_out)}")
+    if recordings.fps is not None:
+        frameskip = max(1, round(recordings.fps / 2))
+        console.print(f"blocks of half a second, as on Push-T: train with --set model.frameskip={frameskip}")
+    _show_file(config.out)
 
 
 def tasks(config: TasksConfig) -> None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from .. import __version__
+from ..data.pictures import area_resize
 from ..data.schema import Episode, partial_path
 from ..data.trajectories import Progress
 from ..data.writer import TrajectoryWriter, check_output
@@ -224,13 +224,6 @@ def make_env(config: CollectConfig) -> gym.Env[Any, Any]:
     except (gym.error.Error, ImportError, TypeError) as error:  # an unknown name, module or argument
         choices = ", ".join(ENVS)
         raise UserError(f"env={config.env!r} cannot be made ({error}): choose {choices} or a Gymnasium id") from error
-
-
-def area_resize(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """A picture ``(h, w, 3)`` as ``(size, size, 3)``, each pixel the mean of the area that it covers."""
-    if frame.shape == (size, size, 3):
-        return frame.copy()
-    return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BOX))
 
 
 def _row(space: ActionSpace, action: Any) -> NDArray[np.float32]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
-from ..validation import Config, Option, OutputFile
+from ..validation import Config, Option, OutputFile, Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,9 +13,20 @@ class ConvertConfig(Config):
     """Data set to convert.
 
     Attributes:
-        source: visual-cube-single-play-v0.npz, or another of OGBench's visual-cube-single data sets.
+        source: file or folder of LeRobot, Diffusion Policy (Zarr), robomimic, Minari or OGBench's visual-cube-single, a
+            folder of npz files or videos, or the id of a LeRobot data set of the Hugging Face hub.
         out: HDF5 file to write.
+        camera: camera to take; it must be named where there are several.
+        image_size: side of the frames, px.
+        squash: squeeze pictures into a square, instead of cutting out the square in their middle.
+        action_columns: columns of the actions to take; by default all.
+        revision: branch, tag or commit of the hub's repository; by default its newest.
     """
 
-    source: Annotated[Path, Option(positional=True)]
+    source: Annotated[str, Option(positional=True)]
     out: OutputFile
+    camera: str | None = None
+    image_size: Annotated[int, Range(least=16, most=512)] = 64
+    squash: bool = False
+    action_columns: Annotated[tuple[int, ...], Range(least=0)] = ()
+    revision: str | None = None
