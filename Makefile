@@ -4,13 +4,14 @@ PYTEST_ARGS ?= -n 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install eval results test lint graph clean
+.PHONY: help install eval results test lint site graph clean
 
 help:
 	@echo "make eval     plan 50 Push-T episodes with the shipped world model; report and videos in out/eval-pusht-cem"
 	@echo "make results  run the evaluations behind the tables and plots of README and docs/, and write them there"
 	@echo "make test     run the tests (PYTEST_ARGS='$(PYTEST_ARGS)')"
 	@echo "make lint     check style and types"
+	@echo "make site     build the site of the documentation into build/site"
 	@echo "make graph    print which rooms and modules import which, and whether there is a circle or an arrow upwards"
 	@echo "make install  only install into $(VENV), with the development tools"
 	@echo "make clean    remove $(VENV) and what was built"
@@ -111,13 +112,20 @@ results/%.json: | $(VENV)/.run
 	cp out/results/$*/results.json $@
 	rm -r out/results/$*
 
-# Type checkers do not know that envs/, planners/ and eval/ install inside lwm_agent: show them the installed layout.
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev build/typed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy build/typed/lwm_agent
+
+site: $(VENV)/.dev build/typed
+	$(BIN)/mkdocs build --quiet
+
+# Tools that read the sources do not know that envs/, planners/ and eval/ install inside lwm_agent: show them the
+# installed layout.
+.PHONY: build/typed
+build/typed:
 	rm -rf build/typed && mkdir -p build/typed/lwm_agent
 	ln -s $(CURDIR)/lwm_agent/* $(CURDIR)/envs $(CURDIR)/planners $(CURDIR)/eval build/typed/lwm_agent/
-	$(BIN)/mypy build/typed/lwm_agent
 
 graph:
 	$(PYTHON) tests/import_graph.py
