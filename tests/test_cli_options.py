@@ -26,6 +26,8 @@ from lwm_agent.experiments.config import (
     BenchConfig,
     DemoConfig,
     EvalConfig,
+    PullConfig,
+    PushConfig,
     RecommendConfig,
     ReportConfig,
     TasksConfig,
@@ -49,6 +51,8 @@ COMMANDS = {
     "bench": BenchConfig,
     "compare": CompareConfig,
     "report": ReportConfig,
+    "push": PushConfig,
+    "pull": PullConfig,
 }
 
 

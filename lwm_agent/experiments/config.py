@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -250,3 +251,54 @@ class ReportConfig(Config):
     into: Path | None = None
     mark: str = "results"
     compact: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushConfig(Config):
+    """Checkpoint to upload.
+
+    Attributes:
+        checkpoint: folder or name of the checkpoint.
+        repository: id of the repository on the Hugging Face hub, OWNER/NAME; it is made if it is not there.
+        results: results.json files of evaluations of this checkpoint, for the card.
+        film: GIF or mp4 for the card.
+        message: message of the commit.
+        private: make the repository private.
+    """
+
+    checkpoint: Annotated[str, Option(positional=True)]
+    repository: Annotated[str, Option(positional=True)]
+    results: tuple[Path, ...] = ()
+    film: Path | None = None
+    message: str | None = None
+    private: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_repository(self.repository)
+        if self.film is not None and (self.film.suffix not in (".gif", ".mp4") or not self.film.is_file()):
+            raise UserError(f"--film {self.film} is no GIF or mp4 file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullConfig(Config):
+    """Checkpoint to download.
+
+    Attributes:
+        repository: id of the repository on the Hugging Face hub, OWNER/NAME.
+        out: folder of the checkpoint.
+        revision: branch, tag or commit; by default the newest.
+    """
+
+    repository: Annotated[str, Option(positional=True)]
+    out: Annotated[str, Option(path="folder")]
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_repository(self.repository)
+
+
+def _check_repository(repository: str) -> None:
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository):
+        raise UserError(f"repository={repository!r} is no id of the Hugging Face hub: write OWNER/NAME")
