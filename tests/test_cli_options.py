@@ -26,6 +26,7 @@ from lwm_agent.experiments.config import (
     BenchConfig,
     DemoConfig,
     EvalConfig,
+    ExportConfig,
     PullConfig,
     PushConfig,
     RecommendConfig,
@@ -51,6 +52,7 @@ COMMANDS = {
     "bench": BenchConfig,
     "compare": CompareConfig,
     "report": ReportConfig,
+    "export": ExportConfig,
     "push": PushConfig,
     "pull": PullConfig,
 }

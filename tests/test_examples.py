@@ -28,6 +28,7 @@ def test_sac_on_latents_learns_and_is_evaluated(tmp_path: Path, capsys: pytest.C
 def test_every_example_is_run() -> None:
     assert sorted(path.name for path in EXAMPLES.glob("*.py")) == [
         "markov_model.py",
+        "onnx_agent.py",
         "room.py",
         "sac_her_on_latents.py",
         "shrinking_search.py",

@@ -299,6 +299,19 @@ class PullConfig(Config):
         _check_repository(self.repository)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(Config):
+    """Checkpoint to export to ONNX.
+
+    Attributes:
+        checkpoint: folder or name of a LeWorldModel checkpoint.
+        out: folder of the graphs and of agent.json.
+    """
+
+    checkpoint: Annotated[str, Option(positional=True)]
+    out: Annotated[str, Option(path="folder")]
+
+
 def _check_repository(repository: str) -> None:
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository):
         raise UserError(f"repository={repository!r} is no id of the Hugging Face hub: write OWNER/NAME")
