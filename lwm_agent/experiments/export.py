@@ -63,7 +63,7 @@ class Act(nn.Module):
         self.heads = heads
 
     def forward(self, latent: Tensor, goal: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and deviation ``(N, F*A)`` for two latents ``(N, D)`` and steps left ``(N,)``; log of the steps it takes."""
+        """Mean and deviation ``(N, F*A)`` for two latents ``(N, D)`` and steps left ``(N,)``; log of the steps."""
         mean, std = self.heads.act(latent, goal, steps)
         return mean, std, self.heads.distance(latent, goal)
 
