@@ -31,6 +31,9 @@ TOLERANCE = 1e-4
 class Encoder(nn.Module):
     """Frames ``(N, h, w, 3)`` in uint8 to latents ``(N, D)``."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, checkpoint: Checkpoint, model: LeWorldModel) -> None:
         super().__init__()
         self.model = model
