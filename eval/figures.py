@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 INK, FAINT, GRID = "#24292f", "#6e7781", "#d8dee4"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A6A53", INK)
 """Colours for any colour vision (Okabe and Ito, 2008), without their yellow, which is too pale for lines."""
+TINT = "#9ecae1"
+"""A pale blue: bars that are compared with one of the first colour."""
 DPI = 150
 
 

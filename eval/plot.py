@@ -7,13 +7,16 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from .figures import color_of, new_figure, save_figure
+from .figures import FAINT, INK, TINT, color_of, new_figure, quiet_axes, save_figure
 from .panel import Panel, Point, Series, draw_grid
 from .report import budget_labels, changed_settings, proposal_label
 from .results_file import parse_results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LABEL_WIDTH, TITLE_WIDTH = 60, 80  # letters
 _MARKERS = "osD^vP*Xp<>hd8"
@@ -64,23 +67,47 @@ def bar_plot(paths: Iterable[str | Path], out: str | Path) -> None:
     """
     points, tasks = _read(paths)
     groups = [[point for point in points if point.tasks == name] for name in tasks]
-    figure = new_figure(10, 0.8 * len(groups) + 0.3 * len(points))
+    figure = new_figure(9, 0.8 * len(groups) + 0.27 * len(points))
     axes = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=[len(group) for group in groups])
     for ax, name, group in zip(axes.flat, tasks, groups, strict=True):
-        values = [point.success for point in group]
-        ax.barh(range(len(group)), values, xerr=_errors(group), color="C0", alpha=0.6, capsize=2)
-        ax.axvline(values[0], color="grey", linestyle="--", linewidth=1)
-        common = [setting for setting in group[0].settings if all(setting in point.settings for point in group)]
-        own = [[setting for setting in point.settings if setting not in common] for point in group]
-        labels = [
-            _in_lines([point.planner, *settings], LABEL_WIDTH) for point, settings in zip(group, own, strict=True)
-        ]
-        ax.set_yticks(range(len(group)), labels)
-        ax.set_title(_in_lines([name, *common], TITLE_WIDTH))
-        ax.set_xlim(0, 100)
-        ax.invert_yaxis()  # first on top
-    axes[-1, 0].set_xlabel("success, %")
+        _draw_bars(ax, name, group)
+    axes[-1, 0].set_xlabel("success, %", color=FAINT)
     save_figure(figure, out)
+
+
+def _draw_bars(ax: Axes, name: str, group: Sequence[_Point]) -> None:
+    """The results on one set of tasks; the first is what the others are compared with."""
+    quiet_axes(ax)
+    ax.grid(visible=False)
+    values = [point.success for point in group]
+    colors = [color_of(0), *[TINT] * (len(group) - 1)]
+    ax.barh(range(len(group)), values, height=0.7, color=colors)
+    for row, point in enumerate(group):
+        ax.plot(point.ci95, [row, row], color=INK, lw=1.1, alpha=0.7)
+        ax.annotate(f"{point.success:.1f}", (1, row), xycoords=ax.get_yaxis_transform(), va="center", color=INK, size=8)
+    ax.axvline(values[0], color=FAINT, lw=0.8, ls=(0, (4, 3)))
+    common = [setting for setting in group[0].settings if all(setting in point.settings for point in group)]
+    labels = [
+        _in_lines([point.planner, *(words_of(one) for one in point.settings if one not in common)], LABEL_WIDTH)
+        for point in group
+    ]
+    ax.set_yticks(range(len(group)), labels, color=INK, fontsize=8.5)
+    ax.set_title(_in_lines([name, *map(words_of, common)], TITLE_WIDTH), loc="left", fontsize=10, color=INK)
+    ax.set_xlim(0, 100)
+    ax.invert_yaxis()  # first on top
+
+
+def words_of(setting: str) -> str:
+    """A setting as people say it: "horizon 2" for ``agent.horizon=2``, "no deadline" for ``agent.deadline=null``."""
+    name, equals, value = setting.partition("=")
+    if not equals:
+        return setting
+    words = name.rpartition(".")[2].replace("_env_steps", "").replace("num_", "").replace("_", " ")
+    if words == "replan every":
+        return f"a new plan every {value} steps" if value != "1" else "a new plan every step"
+    if value in ("true", "false", "null"):
+        return words if value == "true" else f"no {words}"
+    return f"{words} {value}"
 
 
 def _read(paths: Iterable[str | Path]) -> tuple[list[_Point], list[str]]:
@@ -95,12 +122,6 @@ def _in_lines(words: Sequence[str], width: int) -> str:
     return textwrap.fill(", ".join(words), width, break_on_hyphens=False)
 
 
-def _errors(points: Sequence[_Point]) -> list[list[float]]:
-    """Lengths of the intervals to either side, in the form of matplotlib's error bars."""
-    low = [max(0.0, point.success - point.ci95[0]) for point in points]
-    return [low, [max(0.0, point.ci95[1] - point.success) for point in points]]
-
-
 def _point(path: Path) -> _Point | None:
     results = parse_results(path)
     run, summary = results.run, results.summary
@@ -108,7 +129,7 @@ def _point(path: Path) -> _Point | None:
         return None
     tasks, floors = run["tasks"], results.floors.values()
     return _Point(
-        tasks=f"{tasks['env_id']}, {tasks['protocol']} {tasks['split']}, offset {tasks['offset_env_steps']}",
+        tasks=f"{tasks['env_id']}, {tasks['protocol']} {tasks['split']} tasks, {tasks['offset_env_steps']} steps away",
         planner=run["planner"]["name"] + proposal_label(run["planner"]),
         settings=(*budget_labels(run["planner"]), *changed_settings(run)),
         line=_line(run),
@@ -121,8 +142,16 @@ def _point(path: Path) -> _Point | None:
 
 def _line(run: dict[str, Any]) -> str:
     """Settings from which a planner's actions follow, except for its budget."""
-    planner = {name: value for name, value in run["planner"].items() if name not in ("budget", "iterations")}
-    return json.dumps([planner, run.get("checkpoint")], sort_keys=True)
+    planner = {name: value for name, value in run["planner"].items() if name not in ("agent", "budget", "iterations")}
+    # How often an agent plans has had two names, and what is off was not recorded at first: the command says what
+    # differs. The machine decides about bfloat16, which changes roundings.
+    agent = {
+        name: value
+        for name, value in run["planner"].get("agent", {}).items()
+        if value and "replan" not in name and name not in ("bf16", "device")
+    }
+    own = [setting for setting in changed_settings(run) if setting.startswith("agent.")]
+    return json.dumps([planner, agent, own, run.get("checkpoint")], sort_keys=True)
 
 
 def _series(points: Sequence[_Point], column: int, planners: Sequence[str]) -> list[Series]:
@@ -133,5 +162,13 @@ def _series(points: Sequence[_Point], column: int, planners: Sequence[str]) -> l
         number = planners.index(line[0].planner)
         measured = [Point(point.costs[column], point.success, *point.ci95) for point in line]
         style = f"{_MARKERS[number % len(_MARKERS)]}-"
-        series.append(Series(line[0].planner, color_of(number), measured, style=style))
+        series.append(Series(_name(line[0], points), color_of(number), measured, style=style))
     return series
+
+
+def _name(point: _Point, points: Sequence[_Point]) -> str:
+    """The planner, and what tells its line from other lines of the same planner."""
+    others = [other for other in points if other.planner == point.planner and other.line != point.line]
+    changed = [one for one in point.settings if not one.startswith(("within ", "planner.iterations="))]
+    own = [setting for setting in changed if any(setting not in other.settings for other in others)]
+    return ", ".join([point.planner, *map(words_of, own)])

@@ -40,7 +40,7 @@ from lwm_agent.eval import (
     write_table,
 )
 from lwm_agent.eval.convert_results import convert
-from lwm_agent.eval.plot import bar_plot, compute_plot
+from lwm_agent.eval.plot import bar_plot, compute_plot, words_of
 from lwm_agent.eval.provenance import commit
 from lwm_agent.eval.report import budget_labels, proposal_label
 from lwm_agent.eval.results_file import parse_results, to_json
@@ -500,7 +500,7 @@ def test_compute_plot_shows_every_planner_and_set_of_tasks(tmp_path: Path) -> No
     assert "milliseconds a decision" in words
     for label in (5, 10, 20):  # each decision took 10 ms
         assert f">{label}</text>" in words
-    assert [f"lwm/PushT-v0, strict test, offset {offset}" in words for offset in (25, 50, 75)] == [True, True, False]
+    assert [f"lwm/PushT-v0, strict test tasks, {offset} steps away" in words for offset in (25, 50, 75)] == [True, True, False]
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["a.json", "b.json", "c.json", "d.json", "plot.svg"]
     with pytest.raises(ValueError, match="none of the results is of a planner"):
         compute_plot(paths[3:], tmp_path / "none.png")
@@ -536,9 +536,37 @@ def test_bar_plot_names_changed_settings(tmp_path: Path) -> None:
     shown = re.findall(r">(\w+), no proposal(.*?)</text>", words)
     assert shown == [("cem", ""), ("mppi", ", within 50 rollouts"), ("gradient", "")]
     for offset in (25, 50):  # what all bars have in common is in the title
-        assert f"strict test, offset {offset}, agent.cost=terminal" in words
+        assert f"strict test tasks, {offset} steps away, cost terminal" in words
     with pytest.raises(ValueError, match="none of the results is of a planner"):
         bar_plot(paths[3:], tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("agent.horizon=2", "horizon 2"),
+        ("planner.num_samples=64", "samples 64"),
+        ("agent.deadline_env_steps=null", "no deadline"),
+        ("agent.int8=true", "int8"),
+        ("agent.replan_every_env_steps=1", "a new plan every step"),
+        ("agent.replan_every_env_steps=25", "a new plan every 25 steps"),
+        ("agent.cost=best-step+0.1*actor-deviation", "cost best-step+0.1*actor-deviation"),
+        ("within 50 rollouts", "within 50 rollouts"),
+    ],
+)
+def test_settings_are_words_in_pictures(setting: str, words: str) -> None:
+    assert words_of(setting) == words
+
+
+def test_lines_of_one_planner_are_told_apart(tmp_path: Path) -> None:
+    one, other = _result(tmp_path / "a.json", "cem", 2e9), _result(tmp_path / "b.json", "cem", 3e9)
+    contents = json.loads(other.read_text())
+    contents["run"]["command"] += " --set agent.horizon=3"
+    other.write_text(json.dumps(contents))
+    compute_plot([one, other], tmp_path / "plot.svg")
+    words = (tmp_path / "plot.svg").read_text()
+    assert ">cem, no proposal</text>" in words
+    assert ">cem, no proposal, horizon 3</text>" in words
 
 
 def test_plot_without_matplotlib_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
