@@ -500,7 +500,11 @@ def test_compute_plot_shows_every_planner_and_set_of_tasks(tmp_path: Path) -> No
     assert "milliseconds a decision" in words
     for label in (5, 10, 20):  # each decision took 10 ms
         assert f">{label}</text>" in words
-    assert [f"lwm/PushT-v0, strict test tasks, {offset} steps away" in words for offset in (25, 50, 75)] == [True, True, False]
+    assert [f"lwm/PushT-v0, strict test tasks, {offset} steps away" in words for offset in (25, 50, 75)] == [
+        True,
+        True,
+        False,
+    ]
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["a.json", "b.json", "c.json", "d.json", "plot.svg"]
     with pytest.raises(ValueError, match="none of the results is of a planner"):
         compute_plot(paths[3:], tmp_path / "none.png")
