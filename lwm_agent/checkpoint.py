@@ -12,11 +12,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from .checkpoint_config import (
     CARD,
     CONFIG,
+    DECODER,
     EXTERNAL,
     FORMAT,
     HASHES,
@@ -30,9 +34,10 @@ from .checkpoint_config import (
     read_config,
     serialized,
 )
+from .decoder_file import load_decoder, save_decoder
 from .errors import FileError, UserError
 from .files import advice, check_writable, recover_folder, replacing_folder, resolved, write_text
-from .models import Heads, LatentModel, WorldModel, find_model
+from .models import Decoder, Heads, LatentModel, Painter, WorldModel, find_model
 from .normalizer import Normalizer
 from .protocols import DEFAULT_COST, GoalActor, GoalPolicy
 from .weights import CheckpointError, build, load_weights, save_weights, sha256
@@ -56,6 +61,7 @@ class Checkpoint:
         training: settings, data and validation results of the training, for the model card.
         heads: actor and temporal distance learned on its latents, or None.
         cost: planning cost that agents use by default, such as one chosen on validation tasks.
+        decoder: painter of latents, to look at what the model imagines, or None.
     """
 
     name: str
@@ -67,6 +73,7 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
     heads: Heads | None = None
     cost: str = DEFAULT_COST
+    decoder: Decoder | None = None
 
     @property
     def goal_actor(self) -> GoalActor | None:
@@ -92,6 +99,20 @@ class Checkpoint:
                 f"a {self.name} model imagines no futures, so that no search can use it: pass --planner policy"
             )
         return self.model
+
+    def paint(self, latents: Tensor) -> NDArray[np.uint8]:
+        """Pictures ``(N, h, w, 3)`` of `latents` ``(N, *Z)``, by the decoder, or by a model that paints itself.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.decoder is not None:
+            frames = self.decoder(self.model.summary(latents))
+        elif isinstance(self.model, Painter):
+            frames = self.model.decode(latents)
+        else:
+            raise UserError("this checkpoint paints no pictures: train a decoder with `lwm-agent train-decoder`")
+        return self.normalizer.frames(frames)
 
     def save(self, folder: Path | str, card: str, exact: bool = False) -> None:
         """Writes the folder atomically: an earlier checkpoint is replaced only when the new one is complete.
@@ -120,6 +141,8 @@ class Checkpoint:
                 "cost": self.cost,
                 **({EXTERNAL: external} if (external := external_entry(self.model)) else {}),
             }
+            if self.decoder is not None:
+                save_decoder(self.decoder, work / DECODER)
             hashes = {name: sha256(work / name) for name in modules}
             write_text(work / CONFIG, serialized(config | {HASHES: {CONFIG: hash_of(config), **hashes}}))
             write_text(work / CARD, card)
@@ -166,6 +189,9 @@ class Checkpoint:
             env_kwargs=config["env_kwargs"],
             training=_migrated(config["training"], config["model"]),
             cost=config.get("cost", DEFAULT_COST),
+            decoder=load_decoder(folder / DECODER, model.summary_size).to(device)
+            if (folder / DECODER).exists()
+            else None,
         )
 
 
@@ -215,7 +241,7 @@ def check_replaceable(folder: Path | str) -> None:
     recover_folder(place)
     if place.is_dir():
         names = {path.name for path in place.iterdir()}
-        more = sorted(names - {CONFIG, WEIGHTS, HEADS, CARD})
+        more = sorted(names - {CONFIG, WEIGHTS, HEADS, DECODER, CARD})
         if more or (names and CONFIG not in names):
             entry = more[0] if more else "no " + CONFIG
             raise CheckpointError(

@@ -23,6 +23,8 @@ from .weights import CheckpointError, external_digests
 
 FORMAT = 1
 CONFIG, WEIGHTS, HEADS, CARD = "config.json", "model.safetensors", "heads.safetensors", "README.md"
+DECODER = "decoder.safetensors"
+"""Its settings and record are in its own header: whether there is one changes nothing that an agent does."""
 HASHES = "sha256"
 EXTERNAL = "external"
 """Entry with the source and the SHA-256 of each part whose weights come from elsewhere."""

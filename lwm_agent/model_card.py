@@ -70,6 +70,10 @@ _STAGES = {
         "With the encoder frozen: {steps} steps of {batch_size} clips x {clip_length} frames, {minutes} minutes"
         "{changes}.",
     ),
+    "decoder": (
+        "Decoder",
+        "Pictures of the frozen latents, to look at: {steps} steps of {batch_size} frames, {minutes} minutes{changes}.",
+    ),
     "heads": (
         "Heads",
         "An actor and a temporal distance on the frozen latents: {steps} steps of {batch_size} pairs of frames, "
@@ -101,6 +105,8 @@ def model_card(checkpoint: Checkpoint) -> str:
     for part in ("predictor", "heads"):
         if part in training and (part != "heads" or checkpoint.heads is not None):
             card += _stage(part, training[part])
+    if checkpoint.decoder is not None:
+        card += _stage("decoder", checkpoint.decoder.record)
     return card + _planning(checkpoint)
 
 

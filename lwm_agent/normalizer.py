@@ -76,6 +76,16 @@ class Normalizer:
         tensor = torch.from_numpy(frames).to(device)
         return ((tensor - shift) / scale).movedim(-1, -3)
 
+    def frames(self, pixels: Tensor) -> NDArray[np.uint8]:
+        """A normalised tensor ``(..., C, h, w)`` to frames ``(..., h, w, C)`` in uint8, clipped to their range."""
+        scale, shift = (
+            255.0 * torch.tensor(values, dtype=torch.float32, device=pixels.device)
+            for values in (self.pixel_std, self.pixel_mean)
+        )
+        shown = (pixels.detach().float().movedim(-3, -1) * scale + shift).round().clamp(0, 255)
+        frames: NDArray[np.uint8] = shown.byte().cpu().numpy()
+        return frames
+
     def blocks(self, env_actions: NDArray[np.float32], device: torch.device | str = "cpu") -> Tensor:
         """Environment actions ``(..., F, A)`` to normalised action blocks ``(..., F*A)``."""
         actions = torch.from_numpy(np.ascontiguousarray(env_actions, dtype=np.float32)).to(device)

@@ -162,7 +162,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: the file is damaged, or holds NaN or infinity.
     """
-    with _reading(path), safe_open(path, framework="pt") as file:
+    with reading(path), safe_open(path, framework="pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -196,7 +196,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     """Tensors that a weight file announces, without reading them."""
     open_regular(path)
     header = {}
-    with _reading(path), safe_open(path, framework="pt") as file:
+    with reading(path), safe_open(path, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118
             part = file.get_slice(name)
             header[name] = Entry(part.get_dtype(), tuple(part.get_shape()))
@@ -253,7 +253,8 @@ def _no_larger_than(header: Mapping[str, Entry], external: bool) -> Iterator[Non
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
+    """Turns errors of reading a weight file into a `CheckpointError` that names it."""
     try:
         yield
     except (OSError, SafetensorError, struct.error, ValueError) as error:

@@ -21,7 +21,7 @@ PACKAGES = {  # folder to package, as in pyproject.toml
 LAYERS = (  # rooms from the lowest to the highest; a room imports rooms of its own layer and of those before it
     ("errors", "imports", "protocols", "files", "validation"),
     ("lwm_agent", "envs", "planners", "models", "compute", "data", "normalizer"),  # lwm_agent: the package's own names
-    ("weights", "checkpoint_config", "checkpoint", "model_card", "compatibility"),
+    ("weights", "checkpoint_config", "decoder_file", "checkpoint", "model_card", "compatibility"),
     ("agent", "eval"),
     ("training", "collect", "wrappers"),
     ("experiments",),

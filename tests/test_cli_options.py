@@ -35,7 +35,14 @@ from lwm_agent.experiments.config import (
 )
 from lwm_agent.experiments.evaluate import MODEL_FREE_POLICIES
 from lwm_agent.models import MODELS
-from lwm_agent.training.config import MODEL_NAMES, HeadsConfig, ImportConfig, PredictorConfig, TrainConfig
+from lwm_agent.training.config import (
+    MODEL_NAMES,
+    DecoderConfig,
+    HeadsConfig,
+    ImportConfig,
+    PredictorConfig,
+    TrainConfig,
+)
 from lwm_agent.validation import Config
 
 COMMANDS = {
@@ -45,6 +52,7 @@ COMMANDS = {
     "train": TrainConfig,
     "train-heads": HeadsConfig,
     "train-predictor": PredictorConfig,
+    "train-decoder": DecoderConfig,
     "import": ImportConfig,
     "recommend": RecommendConfig,
     "demo": DemoConfig,

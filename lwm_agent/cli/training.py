@@ -1,4 +1,4 @@
-"""Commands that make checkpoints: train, train-heads, train-predictor, import."""
+"""Commands that make checkpoints: train, train-heads, train-predictor, train-decoder, import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..envs import spec_of
-from ..training.config import HeadsConfig, ImportConfig, PredictorConfig, TrainConfig
+from ..training.config import DecoderConfig, HeadsConfig, ImportConfig, PredictorConfig, TrainConfig
 from .options import command
 from .progress import bars, console, show_metrics
 
@@ -21,6 +21,7 @@ def add_commands(app: typer.Typer) -> None:
     command(app, "train", TrainConfig, resume)(train)
     command(app, "train-heads", HeadsConfig, GOES_ON)(train_heads)
     command(app, "train-predictor", PredictorConfig, GOES_ON)(train_predictor)
+    command(app, "train-decoder", DecoderConfig, GOES_ON)(train_decoder)
     command(app, "import", ImportConfig, "nothing was written; run it again")(import_released)
 
 
@@ -64,6 +65,17 @@ def train_predictor(config: PredictorConfig) -> None:
         trained = run(config, update)
     show_metrics(trained.training["predictor"]["validation"])
     console.print(f"wrote {config.out or config.checkpoint}")
+
+
+def train_decoder(config: DecoderConfig) -> None:
+    """Train a decoder: pictures of what the model imagines."""
+    from ..training.decoder import train_decoder as run
+
+    with bars() as update:
+        trained = run(config, update)
+    assert trained.decoder is not None
+    show_metrics(trained.decoder.record["validation"])
+    console.print(f"wrote the decoder into {config.out or config.checkpoint}")
 
 
 def import_released(config: ImportConfig) -> None:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..checkpoint import Checkpoint, CheckpointError, check_replaceable, checksum, find_checkpoint
-from ..checkpoint_config import CARD, CONFIG, HEADS, WEIGHTS
+from ..checkpoint_config import CARD, CONFIG, DECODER, HEADS, WEIGHTS
 from ..errors import MachineError, UserError
 from ..eval.report import markdown_table
 from ..eval.results_file import Results, parse_results
@@ -19,7 +19,7 @@ from ..files import read_text, replacing_folder, write_text
 from ..imports import pip_install
 from .config import PullConfig, PushConfig
 
-FILES = (CONFIG, WEIGHTS, HEADS, CARD)
+FILES = (CONFIG, WEIGHTS, HEADS, DECODER, CARD)
 FILM = "film"
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from ..errors import UserError
 from ..imports import import_named, import_requested
 from . import dino_wm, dreamer, gcbc, lewm
-from .base import LatentModel, LatentPredictor, WorldModel
+from .base import LatentModel, LatentPredictor, Painter, WorldModel
+from .decoder import Decoder
 from .dino_wm import DinoWM
 from .dreamer import Dreamer
 from .gcbc import GCBC
@@ -20,6 +21,7 @@ __all__ = [
     "GCBC",
     "MODELS",
     "PREDICTORS",
+    "Decoder",
     "DinoWM",
     "Dreamer",
     "Heads",
@@ -27,6 +29,7 @@ __all__ = [
     "LatentPredictor",
     "LeWorldModel",
     "ModelSpec",
+    "Painter",
     "WorldModel",
     "find_model",
     "import_model",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,15 @@ from ..errors import UserError
 from ..protocols import Batch, Belief, GoalActor, GoalPolicy
 
 B = TypeVar("B", bound=Belief)
+
+
+@runtime_checkable
+class Painter(Protocol):
+    """A model that paints its latents itself."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised frames ``(N, C, h, w)`` of `latents` ``(N, *Z)``."""
+        ...
 
 
 class LatentModel(nn.Module, ABC):

@@ -259,6 +259,22 @@ class HeadsConfig(LatentsConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecoderConfig(LatentsConfig):
+    """Training of a decoder; an example is a frame.
+
+    Attributes:
+        focus: how much more a pixel weighs that is far from the mean picture, such as a small agent's.
+    """
+
+    own_group: ClassVar[str | None] = "decoder"
+
+    steps: PositiveInt = 4_000
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat = 1e-3
+    focus: NonNegative = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictorConfig(LatentsConfig):
     """Training of the predictor; an example is a clip.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,8 +25,12 @@ from .schedule import learning_rate_factor, seed_of
 from .state import TrainingState
 
 
-def open_all(config: LatentsConfig) -> tuple[Checkpoint, list[Trajectories], torch.device]:
+def open_all(
+    config: LatentsConfig, in_memory: bool | Literal["auto"] = False
+) -> tuple[Checkpoint, list[Trajectories], torch.device]:
     """The checkpoint on the device, and data that fit it.
+
+    Frames stay on the disk by default: encoding wants them once, in their order.
 
     Raises:
         CheckpointError: there is no checkpoint, or `out` holds something else.
@@ -35,7 +40,7 @@ def open_all(config: LatentsConfig) -> tuple[Checkpoint, list[Trajectories], tor
     output_folder(config.checkpoint, config.out)  # before the work
     device = resolve_device(config.device)
     checkpoint = Checkpoint.load(config.checkpoint, device)
-    files = [Trajectories.open(path, in_memory=False) for path in config.data]  # frames are read once, in their order
+    files = [Trajectories.open(path, in_memory) for path in config.data]
     for file in files:
         check_fit(checkpoint, file)
     return checkpoint, files, device
@@ -136,8 +141,13 @@ class FrozenEncoderTrainer:
     ) -> Checkpoint:
         """Saves the checkpoint with a record of this training of its part, and of the one that it continues."""
         earlier = checkpoint.training.get(self.part) if self.fine_tune else None
-        record = {
-            **({} if earlier is None else {"before": earlier}),
+        record = self.record(state, validation, frames)
+        record |= {} if earlier is None else {"before": earlier}
+        return self.finish(replace(checkpoint, training={**checkpoint.training, self.part: record}), state)
+
+    def record(self, state: TrainingState, validation: Mapping[str, float], frames: int) -> dict[str, Any]:
+        """Record of this training, for the checkpoint and its card."""
+        return {
             **asdict(self.config),
             "set": self.config.changed,
             "frames": frames,
@@ -146,10 +156,12 @@ class FrozenEncoderTrainer:
             "changes": state.changes,
             "seconds": state.seconds,
         }
-        finished = replace(checkpoint, training={**checkpoint.training, self.part: record})
-        finished.save(self._target, model_card(finished))
+
+    def finish(self, checkpoint: Checkpoint, state: TrainingState) -> Checkpoint:
+        """Saves `checkpoint`, whose part is trained, and removes the state of the training."""
+        checkpoint.save(self._target, model_card(checkpoint))
         state.discard()
-        return finished
+        return checkpoint
 
     @property
     def _target(self) -> Path:
