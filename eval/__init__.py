@@ -14,7 +14,7 @@ from .results import Summary, summarize, table, wilson
 from .results_file import save_results
 from .statistics import holm, mcnemar, paired_test
 from .tasks import PROTOCOLS, Task, TaskSet, make_tasks, shipped_tasks
-from .video import Recorder, write_episode
+from .video import Paint, Recorder, write_episode
 
 __all__ = [
     "PROTOCOLS",
@@ -26,6 +26,7 @@ __all__ = [
     "EpisodeRecorder",
     "ModelAccount",
     "NoOpPolicy",
+    "Paint",
     "RandomPolicy",
     "Recorder",
     "ReplayPolicy",

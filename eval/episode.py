@@ -58,6 +58,7 @@ class Decision(Protocol):
     flops: float  # of one episode
     cost: float  # of the plan
     trace: Sequence[float]  # best cost after each iteration
+    imagined: Any  # latents after each block of the plan, None where they are not kept
 
 
 class EpisodeRecorder(Protocol):

@@ -100,6 +100,11 @@ class Checkpoint:
             )
         return self.model
 
+    @property
+    def paints(self) -> bool:
+        """True if `paint` can show latents."""
+        return self.decoder is not None or isinstance(self.model, Painter)
+
     def paint(self, latents: Tensor) -> NDArray[np.uint8]:
         """Pictures ``(N, h, w, 3)`` of `latents` ``(N, *Z)``, by the decoder, or by a model that paints itself.
 

@@ -165,7 +165,7 @@ class Loads(HTMLParser):
 def test_files_are_complete_and_the_report_loads_nothing(comparison: ModelComparison, tmp_path: Path) -> None:
     folders = {cell.key: Path("cells") / str(number) for number, cell in enumerate(comparison.cells)}
     picture = np.full((256, 256, 3), 200, np.uint8)
-    frame = compose(picture, picture, draw_costs([], 0, 50), "task 0", None)
+    frame = compose({"now": picture, "goal": picture, "plan cost": draw_costs([], 0, 50)}, "task 0", None)
     for number in (2, 5, 4):  # within the large budget, and the policy; at offset 50, nothing was filmed
         write_episode(tmp_path / "cells" / str(number) / "videos" / "task-000.mp4", [frame] * number)
     write_comparison(comparison, tmp_path, folders, num_videos=2)

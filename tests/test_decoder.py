@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
@@ -67,6 +68,36 @@ def test_results_are_of_the_same_checkpoint_with_and_without_one(painted: Path, 
         Agent.load(folder, "cem", device="cpu").predict(observation)[0] for folder in (painted, trained)
     )
     np.testing.assert_array_equal(with_it, without)
+
+
+def test_agents_keep_what_their_plans_lead_to(painted: Path) -> None:
+    rng = np.random.default_rng(0)
+    observation = {name: rng.integers(0, 256, (3, 32, 32, 3), np.uint8) for name in ("pixels", "goal")}
+    settings = {"device": "cpu", "deadline_env_steps": 12}
+    plain = Agent.load(painted, "cem", **settings)
+    agent = Agent.load(painted, "cem", keep_imagined=True, **settings)
+    action, state = agent.predict(observation)
+    expected, other = plain.predict(observation)
+    np.testing.assert_array_equal(action, expected)
+    assert agent.settings() == plain.settings()  # results do not depend on it
+    assert all(decision.imagined is None for decision in other.decisions)
+    model = agent.checkpoint.world_model
+    belief = model.begin(agent.checkpoint.normalizer.pixels(observation["pixels"]))
+    for row, decision in enumerate(state.decisions):
+        assert decision is not None
+        assert decision.imagined is not None
+        assert decision.imagined.shape == (12 // model.frameskip, *model.latent_shape)  # up to the deadline
+        assert decision.imagined.isfinite().all()
+        assert not torch.equal(decision.imagined[0], belief.latent[row])
+
+
+def test_films_have_a_panel_of_what_is_imagined(tmp_path: Path) -> None:
+    run("demo --checkpoint pusht-dreamer --planner cem --set planner.num_samples=8 --set planner.num_elites=2 "
+        "--set planner.iterations=1 --task 3 --output-dir .", tmp_path)  # fmt: skip
+    film = iio.imread(tmp_path / "task-003.gif")
+    assert film.shape[1:] == (336, 1104, 3)
+    imagined = film[:, 48:304, 560:816]
+    assert (imagined[0] != imagined[-1]).any()  # each plan has its own
 
 
 def test_other_trainings_keep_it(painted: Path, data: str, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_cost_curve_grows_with_the_plans() -> None:
     costs = [(0, 2.0), (5, 1.0), (10, 0.5)]
     inks = [int((np.asarray(draw_costs(costs, step, 20))[..., 0] < 100).sum()) for step in (1, 6, 11, 20)]
     assert inks[0] < inks[1] < inks[2] == inks[3]
-    assert draw_costs([(0, 0.0)], 3, 20).size == (256, 256)  # a flat curve has a scale too
+    assert draw_costs([(0, 0.0)], 3, 20).shape == (256, 256, 3)  # a flat curve has a scale too
 
 
 def test_recorder_plots_the_decisions_before_their_steps(task_set: TaskSet, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_recorder_plots_the_decisions_before_their_steps(task_set: TaskSet, tmp_
 
 def test_frame_has_three_panels() -> None:
     now, goal = np.full((256, 256, 3), 40, np.uint8), np.full((256, 256, 3), 90, np.uint8)
-    frame = compose(now, goal, draw_costs([], 0, 10), "task 0", None)
+    frame = compose({"now": now, "goal": goal, "plan cost": draw_costs([], 0, 10)}, "task 0", None)
     assert (frame[48:304, 16:272] == 40).all()
     assert (frame[48:304, 288:544] == 90).all()
 

@@ -76,6 +76,8 @@ class Agent:
             of each horizon has waited for the compiler.
         max_rollouts: rollouts that are imagined at once, of candidates or of the actor's futures, which bounds memory;
             None takes as many as half of the free memory holds, with gradients and up to 2,048 (32,768 on CUDA).
+        keep_imagined: keep what each plan was imagined to lead to in `AgentState.decisions`, to look at: latents, which
+            `Checkpoint.paint` shows.
 
     Raises:
         UserError: an unknown name, a value out of range, or parts that do not fit each other.
@@ -100,6 +102,7 @@ class Agent:
         int8: bool = False,
         compile: bool = False,  # noqa: A002  (what torch calls it)
         max_rollouts: int | None = None,
+        keep_imagined: bool = False,
     ) -> None:
         if not 0 <= proposal_std < float("inf"):
             raise UserError(f"proposal_std={proposal_std} must be at least 0, and finite")
@@ -147,6 +150,7 @@ class Agent:
             learned,
             proposal_std,
             max_rollouts,
+            keep_imagined,
         )
 
     @property

@@ -22,7 +22,7 @@ DEFAULT_PLANNER = Option(default="guided; without a trained actor, cem; for disc
 
 OWN_ENV = Choices(ENVS, "MODULE:NAME of your own")
 
-OWN_OPTIONS = ("checkpoint", "planner", "seed", "device", "budget", "return")
+OWN_OPTIONS = ("checkpoint", "planner", "seed", "device", "budget", "keep_imagined", "return")
 """Annotations of `Agent` that are no settings: `AgentConfig` has them under their own names."""
 
 
@@ -154,7 +154,7 @@ def planner_for(env: str, checkpoint: str | None, agent_settings: Mapping[str, A
     return default_planner(Checkpoint.load(checkpoint_of(env, checkpoint)), agent_settings.get("proposal", "auto"))
 
 
-def load_agent(config: AgentConfig, checkpoint: Checkpoint | None = None) -> Agent:
+def load_agent(config: AgentConfig, checkpoint: Checkpoint | None = None, keep_imagined: bool = False) -> Agent:
     """The agent that `config` asks for; `checkpoint` is its checkpoint, if the caller has loaded it already."""
     from ..checkpoint import Checkpoint
     from ..compatibility import different_env
@@ -164,7 +164,13 @@ def load_agent(config: AgentConfig, checkpoint: Checkpoint | None = None) -> Age
     name, planner = config.checkpoint_name, make_planner(config.planner, **config.planner_settings)
     checkpoint = Checkpoint.load(name) if checkpoint is None else checkpoint
     agent = Agent(
-        checkpoint, planner, seed=config.seed, device=config.device, budget=config.budget, **config.agent_settings
+        checkpoint,
+        planner,
+        seed=config.seed,
+        device=config.device,
+        budget=config.budget,
+        keep_imagined=keep_imagined,
+        **config.agent_settings,
     )
     trained = checkpoint.env
     if different_env(trained, find_env(config.env).env_id) is not None:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..compute.device import autocast
 from ..models import WorldModel
 from ..models.base import select
 from ..planners import Budget, plan
@@ -37,6 +38,7 @@ class Replanner:
         proposal: first guesses, where there are learned ones.
         proposal_std: standard deviation of the first candidates around them, normalised.
         max_rollouts: candidate rollouts that are imagined at once.
+        keep_imagined: whether decisions hold what the plans were imagined to lead to.
     """
 
     observer: Observer
@@ -48,6 +50,7 @@ class Replanner:
     proposal: ActorProposal | None
     proposal_std: float
     max_rollouts: int
+    keep_imagined: bool = False
 
     def plan(self, state: AgentState, rows: NDArray[np.intp]) -> AgentState:
         """The state with new plans for the episodes `rows` ``(n,)``, made in one call."""
@@ -66,6 +69,9 @@ class Replanner:
             horizons.tolist(),
         )
         result = plan(self.planner, problem, self.budget, [self.rollout_flops(own) for own in horizons.tolist()])
+        imagined: Sequence[Tensor | None] = [None] * len(rows)
+        if self.keep_imagined:
+            imagined = self._imagined(select(state.beliefs, (place, phase)), result.actions, horizons.tolist())
         planned = result.actions.unflatten(2, (schedule.frameskip, -1)).flatten(1, 2)  # (n, T*F, A)
         missing = schedule.horizon * schedule.frameskip - planned.shape[1]
         planned = torch.nn.functional.pad(planned, (0, 0, 0, missing))
@@ -77,8 +83,15 @@ class Replanner:
             plan=state.plan.index_put((place,), planned),
             num_plans=num_plans,
             steps_until_replan=wait,
-            decisions=_decisions(len(state), rows, result),
+            decisions=_decisions(len(state), rows, result, imagined),
         )
+
+    @torch.no_grad()
+    def _imagined(self, belief: Belief, actions: Tensor, horizons: Sequence[int]) -> list[Tensor]:
+        """Latents ``(T, *Z)`` that each of the plans ``(n, T, F*A)`` leads to, over its own horizon."""
+        with autocast(self.observer.device, self.observer.bf16):
+            latents = self.model.rollout(belief, actions[:, None])[:, 0].float()
+        return [own[:blocks] for own, blocks in zip(latents, horizons, strict=True)]
 
     def problem(
         self,
@@ -150,7 +163,9 @@ class Replanner:
         return [torch.Generator(self.observer.device).manual_seed(seed) for seed in seeds]
 
 
-def _decisions(num: int, rows: NDArray[np.intp], result: Plan) -> tuple[Decision | None, ...]:
+def _decisions(
+    num: int, rows: NDArray[np.intp], result: Plan, imagined: Sequence[Tensor | None]
+) -> tuple[Decision | None, ...]:
     """The decisions of one planning call for `rows` of `num` episodes."""
     costs, traces = result.cost.tolist(), result.trace.T.tolist()
     decisions: list[Decision | None] = [None] * num
@@ -163,5 +178,6 @@ def _decisions(num: int, rows: NDArray[np.intp], result: Plan) -> tuple[Decision
             seconds=result.seconds,
             overshoot=result.overshoot,
             batch=len(rows),
+            imagined=imagined[place],
         )
     return tuple(decisions)

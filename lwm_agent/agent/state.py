@@ -28,6 +28,7 @@ class Decision:
         seconds: wall time of the whole planning call, encoding excluded.
         overshoot: seconds of these beyond the budget's.
         batch: episodes planned in that call.
+        imagined: latents ``(T, *Z)`` after each block of the plan, of agents that keep them.
     """
 
     cost: float
@@ -37,6 +38,7 @@ class Decision:
     seconds: float
     overshoot: float
     batch: int
+    imagined: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,11 @@ def run_demo(config: DemoConfig) -> Demo:
         UserError: there is no such task, or settings and checkpoint do not fit.
     """
     agent = {item.name: getattr(config, item.name) for item in fields(AgentConfig)}
-    entry = EvalConfig(**agent, offset=config.offset, tasks=config.tasks, output_dir=config.output_dir)
+    entry = EvalConfig(**agent, offset=config.offset, tasks=config.tasks, output_dir=config.output_dir, video=1)
     task_set = load_tasks(entry)
     index = config.task_of(len(task_set.tasks))
-    recorder = Recorder(config.output_dir, task_set, count=index + 1, suffix=".gif")
     entrant = make_policy(entry, task_set)
+    recorder = Recorder(config.output_dir, task_set, count=index + 1, suffix=".gif", paint=entrant.paint)
     (episode,) = evaluate(
         entrant.policy, task_set, indices=[index], seed=config.seed, env_kwargs=entrant.env_kwargs, recorder=recorder
     )

@@ -18,6 +18,7 @@ from ..eval import (
     EpisodeLog,
     ModelAccount,
     NoOpPolicy,
+    Paint,
     RandomPolicy,
     Recorder,
     ReplayPolicy,
@@ -73,6 +74,7 @@ class ConfiguredPolicy:
         max_rollouts: rollouts that it imagines at once, None without a model. It follows from free memory and changes
             actions by rounding.
         account: costs of its model.
+        paint: shows latents as pictures, where films are made and the checkpoint can.
     """
 
     policy: Policy
@@ -81,6 +83,7 @@ class ConfiguredPolicy:
     checkpoint: str | None = None
     max_rollouts: int | None = None
     account: ModelAccount | None = None
+    paint: Paint | None = None
 
 
 def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None] | None = None) -> Report:
@@ -95,8 +98,9 @@ def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None
     """
     task_set = load_tasks(config)
     num_tasks = len(task_set.tasks)
-    recorder = Recorder(config.output_dir / "videos", task_set, count=config.video) if config.video else None
     entrant = make_policy(config, task_set)
+    films = config.output_dir / "videos"
+    recorder = Recorder(films, task_set, count=config.video, paint=entrant.paint) if config.video else None
     run = run_info(
         task_set,
         seed=config.seed,
@@ -179,7 +183,8 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> ConfiguredPolicy:
         return ConfiguredPolicy(policy, {"name": config.planner}, dict(config.env_settings))
     checkpoint = Checkpoint.load(config.checkpoint_name)
     env_kwargs = agreed_env_kwargs(config, task_set, checkpoint)
-    agent = load_agent(with_protocol(config, task_set, checkpoint.model.frameskip), checkpoint)
+    filmed = config.video > 0 and checkpoint.paints
+    agent = load_agent(with_protocol(config, task_set, checkpoint.model.frameskip), checkpoint, keep_imagined=filmed)
     planner = {
         "name": config.planner,
         **asdict(agent.planner),  # type: ignore[call-overload]
@@ -187,7 +192,13 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> ConfiguredPolicy:
         "agent": agent.settings(),
     }
     return ConfiguredPolicy(
-        agent, planner, env_kwargs, checksum(config.checkpoint_name), agent.max_rollouts, account_of(agent)
+        agent,
+        planner,
+        env_kwargs,
+        checksum(config.checkpoint_name),
+        agent.max_rollouts,
+        account_of(agent),
+        checkpoint.paint if filmed else None,
     )
 
 
