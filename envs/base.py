@@ -57,8 +57,8 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     * `simulate`, `sample_state`, `picture` and `is_success`;
     * physics that is a function of the state alone: restoring a state and continuing equals never having stopped. A
       simulator with a memory of its own is put into a state by `restore`;
-    * if the default does not suit: `successes` (names of success criteria, the default first), `is_nontrivial`,
-      `errors`, `view`, `extra_info`, ``render`` and `metadata`;
+    * if the default does not suit: `successes` (names of success criteria, of which the constructor has a default),
+      `is_nontrivial`, `errors`, `view`, `extra_info`, ``render`` and `metadata`;
     * for attributes that cannot be copied, their names in `uncopied` and a `build` that makes them anew;
     * `lwm_agent.register_env`, with a scripted data policy called ``play``.
     """
@@ -72,14 +72,14 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
         self,
         *,
         image_size: int = 64,
-        success: str | None = None,
+        success: str = "default",
         terminate_on_success: bool = True,
         render_mode: str | None = None,
         render_size: int = 256,
     ) -> None:
         self.image_size = check_size("image_size", image_size, 16, 512)
         self.render_size = check_size("render_size", render_size, 16, 4096)
-        self.success = check_choice("success", self.successes[0] if success is None else success, self.successes)
+        self.success = check_choice("success", success, self.successes)
         self.terminate_on_success = check_flag("terminate_on_success", terminate_on_success)
         modes: list[str] = self.metadata["render_modes"]
         self.render_mode = None if render_mode is None else check_choice("render_mode", render_mode, modes)

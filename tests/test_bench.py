@@ -147,7 +147,7 @@ def test_the_command_line_prints_a_table(checkpoint: str, tmp_path: Path) -> Non
     [
         ({"env": "tennis"}, "'tennis' is unknown: choose one of pusht"),
         ({"env": "cube"}, "was trained for pusht, not for cube"),
-        ({"planner": "replay", "planner_settings": {}}, "unknown planner 'replay', choose one of"),
+        ({"planner": "replay", "planner_settings": {}}, "planner='replay' is unknown: choose one of"),
         ({"planner_settings": {"samples": 3}}, r"unknown settings \['samples'\]"),
         ({"max_batch": 0}, "max_batch=0 must be at least 1"),
         ({"decisions": 2}, "decisions=2 must be at least 3"),

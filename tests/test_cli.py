@@ -198,7 +198,7 @@ def test_demo_says_so_where_the_goal_is_not_reached(tmp_path: Path) -> None:
             "eval --checkpoint run/checkpoint --tasks tasks.json --set env.image_size=64",
             "was trained with image_size=32",
         ),
-        ("convert tasks.json --out other.h5", "tasks.json is damaged, cut short or not an npz file"),
+        ("convert tasks.json --out other.h5", "tasks.json is of no format that is known: LeRobot"),
         ("compare tasks.json tasks.json", "is not a results.json"),
         ("compare run run", "is not a results.json: it is no regular file"),
         (

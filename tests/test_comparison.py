@@ -280,10 +280,12 @@ class Deadly:
 
 def test_closing_the_results_ends_the_processes(tmp_path: Path) -> None:
     short, long = (make_floor_jobs(config(tmp_path, "a=x", episodes=episodes)) for episodes in (1, None))
+    others = set(multiprocessing.active_children())  # of tests before, which may end late on a busy machine
     results = run_jobs([short[0], *long[1:]], "local", 2)
     next(results)
+    assert set(multiprocessing.active_children()) - others
     results.close()
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= others
 
 
 @pytest.mark.usefixtures("unwritten")

@@ -21,7 +21,7 @@ from .frozen_encoder import FrozenEncoderTrainer, encode_all, open_all
 from .held_out import follow_splits
 from .latent_cache import OnProgress
 
-CALIBRATION, VALIDATION = 2048, 2048  # frames
+CALIBRATION, VALIDATION, CHUNK = 2048, 2048, 256  # frames
 
 
 def train_decoder(config: DecoderConfig, on_progress: OnProgress | None = None) -> Checkpoint:
@@ -103,23 +103,14 @@ def measure(
     squared difference of its own latent from the one that was painted, over the variance of latents.
     """
     summaries, frames = sample(checkpoint, sources, VALIDATION, np.random.default_rng(0), device)
-    painted = torch.cat([decoder(part) for part in summaries.split(256)])
-    shown, true = (torch.from_numpy(checkpoint.normalizer.frames(part)).float() for part in (painted, frames))
-    error = (shown - true).abs().mean(dim=-1)
-    far = (frames - decoder.mean).square().mean(dim=1).cpu()
-    unusual = far >= far.flatten().float().kthvalue(int(0.98 * far.numel())).values
-    again = torch.cat(
-        [checkpoint.model.summary(checkpoint.model.embed(part)) for part in seen_frames(checkpoint, shown)]
-    )
-    lost = (again.to(device) - summaries).square().mean() / summaries.var(dim=0).mean()
+    units, model = checkpoint.normalizer, checkpoint.model
+    pictures = [units.frames(decoder(part)) for part in summaries.split(CHUNK)]
+    error = np.abs(np.concatenate(pictures).astype(int) - units.frames(frames)).mean(axis=-1)
+    far = (frames - decoder.mean).square().mean(dim=1).cpu().numpy()
+    again = torch.cat([model.summary(model.embed(units.pixels(part, device))) for part in pictures])
+    lost = (again - summaries).square().mean() / summaries.var(dim=0).mean()
     return {
         "pixel_error": float(error.mean()),
-        "unusual_error": float(error[unusual].mean()),
+        "unusual_error": float(error[far >= np.quantile(far, 0.98)].mean()),
         "latent_error": float(lost),
     }
-
-
-def seen_frames(checkpoint: Checkpoint, shown: Tensor) -> list[Tensor]:
-    """Pictures ``(N, h, w, 3)`` as the model sees them, in parts."""
-    device = next(checkpoint.model.parameters()).device
-    return [checkpoint.normalizer.pixels(part.byte().numpy(), device) for part in shown.split(256)]

@@ -78,7 +78,7 @@ def encode(
     for file in files:
         chunks = _Encoding(checkpoint, file, device, chunk)
         if encoder is None or folder is None:
-            gathered = torch.empty(file.num_frames, *shape, dtype=torch.half)
+            gathered = torch.empty(file.num_frames, *shape, dtype=torch.half, device="cpu")
             for start in range(0, file.num_frames, chunk):
                 part = torch.from_numpy(chunks.at(start))
                 gathered[start : start + len(part)] = part
