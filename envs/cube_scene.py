@@ -16,11 +16,8 @@ from .per_thread import one_per_thread
 
 CAMERA = "front_pixels"  # as in ogbench's visual environments
 LARGEST_CELL_M = 0.012
-FILM_OPACITY, FILM_AMBIENT, FILM_FLOOR = (
-    0.8,
-    0.4,
-    (1.5, 60),
-)  # of the arm; light from everywhere; factor and sum of colours
+FILM_OPACITY, FILM_AMBIENT = 0.8, 0.4  # of the arm; light from everywhere
+FILM_FLOOR = (1.5, 60)  # factor and sum of the floor's colours
 MARKER_OPACITY = 0.4
 MARKER = "target_object_{}"
 
@@ -43,7 +40,7 @@ class Quality:
 
 
 QUALITIES = {"lite": Quality(12, 0.004, 256, 0), "film": Quality(20, 0.002, 1024, 4)}
-"""Those that are not ogbench's own."""
+"""Qualities by fidelity; ogbench's own, ``stock``, has none."""
 
 
 class CubeScene:

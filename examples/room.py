@@ -3,7 +3,7 @@
 Collect, train, make tasks and evaluate, from the folder of this file (docs/data.md goes through it)::
 
     lwm-agent collect --env room:Room-v0 --episodes 400 --episode-env-steps 100 --out room.h5
-    lwm-agent train --env room:Room-v0 --data room.h5 --steps 600 --out runs/room
+    lwm-agent train --env room:Room-v0 --data room.h5 --batch-size 64 --steps 600 --out runs/room
     lwm-agent train-heads --checkpoint runs/room/checkpoint --data room.h5 --steps 1000
     lwm-agent tasks --env room:Room-v0 --episodes 50 --out room.json
     lwm-agent eval --env room:Room-v0 --checkpoint runs/room/checkpoint --tasks room.json --video 3

@@ -184,6 +184,8 @@ class Checkpoint:
         check_external(folder, model, config)
         if heads is not None:
             load_weights(heads, folder / HEADS)
+        painted = (folder / DECODER).exists()
+        decoder = load_decoder(folder / DECODER, model.summary_size) if painted else None
         return cls(
             name=name,
             model_config=config["model_config"],
@@ -194,9 +196,7 @@ class Checkpoint:
             env_kwargs=config["env_kwargs"],
             training=_migrated(config["training"], config["model"]),
             cost=config.get("cost", DEFAULT_COST),
-            decoder=load_decoder(folder / DECODER, model.summary_size).to(device)
-            if (folder / DECODER).exists()
-            else None,
+            decoder=None if decoder is None else decoder.to(device),
         )
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from .checkpoint_config import check_arguments
 from .models import Decoder
-from .weights import CheckpointError, build, digest_of, load_weights, open_regular, reading
+from .weights import CheckpointError, build, digest_of, load_weights, open_regular, packed, reading, save_weights
 
 HEADER = "decoder"
 ENTRIES = {"settings", "record", "sha256"}
@@ -23,13 +23,8 @@ ENTRIES = {"settings", "record", "sha256"}
 
 def save_decoder(decoder: Decoder, path: Path) -> None:
     """Writes parameters in half precision, and buffers as they are."""
-    parameters = dict(decoder.named_parameters())
-    weights = {
-        name: (tensor.half() if name in parameters else tensor).detach().cpu().contiguous()
-        for name, tensor in decoder.state_dict().items()
-    }
-    header = {"settings": decoder.settings, "record": decoder.record, "sha256": digest_of(weights)}
-    save_file(weights, path, metadata={HEADER: json.dumps(header)})
+    header = {"settings": decoder.settings, "record": decoder.record, "sha256": digest_of(packed(decoder))}
+    save_weights(decoder, path, metadata={HEADER: json.dumps(header)})
 
 
 def load_decoder(path: Path, latent_size: int) -> Decoder:

@@ -10,8 +10,9 @@ import shlex
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires
 from types import ModuleType
+from typing import Any
 
-from .errors import UserError
+from .errors import MachineError, UserError
 
 VARIABLE = "LWM_AGENT_IMPORT"
 """Environment variable with modules to import, joined by commas; processes that are started inherit it."""
@@ -49,3 +50,16 @@ def pip_install(extra: str) -> str:
         lines = []
     packages = [line.split(";")[0].strip() for line in lines if f'extra == "{extra}"' in line]
     return f"pip install {shlex.join(packages or [f'lwm-agent[{extra}]'])}"
+
+
+def hub(reason: str) -> Any:
+    """The module of the Hugging Face hub; `reason` begins the message where it is not installed.
+
+    Raises:
+        MachineError: it is not installed.
+    """
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise MachineError(f"{reason}: {pip_install('hub')}") from error
+    return huggingface_hub

@@ -42,14 +42,11 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
 
 
-def save_weights(module: nn.Module, path: Path, exact: bool = False) -> None:
-    """Writes the weights of `module`: parameters in half precision (relative error below 0.05 % where above 6e-5).
-
-    With `exact`, they stay as they are.
+def packed(module: nn.Module, exact: bool = False) -> dict[str, Tensor]:
+    """Tensors of `module` as files hold them: parameters in half precision, unless `exact`, and buffers as they are.
 
     Raises:
         CheckpointError: a weight is not finite, or exceeds half precision.
-        FileError: the disk is full, or the file cannot be written.
     """
     parameters = dict(module.named_parameters())
     weights = {
@@ -59,8 +56,21 @@ def save_weights(module: nn.Module, path: Path, exact: bool = False) -> None:
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{name} has weights beyond 65504, or no numbers: lower learning_rate")
+    return weights
+
+
+def save_weights(module: nn.Module, path: Path, exact: bool = False, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes the weights of `module`: parameters in half precision (relative error below 0.05 % where above 6e-5).
+
+    With `exact`, they stay as they are. `metadata` goes into the header.
+
+    Raises:
+        CheckpointError: a weight is not finite, or exceeds half precision.
+        FileError: the disk is full, or the file cannot be written.
+    """
+    weights = packed(module, exact)
     try:
-        save_file(weights, path)
+        save_file(weights, path, metadata=None if metadata is None else dict(metadata))
     except (OSError, SafetensorError) as error:
         raise FileError(f"{path} cannot be written: {advice(error)}") from error
 

@@ -1,4 +1,4 @@
-"""What the README and the documents say is what there is: tables, files, commands and examples."""
+"""Agreement of README and documents with what there is: tables, files, commands and examples."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import MachineError
-from ..imports import pip_install
+from ..imports import hub
 from . import ogbench_npz
 from .config import ConvertConfig
 from .pictures import area_resize, central_square
@@ -23,7 +23,7 @@ from .writer import TrajectoryWriter, check_output
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was converted.
+    """Outcome of a conversion.
 
     Attributes:
         recordings: the data set that was read, None for OGBench's.
@@ -102,11 +102,8 @@ def _downloaded(config: ConvertConfig) -> Path:
     """The folder of a data set of the Hugging Face hub."""
     if config.source.count("/") != 1:
         raise DatasetError(f"{config.source} does not exist; an id of the Hugging Face hub is OWNER/NAME")
+    client = hub(f"{config.source} is not here, and to download it")
     try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise MachineError(f"{config.source} is not here, and to download it: {pip_install('hub')}") from error
-    try:
-        return Path(snapshot_download(config.source, repo_type="dataset", revision=config.revision))
+        return Path(client.snapshot_download(config.source, repo_type="dataset", revision=config.revision))
     except Exception as error:  # of the network, of the disk, of the hub: each has a class of its own
         raise MachineError(f"{config.source} cannot be downloaded ({error}): get it elsewhere") from error

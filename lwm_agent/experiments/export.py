@@ -82,7 +82,7 @@ class Graph(NamedTuple):
 
 @dataclass(frozen=True)
 class Export:
-    """What was exported.
+    """Outcome of an export.
 
     Attributes:
         files: the graphs.
@@ -194,7 +194,7 @@ def _difference(graphs: dict[str, Graph], folder: Path) -> float:
 
 
 def _description(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What an agent must know beside the graphs."""
+    """Facts that an agent needs beside the graphs: sizes, units of actions, the environment."""
     model = checkpoint.world_model
     assert isinstance(model, LeWorldModel)
     units = asdict(checkpoint.normalizer)

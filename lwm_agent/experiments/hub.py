@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from ..checkpoint import Checkpoint, CheckpointError, check_replaceable, checksum, find_checkpoint
 from ..checkpoint_config import CARD, CONFIG, DECODER, HEADS, WEIGHTS
@@ -16,7 +15,7 @@ from ..errors import MachineError, UserError
 from ..eval.report import markdown_table
 from ..eval.results_file import Results, parse_results
 from ..files import read_text, replacing_folder, write_text
-from ..imports import pip_install
+from ..imports import hub
 from .config import PullConfig, PushConfig
 
 FILES = (CONFIG, WEIGHTS, HEADS, DECODER, CARD)
@@ -33,7 +32,7 @@ def push(config: PushConfig) -> str:
     folder = find_checkpoint(config.checkpoint)
     Checkpoint.load(folder)  # nothing that is damaged is uploaded
     card = card_with_scores(folder, config.results, config.film)
-    api = _hub().HfApi()
+    api = hub("the Hugging Face hub needs a package").HfApi()
     with TemporaryDirectory() as work:
         for name in FILES:
             if (folder / name).exists():
@@ -61,9 +60,9 @@ def pull(config: PullConfig) -> Checkpoint:
         MachineError: the hub cannot be reached.
     """
     check_replaceable(config.out)
-    hub = _hub()
+    client = hub("the Hugging Face hub needs a package")
     try:
-        found = Path(hub.snapshot_download(config.repository, revision=config.revision, allow_patterns=[*FILES]))
+        found = Path(client.snapshot_download(config.repository, revision=config.revision, allow_patterns=[*FILES]))
     except Exception as error:  # of the network, of the disk, of the hub: each has a class of its own
         raise MachineError(f"{config.repository} cannot be downloaded ({error})") from error
     if not (found / CONFIG).is_file():
@@ -126,11 +125,3 @@ def _with_index(card: str, folder: Path, results: Sequence[Results]) -> str:
 
 def _film_name(film: Path) -> str:
     return FILM + film.suffix
-
-
-def _hub() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise MachineError(f"the Hugging Face hub needs a package: {pip_install('hub')}") from error
-    return huggingface_hub

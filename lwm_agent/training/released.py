@@ -16,7 +16,7 @@ from ..data.trajectories import Trajectories
 from ..envs import name_of, spec_of
 from ..errors import FileError, MachineError, UserError
 from ..files import read_text
-from ..imports import pip_install
+from ..imports import hub
 from ..model_card import model_card
 from ..models import LeWorldModel
 from ..models.pretrained import read_weights
@@ -77,12 +77,9 @@ def _folder(config: ImportConfig) -> Path:
         return folder
     if config.source.count("/") != 1 or folder.exists():
         raise FileError(f"{config.source} is neither a folder nor an id of the Hugging Face hub, OWNER/NAME")
+    client = hub(f"{config.source} is no folder here, and to download it")
     try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise MachineError(f"{config.source} is no folder here, and to download it: {pip_install('hub')}") from error
-    try:
-        files = [hf_hub_download(config.source, name, revision=config.revision) for name in (CONFIG, WEIGHTS)]
+        files = [client.hf_hub_download(config.source, name, revision=config.revision) for name in (CONFIG, WEIGHTS)]
     except Exception as error:  # of the network, of the disk, of the hub: each has a class of its own
         raise MachineError(
             f"{config.source} cannot be downloaded ({error}): get it elsewhere and name its folder"

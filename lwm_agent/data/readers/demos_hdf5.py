@@ -75,7 +75,7 @@ def _episodes(file: h5py.File) -> list[str]:
 
 
 def _own(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
-    """What lies in the file itself under this name; links to elsewhere are not followed."""
+    """Entry of this name in the file itself; links to elsewhere are not followed."""
     return group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
 
 

@@ -11,7 +11,6 @@ import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import UserError
 from ...files import advice
 from ..schema import DatasetError
 from .recordings import Demonstration, Recordings, as_bytes, choose_camera, is_pictures
@@ -94,8 +93,6 @@ def _video(path: Path) -> Iterator[NDArray[np.uint8]]:
     try:
         yield from iio.imiter(path, plugin="FFMPEG")
     except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise DatasetError(f"{path} cannot be decoded ({advice(error)}): record it again") from error
 
 

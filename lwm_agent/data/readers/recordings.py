@@ -50,7 +50,7 @@ class Reader(Protocol):
     """A format."""
 
     name: str
-    """What it is called in messages."""
+    """Name of the format in messages."""
 
     def matches(self, source: Path) -> bool:
         """True if `source` looks like this format."""
