@@ -15,6 +15,9 @@ from .arguments import check_choice, check_flag, check_size
 Observation = dict[str, NDArray[np.uint8]]
 State = NDArray[np.float64]
 
+Place = tuple[float, float]
+"""A place in a picture: x and y from 0 at the left and the top to 1 at the right and the bottom."""
+
 STATE_LIMIT = 1e6
 """Largest magnitude of a number in a state: beyond it, simulators overflow or reset themselves silently."""
 
@@ -58,7 +61,7 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     * physics that is a function of the state alone: restoring a state and continuing equals never having stopped. A
       simulator with a memory of its own is put into a state by `restore`;
     * if the default does not suit: `successes` (names of success criteria, of which the constructor has a default),
-      `is_nontrivial`, `errors`, `view`, `extra_info`, ``render`` and `metadata`;
+      `is_nontrivial`, `errors`, `view`, `landmarks`, `steered`, `extra_info`, ``render`` and `metadata`;
     * for attributes that cannot be copied, their names in `uncopied` and a `build` that makes them anew;
     * `lwm_agent.register_env`, with a scripted data policy called ``play``.
     """
@@ -120,6 +123,18 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     def view(self, state: State) -> NDArray[np.uint8]:
         """Picture ``(h, w, 3)`` of any state for people, in videos; by default the observation."""
         return self.picture(state)
+
+    def landmarks(self, state: State) -> dict[str, Place]:
+        """Places in `view` of what films draw paths of, by name, the agent first; by default nothing is."""
+        return {}
+
+    def steered(self, state: State, env_actions: NDArray[np.float32]) -> NDArray[np.float64] | None:
+        """Ways of the agent in `view` that S action sequences ``(S, N, A)`` ask for, ``(S, N + 1, 2)``.
+
+        From the actions alone: nothing is simulated, so that hundreds of candidates cost little. None, the default, if
+        that cannot be told. As in `landmarks`, places are ``(x, y)`` from 0 at the left and the top to 1.
+        """
+        return None
 
     def extra_info(self) -> dict[str, Any]:
         """Entries that a subclass adds to ``info``; their arrays are copies."""

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .arguments import check_choice, check_flag
-from .base import GoalImageEnv, State
+from .base import GoalImageEnv, Place, State
 from .cube_scene import scene
 from .cube_simulator import centre, quaternion, simulator, state_size
 
 FIDELITIES = ("lite", "stock", "blank")
 REACHED_M, REACHED_DEG = 0.04, 15.0
 SHORTEST_QUATERNION = 1e-3
+STEP_M = 0.02  # displacement of the gripper by an action of 1: two fifths of the 5 cm that it asks for, as measured
+REACH_M = (0.25, -0.35, 0.02), (0.6, 0.35, 0.35)  # of the gripper: two corners of ogbench's workspace
 
 
 class CubeEnv(GoalImageEnv):
@@ -125,6 +127,25 @@ class CubeEnv(GoalImageEnv):
         goals = [self.goal_state[centre(cube)] for cube in range(self.num_cubes)]
         readings = {name: reading.copy() for name, reading in self._readings.items()}
         return {**readings, "privileged/target_block_pos": np.concatenate(goals)}
+
+    def landmarks(self, state: State) -> dict[str, Place]:
+        """The tip of the gripper and the centres of the cubes."""
+        tip = simulator(self.num_cubes).restore(state)["proprio/effector_pos"]
+        centres = [state[centre(cube)] for cube in range(self.num_cubes)]
+        names = ("gripper", "cube", "second cube")[: 1 + self.num_cubes]
+        return {name: (x, y) for name, (x, y) in zip(names, self._places(np.stack([tip, *centres])), strict=True)}
+
+    def steered(self, state: State, env_actions: NDArray[np.float32]) -> NDArray[np.float64]:
+        """About: the arm is taken to follow in even steps, and things in its way to give way."""
+        tip = simulator(self.num_cubes).restore(state)["proprio/effector_pos"]
+        way = [np.tile(tip, (len(env_actions), 1))]
+        for action in env_actions.astype(np.float64).swapaxes(0, 1):
+            way.append(np.clip(way[-1] + STEP_M * action[:, :3], *REACH_M))
+        ways = np.stack(way, axis=1)
+        return self._places(ways.reshape(-1, 3)).reshape(*ways.shape[:2], 2)
+
+    def _places(self, points_m: NDArray[np.float64]) -> NDArray[np.float64]:
+        return scene(self.num_cubes, self.image_size, self._view_fidelity, self.shadows).places(points_m)
 
     def picture(self, state: State) -> NDArray[np.uint8]:
         """The observation ``(h, w, 3)`` of a state, without ogbench's mark of the goal."""

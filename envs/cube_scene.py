@@ -89,6 +89,15 @@ class CubeScene:
         mujoco.mj_camlight(self._model, self._data)
         return self._renderer.picture(self._data, CAMERA)
 
+    def places(self, points_m: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Places ``(N, 2)`` of points ``(N, 3)`` in pictures: x and y from 0 at the left and the top to 1."""
+        camera = self._model.camera(CAMERA)
+        axes = np.empty(9)
+        mujoco.mju_quat2Mat(axes, camera.quat)
+        right, up, back = ((points_m - camera.pos) @ axes.reshape(3, 3)).T
+        half = np.tan(np.radians(camera.fovy[0]) / 2)
+        return 0.5 + 0.5 * np.stack([right, -up], axis=1) / (-back * half)[:, None]
+
 
 def scene(num_cubes: int, size: int, fidelity: str, shadows: bool) -> CubeScene:
     """The scene of the calling thread: OpenGL objects work in the thread and the process that made them only."""

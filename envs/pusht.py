@@ -13,8 +13,9 @@ import numpy as np
 import pymunk
 from numpy.typing import NDArray
 
+from . import pusht_hands
 from .arguments import check_choice
-from .base import GoalImageEnv, State
+from .base import GoalImageEnv, Place, State
 from .pusht_drawing import Painter, Window, draw_table, to_array
 from .pusht_geometry import (
     AGENT_RADIUS,
@@ -25,6 +26,7 @@ from .pusht_geometry import (
     block_coverage,
     block_polygons,
     distance_to_block,
+    place,
 )
 
 DT, SUBSTEPS = 0.01, 10  # 100 Hz physics, 10 Hz control
@@ -174,6 +176,33 @@ class PushTEnv(GoalImageEnv):
 
     def extra_info(self) -> dict[str, Any]:
         return {"coverage": coverage(self.get_state(), self.goal_state)}
+
+    def landmarks(self, state: State) -> dict[str, Place]:
+        """The agent and the block's centre of gravity."""
+        (centre,) = place((CENTER_OF_GRAVITY,), *state[2:5].tolist())
+        return {"agent": (state[0] / WORLD, state[1] / WORLD), "block": (centre[0] / WORLD, centre[1] / WORLD)}
+
+    def steered(self, state: State, env_actions: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Exact: nothing pushes the agent back."""
+        position, velocity = (np.tile(state[part], (len(env_actions), 1)) for part in (slice(0, 2), slice(5, 7)))
+        way = [position]
+        for action in env_actions.astype(np.float64).swapaxes(0, 1):
+            relative = self.control_mode == "relative"
+            target = np.clip(position + RELATIVE_SCALE * action, 0.0, WORLD) if relative else action
+            for _ in range(SUBSTEPS):
+                velocity = velocity + DT * (K_P * (target - position) - K_V * velocity)
+                position = position + DT * velocity
+            way.append(position)
+        return np.stack(way, axis=1) / WORLD
+
+    def drag_goal(self, goal_state: State, start: Place, end: Place) -> State:
+        return pusht_hands.drag_goal(goal_state, start, end)
+
+    def turn_goal(self, goal_state: State, turn_deg: float) -> State:
+        return pusht_hands.turn_goal(goal_state, turn_deg)
+
+    def push(self, state: State, start: Place, end: Place) -> State:
+        return pusht_hands.push(state, start, end)
 
     def picture(self, state: State) -> NDArray[np.uint8]:
         return self._painter.picture(state)

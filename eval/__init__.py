@@ -14,7 +14,7 @@ from .results import Summary, summarize, table, wilson
 from .results_file import save_results
 from .statistics import holm, mcnemar, paired_test
 from .tasks import PROTOCOLS, Task, TaskSet, make_tasks, shipped_tasks
-from .video import Paint, Recorder, write_episode
+from .video import Inspect, Recorder, write_episode
 
 __all__ = [
     "PROTOCOLS",
@@ -24,9 +24,9 @@ __all__ = [
     "Episode",
     "EpisodeLog",
     "EpisodeRecorder",
+    "Inspect",
     "ModelAccount",
     "NoOpPolicy",
-    "Paint",
     "RandomPolicy",
     "Recorder",
     "ReplayPolicy",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -58,7 +58,6 @@ class Decision(Protocol):
     flops: float  # of one episode
     cost: float  # of the plan
     trace: Sequence[float]  # best cost after each iteration
-    imagined: Any  # latents after each block of the plan, None where they are not kept
 
 
 class EpisodeRecorder(Protocol):
@@ -68,8 +67,12 @@ class EpisodeRecorder(Protocol):
         """True if task `index` is to be recorded."""
         ...
 
-    def record(self, index: int, info: dict[str, Any], decision: Decision | None) -> None:
-        """Receives the info of the reset, then of each step, and the planning call before it, if there was one."""
+    def record(self, index: int, info: dict[str, Any]) -> None:
+        """Receives the info of the reset, then of each step."""
+        ...
+
+    def explain(self, index: int, policy_state: Any) -> None:
+        """Receives the policy's state, of this episode alone, after its call for the newest info."""
         ...
 
     def finish(self, episode: Episode) -> None:
@@ -104,7 +107,7 @@ class Run:
         # The seed is for wrappers, such as noise. It follows from the task, so results do not depend on the batch.
         seed = int(np.random.SeedSequence([seed, self.index]).generate_state(1)[0])
         self.observation, info = self._env.reset(seed=seed, options=task.reset_options)
-        self._look(info, None)
+        self._look(info)
 
     def step(self, action: NDArray[np.float32], decision: Decision | None) -> None:
         """Takes one environment step, with an action ``(A,)`` and the planning call behind it, if there was one."""
@@ -114,14 +117,19 @@ class Run:
             self._decisions.append(decision)
         self.observation, _, _, _, info = self._env.step(action)
         self._steps += 1
-        self._look(info, decision)
+        self._look(info)
 
-    def _look(self, info: dict[str, Any], decision: Decision | None) -> None:
+    def explain(self, select: Callable[[], Any]) -> None:
+        """Hands the policy's state, which `select` cuts out, to the recorder, if there is one."""
+        if self._recorder is not None:
+            self._recorder.explain(self.index, select())
+
+    def _look(self, info: dict[str, Any]) -> None:
         self.success = info["is_success"]
         self._errors = self._simulator.errors(info["state"], info["goal_state"])
         self._min_errors = {name: min(error, self._min_errors.get(name, error)) for name, error in self._errors.items()}
         if self._recorder is not None:
-            self._recorder.record(self.index, info, decision)
+            self._recorder.record(self.index, info)
 
     def finish(self) -> Episode:
         """Outcome of the episode."""

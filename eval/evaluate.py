@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import gymnasium as gym
@@ -119,10 +120,14 @@ def _run_batch(policy: Policy, task_set: TaskSet, runs: Collection[Run], finish:
         began = time.perf_counter()
         observation = {key: np.stack([run.observation[key] for run in live]) for key in live[0].observation}
         actions, state = policy.predict(observation, state=state, episode_start=start, deterministic=True)
+        thinking = time.perf_counter() - began
+        for row, run in enumerate(live):
+            run.explain(partial(_select, state, np.array([row])))  # what films show takes no time of the policy's
+        began = time.perf_counter()
         decisions = state.decisions if isinstance(state, PlanningState) else [None] * len(live)
         for run, action, decision in zip(live, actions, decisions, strict=True):
             run.step(action, decision)
-        share = (time.perf_counter() - began) / len(live)
+        share = (thinking + time.perf_counter() - began) / len(live)
         for run in live:
             run.seconds += share
         rows = np.array([row for row, run in enumerate(live) if not run.success], np.int64)

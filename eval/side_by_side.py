@@ -10,12 +10,14 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageDraw
 
+from .canvas import GAP, GREEN, PAPER, RED, font
 from .comparison import CellKey, ModelComparison, Row
 from .comparison_table import row_planner
 from .figures import FAINT, GRID, INK
-from .video import CAPTION, GAP, GREEN, PAPER, RED, Frame, font, panels_of, video_name, write_episode
+from .scenery import Frame
+from .video import panels_of, video_name, write_episode
 
-SIDE = 192  # px of a panel
+SIDE, CAPTION = 192, 32  # px of a panel and of the text below it
 COLUMNS = 3
 HOLD = 10  # frames for which the last one stands still
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .eval import shipped_tasks as shipped_tasks
     from .planners import Budget as Budget
     from .planners import make_planner as make_planner
+    from .recording import RecordImagination as RecordImagination
     from .wrappers import LatentObservation as LatentObservation
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "Checkpoint",
     "GoalImageEnv",
     "LatentObservation",
+    "RecordImagination",
     "TrajectoryWriter",
     "__version__",
     "make_planner",
@@ -40,6 +42,7 @@ _MODULES = {
     "Checkpoint": ".checkpoint",
     "GoalImageEnv": ".envs.base",
     "LatentObservation": ".wrappers",
+    "RecordImagination": ".recording",
     "TrajectoryWriter": ".data.writer",
     "make_planner": ".planners",
     "shipped_tasks": ".eval",

@@ -111,6 +111,8 @@ class Checkpoint:
         Raises:
             UserError: there is none.
         """
+        painter = self.model if self.decoder is None else self.decoder
+        latents = latents.to(next(painter.parameters()).device)
         if self.decoder is not None:
             frames = self.decoder(self.model.summary(latents))
         elif isinstance(self.model, Painter):

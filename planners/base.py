@@ -15,7 +15,7 @@ from lwm_agent.protocols import Plan, Planner, Problem
 
 from .budget import UNLIMITED, Budget
 from .horizons import zero_padding
-from .meter import Meter, MeteredDynamics, OutOfBudget, list_episodes
+from .meter import Meter, MeteredDynamics, OutOfBudget, Watch, list_episodes
 from .proposals import rank_proposals
 
 
@@ -25,6 +25,7 @@ def plan(
     budget: Budget = UNLIMITED,
     flops_per_rollout: float | Sequence[float] = 0.0,
     clock: Callable[[], float] = perf_counter,
+    watch: Watch | None = None,
 ) -> Plan:
     """Best plan that `planner` finds for `problem` within `budget`: the one loop around all planners.
 
@@ -38,6 +39,7 @@ def plan(
         flops_per_rollout: floating-point operations of one candidate, for all episodes or one number for each; needed
             by a budget in flops only.
         clock: seconds since some moment.
+        watch: sees all candidates and their costs, proposals first, call by call of the objective; it changes nothing.
 
     Raises:
         BudgetError: the budget is too small for any plan.
@@ -45,7 +47,8 @@ def plan(
     """
     check_problem(problem)
     with _own_modes(problem.init.device):
-        return _plan(planner, _leave_inference(problem), budget, flops_per_rollout, clock)
+        problem = _leave_inference(problem)
+        return _plan(planner, problem, Meter(problem, budget, flops_per_rollout, clock, watch))
 
 
 @contextmanager
@@ -62,14 +65,8 @@ def _leave_inference(problem: Problem) -> Problem:
     return replace(problem, **copies) if copies else problem  # type: ignore[arg-type]
 
 
-def _plan(
-    planner: Planner,
-    problem: Problem,
-    budget: Budget,
-    flops_per_rollout: float | Sequence[float],
-    clock: Callable[[], float],
-) -> Plan:
-    meter = Meter(problem, budget, flops_per_rollout, clock)
+def _plan(planner: Planner, problem: Problem, meter: Meter) -> Plan:
+    budget = meter.budget
     metered = _meter_problem(problem, meter)
     best = first_guess(metered)
     trace: list[Tensor] = []
@@ -91,7 +88,7 @@ def _plan(
         pass
     _check_found(best[1], meter, planner)
     actions, cost = best
-    seconds = clock() - meter.start
+    seconds = meter.clock() - meter.start
     overshoot = 0.0 if budget.seconds is None else max(0.0, seconds - budget.seconds)
     steps = torch.stack(trace) if trace else cost.new_empty(0, len(cost))
     return Plan(actions, cost, steps, tuple(meter.rollouts), tuple(meter.flops), seconds, overshoot)
@@ -115,7 +112,8 @@ def _propose(problem: Problem, meter: Meter) -> Problem:
     meter.flops = list_episodes("propose_flops", problem.propose_flops, len(problem.init))
     proposals, costs = problem.propose()
     meter.spend(proposals.shape[1])
-    ranked, costs = rank_proposals(zero_padding(proposals, problem), meter.admit(costs))
+    proposals = zero_padding(proposals, problem)
+    ranked, costs = rank_proposals(proposals, meter.admit(proposals, costs))
     if meter.budget.seconds is not None:
         meter.planned = (~costs[:, 0].isposinf()).tolist()
     problem = replace(problem, init=ranked[:, 0], init_cost=costs[:, 0])

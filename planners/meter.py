@@ -15,6 +15,9 @@ from lwm_agent.protocols import Dynamics, Problem
 
 from .budget import UNLIMITED, Budget
 
+Watch = Callable[[Tensor, Tensor], None]
+"""Sees candidates ``(B, S, T, F*A)`` and their costs ``(B, S)``, which it must not change."""
+
 
 class OutOfBudget(Exception):  # noqa: N818  (the signal that ends a plan, not an error)
     """Raised by a `Meter` in place of a call that the budget covers for no episode."""
@@ -31,6 +34,7 @@ class Meter:
         budget: what each of them may spend.
         flops_per_rollout: floating-point operations of a candidate, of each episode or of all alike.
         clock: seconds since some moment.
+        watch: sees the candidates of every call and their costs.
 
     Attributes:
         rollouts: spent for each episode.
@@ -45,6 +49,7 @@ class Meter:
         budget: Budget = UNLIMITED,
         flops_per_rollout: float | Sequence[float] = 0.0,
         clock: Callable[[], float] = perf_counter,
+        watch: Watch | None = None,
     ) -> None:
         batch = len(problem.init)
         self.objective = problem.objective
@@ -56,6 +61,7 @@ class Meter:
                 f"Meter: flops_per_rollout must be positive under a budget in flops, got {flops_per_rollout}"
             )
         self.clock = clock
+        self.watch = watch
         self.start = clock()
         self.rollouts = [0] * batch
         self.flops = [0.0] * batch
@@ -99,10 +105,16 @@ class Meter:
             raise UserError(f"objective must return (B, S) = {tuple(actions.shape[:2])}, got {tuple(costs.shape)}")
         if actions.requires_grad and not costs.requires_grad:
             raise UserError("objective has no gradient: evaluate it without no_grad or detach, or use another planner")
-        return self.admit(costs)
+        return self.admit(actions, costs)
 
-    def admit(self, costs: Tensor) -> Tensor:
-        """`costs` ``(B, S)``, infinite where they are not a number, and for the episodes that are exhausted."""
+    def admit(self, actions: Tensor, costs: Tensor) -> Tensor:
+        """`costs` ``(B, S)`` of `actions`, infinite where they are no number, and for episodes that are exhausted."""
+        costs = self._admit(costs)
+        if self.watch is not None:
+            self.watch(actions.detach(), costs.detach())
+        return costs
+
+    def _admit(self, costs: Tensor) -> Tensor:
         costs = costs.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
         exhausted = tuple(self.exhausted)
         if not any(exhausted):

@@ -19,12 +19,12 @@ PACKAGES = {  # folder to package, as in pyproject.toml
     "eval": "lwm_agent.eval",
 }
 LAYERS = (  # rooms from the lowest to the highest; a room imports rooms of its own layer and of those before it
-    ("errors", "imports", "protocols", "files", "validation"),
+    ("errors", "imports", "protocols", "insight", "files", "validation"),
     ("lwm_agent", "envs", "planners", "models", "compute", "data", "normalizer"),  # lwm_agent: the package's own names
     ("weights", "checkpoint_config", "decoder_file", "checkpoint", "model_card", "compatibility"),
     ("agent", "eval"),
-    ("training", "collect", "wrappers"),
-    ("experiments",),
+    ("training", "collect", "wrappers", "recording"),
+    ("experiments", "play"),
     ("cli", "__main__"),
 )
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}

@@ -40,7 +40,9 @@ MAY_IMPORT = {  # beside itself and the standard library; other modules may impo
     "lwm_agent.eval": (
         *("PIL", "gymnasium", "imageio", "matplotlib", "numpy", "rich", "torch"),  # torch, to tell its version
         *("lwm_agent.envs", "lwm_agent.errors", "lwm_agent.imports", "lwm_agent.files", "lwm_agent.protocols"),
+        "lwm_agent.insight",
     ),
+    "lwm_agent.insight": ("numpy",),
     "lwm_agent.protocols": ("numpy", "torch"),
     "lwm_agent.validation": ("lwm_agent.errors",),
 }

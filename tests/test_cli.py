@@ -11,9 +11,8 @@ from typing import Any
 import imageio.v3 as iio
 import pytest
 
-from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.cli.settings import parse_settings
-from lwm_agent.experiments.config import DEMO_TASKS
+from lwm_agent.experiments.film_config import DEMO_TASKS
 
 TRAIN = (
     "--steps 3 --device cpu --set train.batch_size=4 --set train.clip_length=3 --set model.image_size=32 "
@@ -163,8 +162,7 @@ def test_demo_films_a_task_that_the_shipped_agent_solves(env: str, tmp_path: Pat
     assert f"lwm-agent eval --env {env} --planner guided" in printed
     film = iio.imread(tmp_path / "out" / f"demo-{env}" / f"task-{number:03d}.gif")
     assert len(film) > 10
-    panels = 3 + Checkpoint.load(f"{env}-tiny").paints  # now, goal, the imagined end of the plan, plan cost
-    assert film.shape[1:] == (336, 16 + 272 * panels, 3)
+    assert film.shape[1:] == (608, 1104, 3)  # now, goal, the imagined end of the plan, search
 
 
 def test_demo_says_so_where_the_goal_is_not_reached(tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ from lwm_agent.experiments.config import (
     MODEL_FREE,
     PROTOCOL_NAMES,
     BenchConfig,
-    DemoConfig,
     EvalConfig,
     ExportConfig,
     PullConfig,
@@ -34,7 +33,9 @@ from lwm_agent.experiments.config import (
     TasksConfig,
 )
 from lwm_agent.experiments.evaluate import MODEL_FREE_POLICIES
+from lwm_agent.experiments.film_config import DemoConfig, RecordConfig
 from lwm_agent.models import MODELS
+from lwm_agent.play.config import PlayConfig
 from lwm_agent.training.config import (
     MODEL_NAMES,
     DecoderConfig,
@@ -56,6 +57,8 @@ COMMANDS = {
     "import": ImportConfig,
     "recommend": RecommendConfig,
     "demo": DemoConfig,
+    "record": RecordConfig,
+    "play": PlayConfig,
     "eval": EvalConfig,
     "bench": BenchConfig,
     "compare": CompareConfig,

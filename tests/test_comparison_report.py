@@ -17,6 +17,7 @@ import pytest
 
 from lwm_agent.eval import Episode, ModelAccount, summarize, wilson
 from lwm_agent.eval.accounting import training_seconds
+from lwm_agent.eval.canvas import Panel, compose
 from lwm_agent.eval.comparison import (
     BELOW_ROLLOUT,
     CEILING,
@@ -32,7 +33,7 @@ from lwm_agent.eval.comparison_files import write_comparison
 from lwm_agent.eval.comparison_table import headline_table, markdown, summary_sentence
 from lwm_agent.eval.figures import spread
 from lwm_agent.eval.provenance import machine
-from lwm_agent.eval.video import compose, draw_costs, write_episode
+from lwm_agent.eval.video import write_episode
 
 SMALL, LARGE = Limit("flops", 5e9), Limit("flops", 5e10)
 NAME = "<b>evil</b> & co|"
@@ -165,7 +166,7 @@ class Loads(HTMLParser):
 def test_files_are_complete_and_the_report_loads_nothing(comparison: ModelComparison, tmp_path: Path) -> None:
     folders = {cell.key: Path("cells") / str(number) for number, cell in enumerate(comparison.cells)}
     picture = np.full((256, 256, 3), 200, np.uint8)
-    frame = compose({"now": picture, "goal": picture, "plan cost": draw_costs([], 0, 50)}, "task 0", None)
+    frame = compose([Panel(picture, "now"), Panel(picture, "goal")], "task 0", "someone", None)
     for number in (2, 5, 4):  # within the large budget, and the policy; at offset 50, nothing was filmed
         write_episode(tmp_path / "cells" / str(number) / "videos" / "task-000.mp4", [frame] * number)
     write_comparison(comparison, tmp_path, folders, num_videos=2)

@@ -95,7 +95,7 @@ def test_films_have_a_panel_of_what_is_imagined(tmp_path: Path) -> None:
     run("demo --checkpoint pusht-dreamer --planner cem --set planner.num_samples=8 --set planner.num_elites=2 "
         "--set planner.iterations=1 --task 3 --output-dir .", tmp_path)  # fmt: skip
     film = iio.imread(tmp_path / "task-003.gif")
-    assert film.shape[1:] == (336, 1104, 3)
+    assert film.shape[1:] == (608, 1104, 3)
     imagined = film[:, 48:304, 560:816]
     assert (imagined[0] != imagined[-1]).any()  # each plan has its own
 

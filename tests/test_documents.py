@@ -236,9 +236,15 @@ def test_example_of_imagination_paints() -> None:
     assert [picture.shape for picture in scope["pictures"]] == [(5, 64, 64, 3)] * 2
 
 
+def test_example_of_films_writes_one(tmp_path: Path) -> None:
+    (example,) = examples_of("docs/record.md")
+    run(example, {}, {"=60": "=7", '"out/films"': f'"{tmp_path.as_posix()}"'})
+    assert [path.name for path in tmp_path.iterdir()] == ["episode-000.mp4"]
+
+
 def test_all_examples_are_tested() -> None:
     tested = {"README.md": 1, "docs/agent.md": 4, "docs/data.md": 1, "docs/baselines.md": 1, "docs/planners.md": 1}
-    tested |= {"docs/world-models.md": 1, "docs/imagination.md": 1}
+    tested |= {"docs/world-models.md": 1, "docs/imagination.md": 1, "docs/record.md": 1}
     assert {document: len(examples_of(document)) for document in DOCUMENTS if examples_of(document)} == tested
 
 

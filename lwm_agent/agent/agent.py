@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from ..checkpoint import Checkpoint
 from ..compute.device import keep_freed_memory, resolve_device, unaffected
 from ..errors import UserError, UserTypeError
+from ..insight import Insight
 from ..models import LatentModel, WorldModel
 from ..planners import UNLIMITED, Budget, make_cost, make_planner
 from ..protocols import Planner
 from .capacity import max_parallel_rollouts
 from .environment import check_env
+from .inspector import Inspector
 from .networks import choose_bf16, ready_networks
 from .observer import Observer
 from .proposal import make_proposal
@@ -76,8 +78,8 @@ class Agent:
             of each horizon has waited for the compiler.
         max_rollouts: rollouts that are imagined at once, of candidates or of the actor's futures, which bounds memory;
             None takes as many as half of the free memory holds, with gradients and up to 2,048 (32,768 on CUDA).
-        keep_imagined: keep what each plan was imagined to lead to in `AgentState.decisions`, to look at: latents, which
-            `Checkpoint.paint` shows.
+        keep_imagined: keep what each plan was imagined to lead to, and what the search tried, in
+            `AgentState.decisions`, to look at: `insight` shows it.
 
     Raises:
         UserError: an unknown name, a value out of range, or parts that do not fit each other.
@@ -182,6 +184,17 @@ class Agent:
         """
         return cls(Checkpoint.load(path_or_name), planner, **settings)
 
+    def describe(self) -> str:
+        """Model and planner in words."""
+        model, planner = type(self.checkpoint.model).__name__, type(self.planner).__name__
+        if self.planner.reactive:
+            return f"{model}, acts by its own policy"
+        units = {"num_samples": "candidates", "iterations": "iterations"}
+        counts = [
+            f"{getattr(self.planner, name)} {unit}" for name, unit in units.items() if hasattr(self.planner, name)
+        ]
+        return f"{model}, plans by {planner}" + (f" ({', '.join(counts)})" if counts else "")
+
     def settings(self) -> dict[str, Any]:
         """Settings that decide the agent's actions beside checkpoint, planner and budget, in JSON types."""
         reactive = isinstance(self.decider, Reactor)
@@ -245,6 +258,13 @@ class Agent:
             state = self.decider.plan(state, np.flatnonzero(state.steps_until_replan == 0))
             actions = self.checkpoint.normalizer.env_actions(state.plan[:, 0])[:, 0]
             return actions[0] if single else actions, _execute(state)
+
+    def insight(self, state: AgentState, row: int = 0) -> Insight:
+        """What the last call tells about episode `row` of the `state` that it returned, for people to look at.
+
+        Pictures of the plan and the candidates of the search are there if the agent keeps them (`keep_imagined`).
+        """
+        return Inspector(self.checkpoint, self.observer)(state, row)
 
     def _reactor(self, ready: Checkpoint, budget: Budget | None) -> Reactor:
         """The decider of an agent that makes no plans."""

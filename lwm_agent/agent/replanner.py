@@ -17,11 +17,12 @@ from ..models import WorldModel
 from ..models.base import select
 from ..planners import Budget, plan
 from ..planners.costs import WeightedSum
+from ..planners.meter import Watch
 from ..protocols import Belief, GoalActor, Plan, Planner, Problem
 from .objective import ModelObjective
 from .observer import Observer
 from .proposal import ActorProposal
-from .state import AgentState, Decision
+from .state import AgentState, Candidates, Decision
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Replanner:
         proposal: first guesses, where there are learned ones.
         proposal_std: standard deviation of the first candidates around them, normalised.
         max_rollouts: candidate rollouts that are imagined at once.
-        keep_imagined: whether decisions hold what the plans were imagined to lead to.
+        keep_imagined: whether decisions hold what the plans were imagined to lead to, and the candidates of the search.
     """
 
     observer: Observer
@@ -68,7 +69,9 @@ class Replanner:
             self._generators(state, rows),
             horizons.tolist(),
         )
-        result = plan(self.planner, problem, self.budget, [self.rollout_flops(own) for own in horizons.tolist()])
+        flops = [self.rollout_flops(own) for own in horizons.tolist()]
+        tried: list[tuple[Tensor, Tensor]] = []
+        result = plan(self.planner, problem, self.budget, flops, watch=_keep(tried) if self.keep_imagined else None)
         imagined: Sequence[Tensor | None] = [None] * len(rows)
         if self.keep_imagined:
             imagined = self._imagined(select(state.beliefs, (place, phase)), result.actions, horizons.tolist())
@@ -83,7 +86,7 @@ class Replanner:
             plan=state.plan.index_put((place,), planned),
             num_plans=num_plans,
             steps_until_replan=wait,
-            decisions=_decisions(len(state), rows, result, imagined),
+            decisions=_decisions(len(state), rows, result, imagined, _searches(tried, horizons.tolist())),
         )
 
     @torch.no_grad()
@@ -163,8 +166,25 @@ class Replanner:
         return [torch.Generator(self.observer.device).manual_seed(seed) for seed in seeds]
 
 
+def _keep(tried: list[tuple[Tensor, Tensor]]) -> Watch:
+    """Appends copies of candidates ``(n, S, T, F*A)`` and costs ``(n, S)`` to `tried`; planners change theirs."""
+    return lambda actions, costs: tried.append((actions.clone(), costs.clone()))
+
+
+def _searches(tried: Sequence[tuple[Tensor, Tensor]], horizons: Sequence[int]) -> list[tuple[Candidates, ...]]:
+    """What was tried for each of n episodes, over its own horizon."""
+    return [
+        tuple(Candidates(actions[place, :, :blocks], costs[place]) for actions, costs in tried)
+        for place, blocks in enumerate(horizons)
+    ]
+
+
 def _decisions(
-    num: int, rows: NDArray[np.intp], result: Plan, imagined: Sequence[Tensor | None]
+    num: int,
+    rows: NDArray[np.intp],
+    result: Plan,
+    imagined: Sequence[Tensor | None],
+    searches: Sequence[tuple[Candidates, ...]],
 ) -> tuple[Decision | None, ...]:
     """The decisions of one planning call for `rows` of `num` episodes."""
     costs, traces = result.cost.tolist(), result.trace.T.tolist()
@@ -179,5 +199,6 @@ def _decisions(
             overshoot=result.overshoot,
             batch=len(rows),
             imagined=imagined[place],
+            search=searches[place],
         )
     return tuple(decisions)

@@ -17,6 +17,19 @@ from ..protocols import Belief
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """Candidate plans of one episode that a search looked at together.
+
+    Attributes:
+        actions: normalised, ``(S, T, F*A)``.
+        costs: ``(S,)``.
+    """
+
+    actions: Tensor
+    costs: Tensor
+
+
+@dataclass(frozen=True)
 class Decision:
     """The outcome of one planning call for one episode, and its price.
 
@@ -29,6 +42,7 @@ class Decision:
         overshoot: seconds of these beyond the budget's.
         batch: episodes planned in that call.
         imagined: latents ``(T, *Z)`` after each block of the plan, of agents that keep them.
+        search: candidates of each call of the objective, the proposals first, of agents that keep what is imagined.
     """
 
     cost: float
@@ -39,6 +53,7 @@ class Decision:
     overshoot: float
     batch: int
     imagined: Tensor | None = None
+    search: tuple[Candidates, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Commands that show and measure: demo, eval, recommend, bench, compare, report."""
+"""Commands that show and measure: demo, record, play, eval, recommend, bench, compare, report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..experiments.comparison_config import CompareConfig
-from ..experiments.config import BenchConfig, DemoConfig, EvalConfig, RecommendConfig, ReportConfig
+from ..experiments.config import BenchConfig, EvalConfig, RecommendConfig, ReportConfig
+from ..experiments.film_config import DemoConfig, RecordConfig
+from ..play.config import PlayConfig
 from .options import command
 from .progress import bar, console, counted, show_table
 
@@ -17,6 +19,8 @@ from .progress import bar, console, counted, show_table
 def add_commands(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     command(app, "demo", DemoConfig)(demo)
+    command(app, "record", RecordConfig)(record)
+    command(app, "play", PlayConfig)(play)
     command(app, "eval", EvalConfig, "the same command goes on after the last episode that was played")(evaluate)
     command(app, "recommend", RecommendConfig, "the same command goes on after the last episode that was played")(
         recommend
@@ -30,18 +34,46 @@ def add_commands(app: typer.Typer) -> None:
 
 def demo(config: DemoConfig) -> None:
     """Play one of the package's tasks and film it."""
-    from ..experiments.demo import run_demo
+    from ..experiments.record import run_demo
 
     outcome = run_demo(config)
-    episode, task_set = outcome.episode, outcome.task_set
+    (episode,), task_set = outcome.episodes, outcome.task_set
     steps = f"{episode.steps_to_success if episode.success else task_set.budget_env_steps} steps"
     verdict = f"reached the goal after {steps}" if episode.success else f"did not reach the goal in {steps}"
     console.print(f"task {episode.index} of {len(task_set.tasks)}: {config.planner} {verdict}")
-    console.print(f"wrote {outcome.film}")
+    console.print(f"wrote {outcome.files[0][0]}")
     others = "" if config.tasks is None else f" --tasks {config.tasks}"
     console.print(
         f"all {len(task_set.tasks)} tasks: lwm-agent eval --env {config.env} --planner {config.planner}{others}"
     )
+
+
+def record(config: RecordConfig) -> None:
+    """Play tasks and film them, as mp4 and GIF: what the agent sees, imagines and tries."""
+    from ..eval import Episode
+    from ..experiments.record import run_record
+
+    done, solved = 0, 0
+    with bar(f"{config.env} {config.planner}", "films") as update:
+
+        def show(episode: Episode) -> None:
+            nonlocal done, solved
+            done, solved = done + 1, solved + episode.success
+            update(done, config.episodes, f"{solved} solved")
+
+        films = run_record(config, show)
+    written = counted(sum(map(len, films.files)), "film")
+    console.print(f"{solved} of {counted(done, 'task')} solved; wrote {written} into {config.out}")
+
+
+def play(config: PlayConfig) -> None:
+    """Open a window: drag and turn the goal, push things away, and watch the agent pursue it in real time."""
+    from ..play.window import run_play
+
+    steps = run_play(config)
+    console.print(f"the last task ran for {counted(steps, 'environment step')}")
+    if config.screenshot is not None:
+        console.print(f"wrote {config.screenshot}")
 
 
 def evaluate(config: EvalConfig) -> None:

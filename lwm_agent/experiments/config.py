@@ -99,50 +99,6 @@ class EvalConfig(AgentConfig):
         return cls(**{"output_dir": output_folder(options["env"], options["planner"], tasks), **options})
 
 
-DEMO_TASKS = {"pusht": 82, "cube": 97}
-"""A task of each environment, at offset 25, whose object moves far: all planners of the results solve them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig(AgentConfig):
-    """A task to play and film.
-
-    Attributes:
-        offset: environment steps from start to goal; there are tasks for 25, 50, 75 and 100.
-        tasks: task file to use instead.
-        task: number of the task; by default one of the package's at offset 25 whose object moves far, else 0.
-        output_dir: folder of the film.
-    """
-
-    planner: Annotated[
-        str,
-        Choices((*PLANNERS, *MODEL_FREE), "two in a row (cem+gradient), or MODULE:CLASS of your own"),
-        DEFAULT_PLANNER,
-    ]
-    offset: Count = 25
-    tasks: Path | None = None
-    task: Annotated[int, Range(least=0)] | None = None
-    output_dir: Annotated[OutputFolder, Option(default="out/demo-ENV")]
-
-    @classmethod
-    def from_options(cls, **options: Any) -> DemoConfig:
-        """Settings with the default planner and output folder, where none is named."""
-        options = cls.with_defaults(options)
-        return cls(**{"output_dir": output_folder("demo", options["env"]), **options})
-
-    def task_of(self, num_tasks: int) -> int:
-        """Number of the task, of so many.
-
-        Raises:
-            UserError: there is no such task.
-        """
-        usual = self.tasks is None and self.offset == 25
-        index = (DEMO_TASKS.get(name_of(self.env), 0) if usual else 0) if self.task is None else self.task
-        if index >= num_tasks:
-            raise UserError(f"--task {index}: the {num_tasks} tasks are 0 to {num_tasks - 1}")
-        return index
-
-
 @dataclass(frozen=True, kw_only=True)
 class RecommendConfig(EvalConfig):
     """Choice of the planning cost that a checkpoint recommends; the options of `eval` say how several are tried.

@@ -16,9 +16,9 @@ from ..errors import UserError
 from ..eval import (
     Episode,
     EpisodeLog,
+    Inspect,
     ModelAccount,
     NoOpPolicy,
-    Paint,
     RandomPolicy,
     Recorder,
     ReplayPolicy,
@@ -74,7 +74,8 @@ class ConfiguredPolicy:
         max_rollouts: rollouts that it imagines at once, None without a model. It follows from free memory and changes
             actions by rounding.
         account: costs of its model.
-        paint: shows latents as pictures, where films are made and the checkpoint can.
+        inspect: what the policy's states tell, where films are made.
+        words: its name for people.
     """
 
     policy: Policy
@@ -83,7 +84,8 @@ class ConfiguredPolicy:
     checkpoint: str | None = None
     max_rollouts: int | None = None
     account: ModelAccount | None = None
-    paint: Paint | None = None
+    inspect: Inspect | None = None
+    words: str = ""
 
 
 def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None] | None = None) -> Report:
@@ -100,7 +102,11 @@ def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None
     num_tasks = len(task_set.tasks)
     entrant = make_policy(config, task_set)
     films = config.output_dir / "videos"
-    recorder = Recorder(films, task_set, count=config.video, paint=entrant.paint) if config.video else None
+    recorder = (
+        Recorder(films, task_set, count=config.video, inspect=entrant.inspect, words=entrant.words)
+        if config.video
+        else None
+    )
     run = run_info(
         task_set,
         seed=config.seed,
@@ -180,10 +186,11 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> ConfiguredPolicy:
         with make_env(task_set, config.env_settings) as env:
             space = cast(gym.spaces.Box, env.action_space)
         policy = MODEL_FREE_POLICIES[config.planner](space, config.seed)
-        return ConfiguredPolicy(policy, {"name": config.planner}, dict(config.env_settings))
+        words = f"policy {config.planner}, without a model"
+        return ConfiguredPolicy(policy, {"name": config.planner}, dict(config.env_settings), words=words)
     checkpoint = Checkpoint.load(config.checkpoint_name)
     env_kwargs = agreed_env_kwargs(config, task_set, checkpoint)
-    filmed = config.video > 0 and checkpoint.paints
+    filmed = config.video > 0
     agent = load_agent(with_protocol(config, task_set, checkpoint.model.frameskip), checkpoint, keep_imagined=filmed)
     planner = {
         "name": config.planner,
@@ -198,7 +205,8 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> ConfiguredPolicy:
         checksum(config.checkpoint_name),
         agent.max_rollouts,
         account_of(agent),
-        checkpoint.paint if filmed else None,
+        agent.insight if filmed else None,
+        f"{config.checkpoint_name}: {agent.describe()}",
     )
 
 

@@ -1,0 +1,175 @@
+"""Films of episodes: what happens, what the agent wants, what it imagines, how it searches, and how it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..envs.base import State
+from ..insight import Insight, PlanInsight
+from .canvas import BELOW, GAP, PANEL, Graph, Panel, compose, draw_graphs, draw_search, draw_strip, draw_ways
+from .scenery import Frame, Outcome, Scenery
+
+ELITE_SHARE = 8
+"""One of so many candidates is called an elite: those to which the default planner refits its samples."""
+
+BLANK: Frame = np.full((PANEL, PANEL, 3), 255, np.uint8)
+
+
+@dataclass
+class _Shot:
+    """One environment step: its picture or the state to draw, and what the agent told about it."""
+
+    state: State | None
+    picture: Frame | None
+    insight: Insight | None = None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A plan as it is shown while it is executed.
+
+    Attributes:
+        insight: the plan.
+        first: step at which it was made.
+        steps: how many steps it is shown.
+        outcome: where the simulator says that it leads, where that can be told.
+        searched: ways ``(S, N + 1, 2)`` of the candidates, call by call; none if that cannot be told.
+        chosen: way ``(N + 1, 2)`` of the plan.
+    """
+
+    insight: PlanInsight
+    first: int
+    steps: int
+    outcome: Outcome | None
+    searched: tuple[NDArray[np.float64], ...]
+    chosen: NDArray[np.float64] | None
+
+    def stage(self, step: int) -> int:
+        """Number of the call whose candidates are shown at `step`: all in turn, the last one at the end."""
+        age = min(step - self.first, self.steps - 1)
+        return -(-(age + 1) * len(self.searched) // self.steps) - 1
+
+
+class Film:
+    """An episode, step by step: look at each step, then say what the agent told about it.
+
+    Args:
+        goal: picture of the goal.
+        title: what is played.
+        words: who plays.
+        scenery: draws states and tries plans out; None where only pictures are known.
+        length: environment steps that the episode may have; by default those that it has had.
+    """
+
+    def __init__(self, goal: Frame, title: str, words: str, scenery: Scenery | None, length: int | None = None) -> None:
+        self._goal, self._title, self._words = goal, title, words
+        self._scenery, self._length = scenery, length
+        self._shots: list[_Shot] = []
+
+    def look(self, state: State | None = None, picture: Frame | None = None) -> None:
+        """Adds an environment step, by its state if there is a scenery, else by its picture."""
+        self._shots.append(_Shot(state, picture))
+
+    def explain(self, insight: Insight) -> None:
+        """Adds what the agent told when it saw the newest step."""
+        self._shots[-1].insight = insight
+
+    def frames(self, success: bool | None, hold: int = 0) -> Iterator[tuple[Frame, int]]:
+        """All frames, and how often each is shown: once, and the last one, with the verdict, `hold` times more."""
+        graphs, columns = self._graphs(), self._columns()
+        plan: _Plan | None = None
+        for step, shot in enumerate(self._shots):
+            if shot.insight is not None and shot.insight.plan is not None:
+                plan = self._open(step, shot, shot.insight.plan)
+            now = self._picture(shot)
+            panels = [self._now(now, plan), Panel(self._goal, "goal")]
+            panels += [draw(now, plan, step) for draw in columns]
+            below = self._below(plan, graphs, step, len(panels)) if graphs else None
+            title = f"{self._title}    step {step} of {self._last}"
+            over = step == len(self._shots) - 1
+            yield compose(panels, title, self._words, success if over else None, below), 1 + over * hold
+
+    @property
+    def _last(self) -> int:
+        return len(self._shots) - 1 if self._length is None else self._length
+
+    def _picture(self, shot: _Shot) -> Frame:
+        if self._scenery is not None and shot.state is not None:
+            return self._scenery.view(shot.state)
+        assert shot.picture is not None
+        return shot.picture
+
+    def _columns(self) -> list[Callable[[Frame, _Plan | None, int], Panel]]:
+        """What draws the panels beside the present and the goal: the same for all frames of the film."""
+        first = next((shot for shot in self._shots if shot.insight is not None and shot.insight.plan is not None), None)
+        if first is None or first.insight is None or first.insight.plan is None:
+            return []
+        plan = self._open(0, first, first.insight.plan)
+        shown = {self._imagined: plan.insight.pictures is not None, self._search: bool(plan.searched)}
+        return [draw for draw, there in shown.items() if there]
+
+    def _open(self, step: int, shot: _Shot, plan: PlanInsight) -> _Plan:
+        """The plan that is made at `step`, until the next one."""
+        later = (n for n, each in enumerate(self._shots[step + 1 :], 1) if each.insight and each.insight.plan)
+        steps = next(later, plan.env_actions.shape[1])
+        if self._scenery is None or shot.state is None:
+            return _Plan(plan, step, steps, None, (), None)
+        ways = [self._scenery.steered(shot.state, tried) for tried in plan.search]
+        chosen = self._scenery.steered(shot.state, plan.env_actions[None])
+        outcome = self._scenery.outcome(shot.state, plan.env_actions)
+        searched = tuple(way for way in ways if way is not None)
+        return _Plan(plan, step, steps, outcome, searched, None if chosen is None else chosen[0])
+
+    @staticmethod
+    def _now(now: Frame, plan: _Plan | None) -> Panel:
+        if plan is None or plan.outcome is None or not plan.outcome.ways:
+            return Panel(now, "now")
+        ways, frameskip = plan.outcome.ways, plan.insight.env_actions.shape[1]
+        return Panel(draw_ways(now, ways, frameskip), "now, and where the plan leads", "by the simulator (privileged)")
+
+    @staticmethod
+    def _imagined(now: Frame, plan: _Plan | None, step: int) -> Panel:
+        if plan is None or plan.insight.pictures is None:
+            return Panel(BLANK, "imagined end of the plan")
+        blocks, frameskip = plan.insight.env_actions.shape[:2]
+        ahead = max(0, plan.first + blocks * frameskip - step)
+        return Panel(plan.insight.pictures[-1], "imagined end of the plan", f"{ahead} steps ahead")
+
+    @staticmethod
+    def _search(now: Frame, plan: _Plan | None, step: int) -> Panel:
+        if plan is None or plan.chosen is None or not plan.searched:
+            return Panel(BLANK, "search")
+        stage = plan.stage(step)
+        ways = plan.searched[stage]
+        elites = max(1, len(ways) // ELITE_SHARE)
+        note = f"round {stage + 1} of {len(plan.searched)}: {len(ways)} tried, the best {elites} in green"
+        return Panel(draw_search(now, ways, plan.chosen, elites), "search", note)
+
+    def _graphs(self) -> list[Graph]:
+        """What is known over time."""
+        told = [(step, shot.insight) for step, shot in enumerate(self._shots) if shot.insight is not None]
+        series = {
+            "latent distance to the goal": [(step, one.distance) for step, one in told],
+            "surprise": [(step, one.surprise) for step, one in told],
+            "milliseconds a plan": [(step, one.plan.ms if one.plan else None) for step, one in told],
+        }
+        known = {name: [(at, value) for at, value in points if value is not None] for name, points in series.items()}
+        return [Graph(name, points) for name, points in known.items() if points]
+
+    def _below(self, plan: _Plan | None, graphs: list[Graph], step: int, panels: int) -> Frame:
+        """The second row: strips of what is imagined and of what would happen, and graphs."""
+        width = GAP + panels * (PANEL + GAP)
+        row = np.full((BELOW, width, 3), 255, np.uint8)
+        left, half, height = GAP, (width - 3 * GAP) // 2, BELOW - GAP
+        if plan is not None and plan.insight.pictures is not None:
+            rows = {"imagined by the model, block by block": plan.insight.pictures}
+            if plan.outcome is not None:
+                rows["the same plan in the simulator (privileged)"] = plan.outcome.pictures
+            row[:height, left : left + half] = draw_strip(rows, plan.insight.env_actions.shape[1], (half, height))
+            left += half + GAP
+        row[:height, left : width - GAP] = draw_graphs(graphs, step, self._last, (width - GAP - left, height))
+        return row

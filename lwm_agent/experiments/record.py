@@ -1,0 +1,103 @@
+"""`lwm-agent record` and `lwm-agent demo`: tasks that are played and filmed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..agent.config import AgentConfig
+from ..eval import Episode, Recorder, TaskSet, evaluate, run_info
+from ..files import write_text
+from .config import EvalConfig
+from .evaluate import load_tasks, make_policy
+from .film_config import DemoConfig, FilmConfig, RecordConfig
+
+FILMS = "films.json"
+
+
+@dataclass(frozen=True)
+class Films:
+    """Films of tasks.
+
+    Attributes:
+        episodes: the episodes that were played.
+        task_set: the tasks of which they are some.
+        files: the films of each episode.
+    """
+
+    episodes: list[Episode]
+    task_set: TaskSet
+    files: list[list[Path]]
+
+
+def run_demo(config: DemoConfig) -> Films:
+    """Plays a task and films it as a GIF.
+
+    Raises:
+        UserError: there is no such task, or settings and checkpoint do not fit.
+    """
+    return _film(config, config.output_dir, (".gif",), lambda total: [config.task_of(total)])
+
+
+def run_record(config: RecordConfig, on_episode: Callable[[Episode], None] | None = None) -> Films:
+    """Plays tasks and films them as mp4 and GIF, one after the other, so that plans take the time of one episode.
+
+    Raises:
+        UserError: there are not enough tasks, or settings and checkpoint do not fit.
+    """
+    return _film(config, config.out, (".mp4", ".gif"), config.tasks_of, on_episode)
+
+
+def _film(
+    config: FilmConfig,
+    folder: Path,
+    suffixes: Sequence[str],
+    choose: Callable[[int], Sequence[int]],
+    on_episode: Callable[[Episode], None] | None = None,
+) -> Films:
+    """Films of the tasks that `choose` picks by their total, and a file about them."""
+    agent = {item.name: getattr(config, item.name) for item in fields(AgentConfig)}
+    entry = EvalConfig(**agent, offset=config.offset, tasks=config.tasks, output_dir=folder, video=1)
+    task_set = load_tasks(entry)
+    indices = choose(len(task_set.tasks))
+    entrant = make_policy(entry, task_set)
+    recorder = Recorder(
+        folder, task_set, count=max(indices) + 1, suffixes=suffixes, inspect=entrant.inspect, words=entrant.words
+    )
+    episodes = evaluate(
+        entrant.policy,
+        task_set,
+        batch_size=1,
+        indices=indices,
+        seed=config.seed,
+        env_kwargs=entrant.env_kwargs,
+        on_episode=on_episode,
+        recorder=recorder,
+    )
+    files = [[recorder.path(index, suffix) for suffix in suffixes] for index in indices]
+    run = run_info(
+        task_set,
+        seed=config.seed,
+        planner=entrant.planner,
+        env_kwargs=entrant.env_kwargs,
+        checkpoint=entrant.checkpoint,
+        model=entrant.account,
+    )
+    shown = [_shown(episode, paths) for episode, paths in zip(episodes, files, strict=True)]
+    contents = {"format": "lwm-agent films 1", "shows": entrant.words, "films": shown, "run": run}
+    write_text(folder / FILMS, json.dumps(contents, indent=1) + "\n")
+    return Films(episodes, task_set, files)
+
+
+def _shown(episode: Episode, files: Sequence[Path]) -> dict[str, Any]:
+    return {
+        "task": episode.index,
+        "files": [path.name for path in files],
+        "success": episode.success,
+        "steps_to_success": episode.steps_to_success,
+        "final_errors": episode.final_errors,
+        "plan_ms": [round(each, 2) for each in episode.plan_ms],
+    }
