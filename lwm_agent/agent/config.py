@@ -22,7 +22,7 @@ DEFAULT_PLANNER = Option(default="guided; without a trained actor, cem; for disc
 
 OWN_ENV = Choices(ENVS, "MODULE:NAME of your own")
 
-OWN_OPTIONS = ("checkpoint", "planner", "seed", "device", "budget", "keep_imagined", "return")
+OWN_OPTIONS = ("checkpoint", "planner", "seed", "device", "budget", "keep_imagined", "keep_surprise", "return")
 """Annotations of `Agent` that are no settings: `AgentConfig` has them under their own names."""
 
 
