@@ -7,6 +7,7 @@ and of its own other entries.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -99,6 +100,16 @@ class Checkpoint:
                 f"a {self.name} model imagines no futures, so that no search can use it: pass --planner policy"
             )
         return self.model
+
+    @property
+    def usual_surprise(self) -> float:
+        """Mean of the model's `surprise` on the validation data of its training; 1 where no record tells it."""
+        for record in (self.training.get("predictor"), self.training):
+            losses = record.get("validation") if isinstance(record, Mapping) else None
+            usual = losses.get(self.world_model.prediction_loss) if isinstance(losses, Mapping) else None
+            if isinstance(usual, int | float) and 0 < usual < math.inf:
+                return float(usual)
+        return 1.0
 
     @property
     def paints(self) -> bool:

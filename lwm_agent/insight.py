@@ -36,7 +36,8 @@ class Insight:
     Attributes:
         distance: latent distance of the newest frame from the goal, as plans measure it; None where the agent did not
             look in this call, or its model measures none.
-        surprise: how little the newest frame was expected; None where that is not known.
+        surprise: error of the prediction of the newest frame, in units of the error that is usual; None where that is
+            not known.
         plan: the plan made in this call; None where an earlier one goes on.
     """
 

@@ -36,7 +36,7 @@ class RecordImagination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
 
     Args:
         env: observes ``{"pixels", "goal"}``.
-        agent: what plays, with ``keep_imagined=True``.
+        agent: what plays, with ``keep_imagined=True``; with ``keep_surprise=True``, films have a graph of it too.
         folder: folder of the films, ``episode-000.mp4`` and so on; those that are there are replaced.
         suffixes: ``.mp4``, ``.gif`` or both.
         every: films one of so many episodes, from the first.

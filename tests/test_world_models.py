@@ -251,6 +251,23 @@ def test_distance_pairs_each_episode_with_its_own_goal(world_model: WorldModel) 
     assert world_model.distance(latents, goal.roll(1, 0)).min() > 1e-6
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("bf16", [False, True])
+def test_surprise_is_zero_where_what_was_imagined_comes_true(world_model: WorldModel, bf16: bool) -> None:
+    with autocast(torch.device("cpu"), bf16):
+        before, block = remember(world_model, 2), blocks(world_model, B)
+        as_imagined = world_model.surprise(before, block, world_model.imagine(before, block))
+        observed = world_model.observe(before, block, frames(world_model, seed=7))
+        surprise = world_model.surprise(before, block, observed)
+    assert surprise.shape == (B,)
+    assert surprise.dtype == torch.float32
+    assert as_imagined.abs().max() < 1e-6
+    assert (surprise > 1e-4).all()
+    rows = torch.tensor([1])
+    alone = world_model.surprise(select(before, rows), block[rows], select(observed, rows))
+    torch.testing.assert_close(alone, surprise[rows], rtol=0.05 if bf16 else 1e-4, atol=1e-5)
+
+
 def test_loss_reaches_what_is_trained_and_nothing_else(model: LatentModel) -> None:
     losses = model.train().loss(make_batch(model), torch.Generator().manual_seed(0))
     assert all(loss.shape == () and torch.isfinite(loss) for loss in losses.values())

@@ -22,7 +22,7 @@ DEFAULT_PLANNER = Option(default="guided; without a trained actor, cem; for disc
 
 OWN_ENV = Choices(ENVS, "MODULE:NAME of your own")
 
-OWN_OPTIONS = ("checkpoint", "planner", "seed", "device", "budget", "keep_imagined", "return")
+OWN_OPTIONS = ("checkpoint", "planner", "seed", "device", "budget", "keep_imagined", "keep_surprise", "return")
 """Annotations of `Agent` that are no settings: `AgentConfig` has them under their own names."""
 
 
@@ -154,8 +154,11 @@ def planner_for(env: str, checkpoint: str | None, agent_settings: Mapping[str, A
     return default_planner(Checkpoint.load(checkpoint_of(env, checkpoint)), agent_settings.get("proposal", "auto"))
 
 
-def load_agent(config: AgentConfig, checkpoint: Checkpoint | None = None, keep_imagined: bool = False) -> Agent:
-    """The agent that `config` asks for; `checkpoint` is its checkpoint, if the caller has loaded it already."""
+def load_agent(config: AgentConfig, checkpoint: Checkpoint | None = None, keep_thoughts: bool = False) -> Agent:
+    """The agent that `config` asks for; `checkpoint` is its checkpoint, if the caller has loaded it already.
+
+    With `keep_thoughts`, it keeps all that `Agent.insight` can show: what it imagines, tries, and is surprised by.
+    """
     from ..checkpoint import Checkpoint
     from ..compatibility import different_env
     from ..planners import make_planner
@@ -169,7 +172,8 @@ def load_agent(config: AgentConfig, checkpoint: Checkpoint | None = None, keep_i
         seed=config.seed,
         device=config.device,
         budget=config.budget,
-        keep_imagined=keep_imagined,
+        keep_imagined=keep_thoughts,
+        keep_surprise=keep_thoughts,
         **config.agent_settings,
     )
     trained = checkpoint.env

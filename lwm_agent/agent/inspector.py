@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ class Inspector:
         state = state[[row]]
         (decision,) = state.decisions
         plan = None if decision is None else self._plan(state, decision)
-        return Insight(distance=self._distance(state), plan=plan)
+        return Insight(distance=self._distance(state), surprise=self._surprise(state), plan=plan)
 
     @torch.no_grad()
     def _distance(self, state: AgentState) -> float | None:
@@ -45,6 +46,11 @@ class Inspector:
             return None
         now = select(state.beliefs, (torch.zeros(1, dtype=torch.long), torch.from_numpy(schedule.phases(ages)))).latent
         return float(model.distance(now[:, None, None], state.goal))
+
+    def _surprise(self, state: AgentState) -> float | None:
+        """Surprise at the newest frame; None if it did not enter a belief, or no prediction is known that it judges."""
+        (surprise,) = state.surprise.tolist()
+        return surprise if self.observer.schedule.looks(state.ages - 1)[0] and not math.isnan(surprise) else None
 
     def _plan(self, state: AgentState, decision: Decision) -> PlanInsight:
         schedule = self.observer.schedule

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..compute.device import autocast
-from ..models import LatentModel
+from ..models import LatentModel, WorldModel
 from ..models.base import put, select
 from ..normalizer import Normalizer
 from ..protocols import Belief
@@ -31,6 +31,7 @@ class Observer:
         device: where the model is.
         bf16: whether to encode in bfloat16.
         seed: source of the episodes' seeds.
+        usual_surprise: unit of the surprise, as in `Checkpoint`; None does not measure it.
     """
 
     model: LatentModel
@@ -39,6 +40,7 @@ class Observer:
     device: torch.device
     bf16: bool
     seed: int
+    usual_surprise: float | None = None
 
     def begin(self, pixels: Frames) -> Belief:
         """Belief of episodes that begin with the uint8 frames ``(B, h, w, C)``."""
@@ -80,6 +82,7 @@ class Observer:
             executed_actions=goal.new_zeros(count, schedule.frameskip, actions),
             plan=goal.new_zeros(count, schedule.horizon * schedule.frameskip, actions),
             decisions=(None,) * count,
+            surprise=np.full(count, np.nan),
         )
         return fresh if state is None else state.with_rows(rows, fresh)
 
@@ -94,15 +97,19 @@ class Observer:
 
     def _observe_rows(self, state: AgentState, rows: NDArray[np.intp], pixels: Frames) -> AgentState:
         """Observes for `rows` that are all younger than a block, or none of them."""
-        place = self.places(state, rows)
+        place, surprise = self.places(state, rows), state.surprise
         frames = self.normalizer.pixels(pixels[rows], self.device)
         with torch.no_grad(), autocast(self.device, self.bf16):
             if state.ages[rows[0]] < self.schedule.frameskip:
                 belief = self.model.begin(frames)
             else:
-                block = state.executed_actions[place[0]].flatten(1)
-                belief = self.model.observe(select(state.beliefs, place), block, frames)
-        return replace(state, beliefs=put(state.beliefs, place, belief))
+                before, block = select(state.beliefs, place), state.executed_actions[place[0]].flatten(1)
+                belief = self.model.observe(before, block, frames)
+                if self.usual_surprise is not None and isinstance(self.model, WorldModel):
+                    surprise = surprise.copy()
+                    errors = self.model.surprise(before, block, belief)
+                    surprise[rows] = errors.double().cpu().numpy() / self.usual_surprise
+        return replace(state, beliefs=put(state.beliefs, place, belief), surprise=surprise)
 
     def places(self, state: AgentState, rows: NDArray[np.intp]) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows and phases of the beliefs that the newest frames of `rows` belong to, ``(n,)`` each."""

@@ -71,6 +71,8 @@ class AgentState:
         executed_actions: normalised actions of the newest F environment steps, ``(B, F, A)``, oldest first.
         plan: normalised actions that are planned, ``(B, T*F, A)``, the next one first; zeros where none is.
         decisions: of the last call, None for episodes that it did not plan for.
+        surprise: errors of the predictions that the newest observed frames judged, ``(B,)``, in units of the error that
+            is usual on validation data. NaN until there is one, and always of agents that do not keep it.
     """
 
     seeds: NDArray[np.int64]
@@ -83,6 +85,7 @@ class AgentState:
     executed_actions: Tensor
     plan: Tensor
     decisions: tuple[Decision | None, ...]
+    surprise: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -101,6 +104,7 @@ class AgentState:
             executed_actions=self.executed_actions[places],
             plan=self.plan[places],
             decisions=tuple(self.decisions[row] for row in index),
+            surprise=self.surprise[index],
         )
 
     def with_rows(self, rows: NDArray[np.intp], other: AgentState) -> AgentState:
@@ -123,6 +127,7 @@ def join(first: AgentState, second: AgentState) -> AgentState:
         executed_actions=torch.cat([first.executed_actions, second.executed_actions]),
         plan=torch.cat([first.plan, second.plan]),
         decisions=first.decisions + second.decisions,
+        surprise=np.concatenate([first.surprise, second.surprise]),
     )
 
 

@@ -191,7 +191,7 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> ConfiguredPolicy:
     checkpoint = Checkpoint.load(config.checkpoint_name)
     env_kwargs = agreed_env_kwargs(config, task_set, checkpoint)
     filmed = config.video > 0
-    agent = load_agent(with_protocol(config, task_set, checkpoint.model.frameskip), checkpoint, keep_imagined=filmed)
+    agent = load_agent(with_protocol(config, task_set, checkpoint.model.frameskip), checkpoint, keep_thoughts=filmed)
     planner = {
         "name": config.planner,
         **asdict(agent.planner),  # type: ignore[call-overload]

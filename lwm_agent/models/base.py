@@ -150,6 +150,9 @@ class LatentModel(nn.Module, ABC):
 class WorldModel(LatentModel):
     """A model that also imagines futures and measures distances."""
 
+    prediction_loss: ClassVar[str] = "prediction"
+    """Name of the loss whose value on validation data is the mean of `surprise`."""
+
     @abstractmethod
     def imagine(self, belief: Belief, block: Tensor) -> Belief:
         """Belief after the imagined action block `block` ``(B, F*A)``; differentiable in `block`."""
@@ -176,6 +179,15 @@ class WorldModel(LatentModel):
     def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Mean squared difference ``(B, S, T)`` of `latents` ``(B, S, T, *Z)`` to `goal` ``(B, *Z)``."""
         return (latents.float() - goal.float()[:, None, None]).square().flatten(3).mean(-1)
+
+    def surprise(self, belief: Belief, block: Tensor, observed: Belief) -> Tensor:
+        """Errors ``(B,)`` of what is predicted from `belief` and the executed `block` ``(B, F*A)``.
+
+        `observed` is the belief that `observe` made of both and of the frames that came. By default, the mean squared
+        error of the latent.
+        """
+        predicted = self.imagine(belief, block).latent
+        return (predicted.float() - observed.latent.float()).square().flatten(1).mean(-1)
 
     @abstractmethod
     def rollout_flops(self, horizon: int) -> float:

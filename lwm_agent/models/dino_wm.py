@@ -88,6 +88,7 @@ class DinoWM(LatentPredictor):
     """
 
     external_parts = ("encoder",)
+    prediction_loss = "loss"
     predictor_settings = (
         *("history", "action_features", "residual", "depth", "heads", "head_size", "mlp_size", "dropout"),
     )

@@ -90,6 +90,7 @@ class Dreamer(WorldModel):
     """
 
     needs_goals: ClassVar[bool] = True
+    prediction_loss: ClassVar[str] = "kl_dyn"
 
     def __init__(
         self,
@@ -170,6 +171,11 @@ class Dreamer(WorldModel):
         state, wanted = self.rssm.split(latents.float()), self.rssm.split(goal.float()[:, None, None])
         codes = self.rssm.latents.distance(state.stoch, wanted.stoch)
         return codes if self.distance_kind == "stoch" else codes + (state.deter - wanted.deter).square().mean(-1)
+
+    def surprise(self, belief: Belief, block: Tensor, observed: Belief) -> Tensor:
+        """Implements `WorldModel`: divergence, in nats, of the posterior from the prior."""
+        prior = self.rssm.imagine(checked(belief, Recurrent), block)
+        return self.rssm.latents.kl(checked(observed, Recurrent).stoch, prior.stoch)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised frames ``(N, C, h, w)`` of `latents` ``(N, D)``."""

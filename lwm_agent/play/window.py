@@ -103,7 +103,7 @@ def make_session(config: PlayConfig) -> Session:
         disable_env_checker=True,
         **{**kwargs, "terminate_on_success": False, "render_mode": "rgb_array", "render_size": TABLE},
     )
-    agent = load_agent(config, checkpoint, keep_imagined=True)
+    agent = load_agent(config, checkpoint, keep_thoughts=True)
     return Session(env.unwrapped, agent, task_set.tasks[config.task :] + task_set.tasks[: config.task])
 
 
