@@ -30,12 +30,12 @@ class Panel:
     Attributes:
         picture: of any size.
         caption: what it shows.
-        note: more about it, in a smaller line.
+        note: more about it, in a smaller line: words and their colours.
     """
 
     picture: Frame
     caption: str
-    note: str = ""
+    note: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def compose(panels: Sequence[Panel], title: str, words: str, verdict: bool | Non
         canvas.paste(scaled(panel.picture, PANEL), (left, HEADER))
         draw.rectangle((left - 1, HEADER - 1, left + PANEL, HEADER + PANEL), outline=GRID)
         draw.text((left + PANEL / 2, HEADER + PANEL + 15), panel.caption, INK, font(15), anchor="mm")
-        draw.text((left + PANEL / 2, HEADER + PANEL + 33), panel.note, FAINT, font(12), anchor="mm")
+        _draw_note(draw, left + PANEL / 2, HEADER + PANEL + 33, panel.note)
     draw.text((GAP, 15), title, INK, font(17), anchor="lm")
     draw.text((GAP, 34), words, FAINT, font(13), anchor="lm")
     if below is not None:
@@ -82,15 +82,20 @@ def scaled(picture: Frame, size: int) -> Image.Image:
     return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.LANCZOS)
 
 
+def _enlarged(picture: Frame, size: int) -> Image.Image:
+    """A picture of `size` px whose pixels are larger, to draw fine lines on."""
+    return scaled(picture, size).resize((FINE * size, FINE * size), Image.Resampling.NEAREST)
+
+
 def draw_ways(picture: Frame, ways: Mapping[str, NDArray[np.float64]], frameskip: int, size: int = PANEL) -> Frame:
     """`picture` as ``(size, size, 3)`` with ways ``(N + 1, 2)``, a dot after each block of `frameskip` steps."""
-    image = scaled(picture, FINE * size)
+    image = _enlarged(picture, size)
     draw = ImageDraw.Draw(image)
     for color, way in zip(WAYS, ways.values(), strict=False):
         _line(draw, way, color, size, 2.0)
         for x, y in way[frameskip::frameskip]:
             _dot(draw, FINE * size * x, FINE * size * y, 3.0 * FINE, color)
-    return np.asarray(scaled(np.asarray(image), size))
+    return np.asarray(image.reduce(FINE))
 
 
 def draw_search(
@@ -98,14 +103,14 @@ def draw_search(
 ) -> Frame:
     """A pale `picture` with the ways of candidates ``(S, N + 1, 2)``, the cheapest in green, and the plan's own."""
     pale = (0.4 * picture + 0.6 * 255).astype(np.uint8)
-    image = scaled(pale, FINE * size)
+    image = _enlarged(pale, size)
     draw = ImageDraw.Draw(image)
     for way in candidates[elites:]:
         _line(draw, way, CANDIDATE, size, 0.7)
     for way in candidates[:elites][::-1]:
         _line(draw, way, ELITE, size, 1.2)
     _line(draw, chosen, WAYS[0], size, 2.2)
-    return np.asarray(scaled(np.asarray(image), size))
+    return np.asarray(image.reduce(FINE))
 
 
 def draw_strip(rows: Mapping[str, Frame], frameskip: int, size: tuple[int, int]) -> Frame:
@@ -123,7 +128,8 @@ def draw_strip(rows: Mapping[str, Frame], frameskip: int, size: tuple[int, int])
             left = column * (side + 6)
             image.paste(scaled(picture, side), (left, top + 18))
             draw.rectangle((left, top + 18, left + side - 1, top + 17 + side), outline=GRID)
-            draw.text((left + 4, top + 27), f"+{(column + 1) * frameskip}", FAINT, font(11), anchor="lm")
+            text = f"+{(column + 1) * frameskip}"
+            draw.text((left + 4, top + 27), text, INK, font(11), anchor="lm", stroke_width=2, stroke_fill=PAPER)
     return np.asarray(image)
 
 
@@ -154,6 +160,14 @@ def draw_graphs(graphs: Sequence[Graph], step: int, length: int, size: tuple[int
         text, anchor = f"{share * length:g}", {0.0: "lm", 0.5: "mm", 1.0: "rm"}[share]
         draw.text((share * (width - 2), height - 9), text + " steps" * (share == 1.0), FAINT, font(11), anchor=anchor)
     return np.asarray(image)
+
+
+def _draw_note(draw: ImageDraw.ImageDraw, middle: float, y: float, note: Sequence[tuple[str, str]]) -> None:
+    """Draws coloured words around a middle."""
+    x = middle - sum(draw.textlength(text, font(12)) for text, _ in note) / 2
+    for text, color in note:
+        draw.text((x, y), text, color, font(12), anchor="lm")
+        x += draw.textlength(text, font(12))
 
 
 def _line(draw: ImageDraw.ImageDraw, way: NDArray[np.float64], color: str, size: int, width: float) -> None:

@@ -10,7 +10,21 @@ from numpy.typing import NDArray
 
 from ..envs.base import State
 from ..insight import Insight, PlanInsight
-from .canvas import BELOW, GAP, PANEL, Graph, Panel, compose, draw_graphs, draw_search, draw_strip, draw_ways
+from .canvas import (
+    BELOW,
+    ELITE,
+    GAP,
+    PANEL,
+    WAYS,
+    Graph,
+    Panel,
+    compose,
+    draw_graphs,
+    draw_search,
+    draw_strip,
+    draw_ways,
+)
+from .figures import FAINT
 from .scenery import Frame, Outcome, Scenery
 
 ELITE_SHARE = 8
@@ -129,7 +143,9 @@ class Film:
         if plan is None or plan.outcome is None or not plan.outcome.ways:
             return Panel(now, "now")
         ways, frameskip = plan.outcome.ways, plan.insight.env_actions.shape[1]
-        return Panel(draw_ways(now, ways, frameskip), "now, and where the plan leads", "by the simulator (privileged)")
+        named = [part for name, color in zip(ways, WAYS, strict=False) for part in ((name, color), (", ", FAINT))]
+        note = (*named[:-1], (": simulated (privileged)", FAINT))
+        return Panel(draw_ways(now, ways, frameskip), "now, and where the plan leads", note)
 
     @staticmethod
     def _imagined(now: Frame, plan: _Plan | None, step: int) -> Panel:
@@ -137,7 +153,7 @@ class Film:
             return Panel(BLANK, "imagined end of the plan")
         blocks, frameskip = plan.insight.env_actions.shape[:2]
         ahead = max(0, plan.first + blocks * frameskip - step)
-        return Panel(plan.insight.pictures[-1], "imagined end of the plan", f"{ahead} steps ahead")
+        return Panel(plan.insight.pictures[-1], "imagined end of the plan", [(f"{ahead} steps ahead", FAINT)])
 
     @staticmethod
     def _search(now: Frame, plan: _Plan | None, step: int) -> Panel:
@@ -146,7 +162,10 @@ class Film:
         stage = plan.stage(step)
         ways = plan.searched[stage]
         elites = max(1, len(ways) // ELITE_SHARE)
-        note = f"round {stage + 1} of {len(plan.searched)}: {len(ways)} tried, the best {elites} in green"
+        note = [
+            (f"round {stage + 1} of {len(plan.searched)}: {len(ways)} tried, ", FAINT),
+            (f"the best {elites}", ELITE),
+        ]
         return Panel(draw_search(now, ways, plan.chosen, elites), "search", note)
 
     def _graphs(self) -> list[Graph]:
@@ -154,7 +173,7 @@ class Film:
         told = [(step, shot.insight) for step, shot in enumerate(self._shots) if shot.insight is not None]
         series = {
             "latent distance to the goal": [(step, one.distance) for step, one in told],
-            "surprise": [(step, one.surprise) for step, one in told],
+            "surprise (1 is usual)": [(step, one.surprise) for step, one in told],
             "milliseconds a plan": [(step, one.plan.ms if one.plan else None) for step, one in told],
         }
         known = {name: [(at, value) for at, value in points if value is not None] for name, points in series.items()}

@@ -16,16 +16,18 @@ from ..insight import Insight
 from .canvas import GAP, HEADER, PANEL
 from .episode import Episode
 from .film import Film
+from .gif import GifWriter
 from .scenery import Frame, Scenery
 from .tasks import TaskSet
 
 Inspect = Callable[[Any], Insight]
 """What a policy's state, of one episode, tells about its last call."""
 
-FORMATS: dict[str, dict[str, Any]] = {
-    ".mp4": {"codec": "libx264", "quality": 8},
-    ".gif": {"loop": 0},
+FORMATS: dict[str, Callable[[Path, int], Any]] = {
+    ".mp4": lambda path, fps: imageio.get_writer(path, mode="I", fps=fps, codec="libx264", quality=8),
+    ".gif": GifWriter,
 }
+"""What writes a file of a kind, at so many frames a second, frame by frame until it is closed."""
 
 
 def write_episode(path: str | Path, frames: Iterable[Frame], fps: int = 10) -> None:
@@ -40,10 +42,9 @@ def _video(path: Path, fps: int) -> Iterator[Callable[[Frame], None]]:
     """A video that is complete or not there at all; yields what appends a frame."""
     if path.suffix not in FORMATS:
         raise UserError(f"{path.name} is no video that can be written: choose one of {', '.join(FORMATS)}")
-    timing = {"fps": fps} if path.suffix == ".mp4" else {"duration": 1000 / fps}
     with replacing(path) as partial:
         with _errors(path, partial):
-            writer = imageio.get_writer(partial, mode="I", **timing, **FORMATS[path.suffix])
+            writer = FORMATS[path.suffix](partial, fps)
 
         def append(frame: Frame) -> None:
             with _errors(path, partial):

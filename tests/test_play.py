@@ -74,7 +74,7 @@ def let_go(window: Window, session: Session, steps: int) -> None:
 
 def test_the_agent_acts_and_the_window_shows_it(session: Session, window: Window) -> None:
     before = session.env.get_state()
-    let_go(window, session, 6)
+    let_go(window, session, 12)
     assert np.linalg.norm(session.env.get_state()[:2] - before[:2]) > 5
     first = window.picture
     let_go(window, session, 3)

@@ -145,11 +145,11 @@ def test_landmarks_of_the_cube_lie_on_what_they_name() -> None:
     scenery = Scenery("lwm/Cube-v0", {}, 128)
     state = np.array(task.state)
     env: Any = gym.make("lwm/Cube-v0", image_size=128, disable_env_checker=True).unwrapped
-    x, y = env.landmarks(state)["cube"]
-    aside = state.copy()
-    aside[14:16] += [0.1, 0.1]
-    changed = (env.view(state) != env.view(aside)).any(-1)
-    assert changed[int(128 * y) - 1 : int(128 * y) + 2, int(128 * x) - 1 : int(128 * x) + 2].all()
+    for seed in range(3):  # scenes whose gripper is in the air
+        _, info = env.reset(seed=seed)
+        x, y = env.landmarks(info["state"])["cube"]
+        red, green, blue = env.view(info["state"])[int(128 * y), int(128 * x)].astype(int)
+        assert red > max(green, blue) + 50
     actions = np.array(task.env_actions, np.float32).reshape(5, 5, 5)
     (steered,), way = scenery.steered(state, actions[None]), scenery.outcome(state, actions).ways["gripper"]  # type: ignore[misc]
     length = np.abs(np.diff(way, axis=0)).sum()
@@ -200,7 +200,7 @@ def test_ways_are_drawn_where_they_lead() -> None:
     drawn = draw_ways(picture, {"agent": way}, 1, 64)
     rows, columns = np.nonzero((drawn != 255).any(-1))
     assert abs(rows.mean() - 32) < 1.5
-    assert 14 <= columns.min() <= 17
+    assert 12 <= columns.min() <= 17
     assert 47 <= columns.max() <= 52
     down = np.array([[0.5, 0.2], [0.5, 0.8]])
     searched = draw_search(np.zeros_like(picture), np.stack([down, way]), way, elites=1, size=64)
@@ -216,19 +216,21 @@ def test_frame_has_its_panels() -> None:
 
 
 def test_record_writes_films_and_what_they_show(tmp_path: Path) -> None:
+    make_tasks("pusht", 4, 5, seed=1).save(tmp_path / "short.json")
     search = "--set planner.num_samples=6 --set planner.num_elites=2 --set planner.iterations=1"
-    printed = run(f"record --env pusht --planner guided {search} --episodes 2 --first 3 --out videos", tmp_path)
+    tasks = "--tasks short.json --episodes 2 --first 3"
+    printed = run(f"record --env pusht --planner guided {search} {tasks} --out videos", tmp_path)
     assert "of 2 tasks solved; wrote 4 films into videos" in printed
     names = {f"task-{task:03d}{suffix}" for task in (3, 4) for suffix in (".mp4", ".gif")}
     assert {path.name for path in (tmp_path / "videos").iterdir()} == names | {"films.json"}
     contents = json.loads((tmp_path / "videos" / "films.json").read_text())
     assert [film["task"] for film in contents["films"]] == [3, 4]
     assert contents["shows"] == "pusht-tiny: LeWorldModel, plans by GuidedCEM (6 candidates, 1 iterations)"
-    assert contents["run"]["tasks"]["offset_env_steps"] == 25
+    assert contents["run"]["tasks"]["offset_env_steps"] == 4
     for film in contents["films"]:
         frames = [len(_frames(tmp_path / "videos" / name)) for name in film["files"]]
         assert frames[0] > 11
-        assert frames[0] == frames[1] or frames[1] > 11  # GIFs merge frames that are alike
+        assert 1 < frames[1] <= frames[0] - 10  # what stands still is one frame of a GIF
     printed = run("record --episodes 9 --first 195", tmp_path, code=2)
     assert "--first 195 --episodes 9: the tasks are 0 to 199" in printed
 

@@ -66,7 +66,7 @@ def _graphs(session: Session) -> Frame:
     first = max(0, session.steps - REMEMBERED)
     series: dict[str, list[tuple[int, float]]] = {
         "latent distance to the goal": [],
-        "surprise": [],
+        "surprise (1 is usual)": [],
         "milliseconds a plan": [],
     }
     for step, insight in session.told:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..agent.agent import Agent
 from ..agent.state import AgentState
-from ..envs.base import GoalImageEnv, Place
+from ..envs.base import GoalImageEnv, Place, State
 from ..envs.playable import Playable
 from ..errors import UserError
 from ..eval.tasks import Task
@@ -78,7 +78,8 @@ class Session:
     def new_task(self) -> None:
         """Begins the next task."""
         self._forget()
-        self._put(next(self._tasks).reset_options)
+        task = next(self._tasks)
+        self._put(np.array(task.state), np.array(task.goal_state))
         self._state: AgentState | None = None
         self.steps = 0
         self.plan: PlanInsight | None = None
@@ -91,15 +92,15 @@ class Session:
 
     def drag_goal(self, start: Place, end: Place) -> None:
         """Drags the goal."""
-        self._put({"goal_state": self._playable.drag_goal(self.env.goal_state, start, end)})
+        self._put(self.env.get_state(), self._playable.drag_goal(self.env.goal_state, start, end))
 
     def turn_goal(self, turn_deg: float) -> None:
         """Turns the goal clockwise."""
-        self._put({"goal_state": self._playable.turn_goal(self.env.goal_state, turn_deg)})
+        self._put(self.env.get_state(), self._playable.turn_goal(self.env.goal_state, turn_deg))
 
     def push(self, start: Place, end: Place) -> None:
         """Pushes things of the present."""
-        self._put({"state": self._playable.push(self.env.get_state(), start, end)})
+        self._put(self._playable.push(self.env.get_state(), start, end), self.env.goal_state)
 
     def advance(self, now_s: float) -> bool:
         """Takes an environment step if it is due and decided on; returns whether it did."""
@@ -140,10 +141,9 @@ class Session:
             way = self.env.steered(self.env.get_state(), actions)
             self.planned_ways = {} if way is None else {"agent": way[0]}
 
-    def _put(self, options: dict[str, Any]) -> None:
-        """Puts the environment into another state, or gives it another goal; what is not named stays."""
-        kept = {"state": self.env.get_state(), "goal_state": self.env.goal_state} if len(options) == 1 else {}
-        self._observation, info = self.env.reset(options={**kept, **options})
+    def _put(self, state: State, goal_state: State) -> None:
+        """Puts the environment into a state, and gives it a goal."""
+        self._observation, info = self.env.reset(options={"state": state, "goal_state": goal_state})
         self.success, self.version = info["is_success"], self.version + 1
 
     def _forget(self) -> None:
