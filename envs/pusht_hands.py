@@ -66,5 +66,6 @@ def _turned(state: State, turn_rad: float, with_agent: bool) -> State:
     turned[4] += turn_rad
     turned[2:4] += centre - _centre(turned)
     if with_agent:
-        turned[:2] = place((tuple((state[:2] - centre).tolist()),), *centre.tolist(), turn_rad)[0]
+        (x, y), (from_x, from_y) = centre.tolist(), (state[:2] - centre).tolist()
+        turned[:2] = place(((from_x, from_y),), x, y, turn_rad)[0]
     return turned

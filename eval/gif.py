@@ -28,7 +28,7 @@ class GifWriter:
 
     def append_data(self, frame: Frame) -> None:
         """Adds a frame ``(h, w, 3)``."""
-        self._frames.append((zlib.compress(np.ascontiguousarray(frame), 1), frame.shape))
+        self._frames.append((zlib.compress(frame.tobytes(), 1), frame.shape))
 
     def close(self) -> None:
         """Writes the file, unless there are no frames."""

@@ -233,3 +233,20 @@ def test_environment_can_be_closed_twice_and_used_again(name: str) -> None:
 def test_every_entry_is_an_env_spec() -> None:
     assert all(isinstance(spec, EnvSpec) for spec in ENVS.values())
     assert len({spec.env_id for spec in ENVS.values()}) == len(ENVS)
+
+
+@every_env
+def test_films_know_places_in_the_picture(name: str) -> None:
+    env = make_drawing(name)
+    _, info = env.reset(seed=3)
+    marks = env.landmarks(info["state"])
+    assert all(-0.5 < place < 1.5 for mark in marks.values() for place in mark)  # a gripper may be above the picture
+    candidates = actions_of(env, 7 * 4).reshape(7, 4, -1)
+    ways = env.steered(info["state"], candidates)
+    if ways is not None:
+        assert ways.shape == (7, 5, 2)
+        np.testing.assert_allclose(ways[:, 0], [next(iter(marks.values()))] * 7)  # the agent is the first mark
+        alone = env.steered(info["state"], candidates[2:3])
+        assert alone is not None
+        np.testing.assert_array_equal(alone[0], ways[2])
+    np.testing.assert_array_equal(env.get_state(), info["state"])  # asking changes nothing

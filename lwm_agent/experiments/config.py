@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -89,6 +89,11 @@ class EvalConfig(AgentConfig):
         if unknown:
             names = ", ".join(conventions)
             raise UserError(f"--set env.{unknown[0]} cannot be chosen in an evaluation: choose from {names}")
+
+    @classmethod
+    def of(cls, agent: AgentConfig, **settings: Any) -> EvalConfig:
+        """Settings of an evaluation of the `agent` that another command has chosen."""
+        return EvalConfig(**{item.name: getattr(agent, item.name) for item in fields(AgentConfig)}, **settings)
 
     @classmethod
     def from_options(cls: type[EvalConfigType], **options: Any) -> EvalConfigType:

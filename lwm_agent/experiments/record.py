@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..agent.config import AgentConfig
 from ..eval import Episode, Recorder, TaskSet, evaluate, run_info
 from ..files import write_text
 from .config import EvalConfig
@@ -59,8 +58,7 @@ def _film(
     on_episode: Callable[[Episode], None] | None = None,
 ) -> Films:
     """Films of the tasks that `choose` picks by their total, and a file about them."""
-    agent = {item.name: getattr(config, item.name) for item in fields(AgentConfig)}
-    entry = EvalConfig(**agent, offset=config.offset, tasks=config.tasks, output_dir=folder, video=1)
+    entry = EvalConfig.of(config, offset=config.offset, tasks=config.tasks, output_dir=folder, video=1)
     task_set = load_tasks(entry)
     indices = choose(len(task_set.tasks))
     entrant = make_policy(entry, task_set)

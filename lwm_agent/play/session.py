@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..agent.agent import Agent
 from ..agent.state import AgentState
-from ..envs.base import GoalImageEnv, Place, State
+from ..envs.base import GoalImageEnv, Observation, Place, State
 from ..envs.playable import Playable
 from ..errors import UserError
 from ..eval.tasks import Task
@@ -71,13 +71,14 @@ class Session:
         self._period_s = 1.0 / env.metadata["render_fps"]
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="agent")
         self._pending: Future[Thought] | None = None
+        self._observation: Observation
         self._due_s = 0.0
         self.paused, self.version = False, 0
         self.new_task()
 
     def new_task(self) -> None:
         """Begins the next task."""
-        self._forget()
+        self._pending = None  # a decision for what is not there any more
         task = next(self._tasks)
         self._put(np.array(task.state), np.array(task.goal_state))
         self._state: AgentState | None = None
@@ -145,9 +146,3 @@ class Session:
         """Puts the environment into a state, and gives it a goal."""
         self._observation, info = self.env.reset(options={"state": state, "goal_state": goal_state})
         self.success, self.version = info["is_success"], self.version + 1
-
-    def _forget(self) -> None:
-        """Drops a decision for what is not there any more."""
-        if self._pending is not None:
-            self._pending.cancel()
-            self._pending = None

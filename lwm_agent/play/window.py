@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import cast
 
 import gymnasium as gym
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from ..agent.config import load_agent
 from ..checkpoint import Checkpoint
 from ..compatibility import conventions
-from ..envs.base import Place
+from ..envs.base import GoalImageEnv, Place
 from ..errors import UserError
 from ..eval.scenery import Frame
 from ..experiments.config import EvalConfig
@@ -93,7 +94,7 @@ def make_session(config: PlayConfig) -> Session:
     Raises:
         UserError: there are no such tasks, or environment and checkpoint do not fit each other or a window.
     """
-    task_set = load_tasks(EvalConfig.from_options(env=config.env, offset=config.offset, **_named(config)))
+    task_set = load_tasks(EvalConfig.of(config, offset=config.offset, tasks=config.tasks, output_dir=Path()))
     if config.task >= len(task_set.tasks):
         raise UserError(f"--task {config.task}: the tasks are 0 to {len(task_set.tasks) - 1}")
     checkpoint = Checkpoint.load(config.checkpoint_name)
@@ -104,11 +105,8 @@ def make_session(config: PlayConfig) -> Session:
         **{**kwargs, "terminate_on_success": False, "render_mode": "rgb_array", "render_size": TABLE},
     )
     agent = load_agent(config, checkpoint, keep_thoughts=True)
-    return Session(env.unwrapped, agent, task_set.tasks[config.task :] + task_set.tasks[: config.task])
-
-
-def _named(config: PlayConfig) -> dict[str, Path]:
-    return {} if config.tasks is None else {"tasks": config.tasks}
+    tasks = task_set.tasks[config.task :] + task_set.tasks[: config.task]
+    return Session(cast(GoalImageEnv, env.unwrapped), agent, tasks)
 
 
 def run_play(config: PlayConfig) -> int:
