@@ -113,12 +113,10 @@ def draw_search(
     return np.asarray(image.reduce(FINE))
 
 
-def draw_strip(rows: Mapping[str, Frame], frameskip: int, size: tuple[int, int]) -> Frame:
+def draw_strips(rows: Mapping[str, Frame], frameskip: int, width: int, row_height: int) -> Frame:
     """Rows of pictures ``(T, h, w, 3)``, one a block of `frameskip` environment steps, each row under its name."""
-    width, height = size
-    image = Image.new("RGB", size, PAPER)
+    image = Image.new("RGB", (width, row_height * len(rows)), PAPER)
     draw = ImageDraw.Draw(image)
-    row_height = height // max(len(rows), 2)
     most = max(len(pictures) for pictures in rows.values())
     side = min(row_height - 26, (width - 6 * (most - 1)) // most)
     for row, (name, pictures) in enumerate(rows.items()):

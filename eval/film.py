@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from .canvas import (
     compose,
     draw_graphs,
     draw_search,
-    draw_strip,
+    draw_strips,
     draw_ways,
 )
 from .figures import FAINT
@@ -94,7 +94,7 @@ class Film:
 
     def frames(self, success: bool | None, hold: int = 0) -> Iterator[tuple[Frame, int]]:
         """All frames, and how often each is shown: once, and the last one, with the verdict, `hold` times more."""
-        graphs, columns = self._graphs(), self._columns()
+        graphs, columns = graphs_of(self._told), self._columns()
         plan: _Plan | None = None
         for step, shot in enumerate(self._shots):
             if shot.insight is not None and shot.insight.plan is not None:
@@ -106,6 +106,10 @@ class Film:
             title = f"{self._title}    step {step} of {self._last}"
             over = step == len(self._shots) - 1
             yield compose(panels, title, self._words, success if over else None, below), 1 + over * hold
+
+    @property
+    def _told(self) -> list[tuple[int, Insight]]:
+        return [(step, shot.insight) for step, shot in enumerate(self._shots) if shot.insight is not None]
 
     @property
     def _last(self) -> int:
@@ -168,17 +172,6 @@ class Film:
         ]
         return Panel(draw_search(now, ways, plan.chosen, elites), "search", note)
 
-    def _graphs(self) -> list[Graph]:
-        """What is known over time."""
-        told = [(step, shot.insight) for step, shot in enumerate(self._shots) if shot.insight is not None]
-        series = {
-            "latent distance to the goal": [(step, one.distance) for step, one in told],
-            "surprise (1 is usual)": [(step, one.surprise) for step, one in told],
-            "milliseconds a plan": [(step, one.plan.ms if one.plan else None) for step, one in told],
-        }
-        known = {name: [(at, value) for at, value in points if value is not None] for name, points in series.items()}
-        return [Graph(name, points) for name, points in known.items() if points]
-
     def _below(self, plan: _Plan | None, graphs: list[Graph], step: int, panels: int) -> Frame:
         """The second row: strips of what is imagined and of what would happen, and graphs."""
         width = GAP + panels * (PANEL + GAP)
@@ -188,7 +181,19 @@ class Film:
             rows = {"imagined by the model, block by block": plan.insight.pictures}
             if plan.outcome is not None:
                 rows["the same plan in the simulator (privileged)"] = plan.outcome.pictures
-            row[:height, left : left + half] = draw_strip(rows, plan.insight.env_actions.shape[1], (half, height))
+            strips = draw_strips(rows, plan.insight.env_actions.shape[1], half, height // 2)
+            row[: len(strips), left : left + half] = strips
             left += half + GAP
         row[:height, left : width - GAP] = draw_graphs(graphs, step, self._last, (width - GAP - left, height))
         return row
+
+
+def graphs_of(told: Sequence[tuple[int, Insight]]) -> list[Graph]:
+    """What is known over time, of insights and their environment steps."""
+    series = {
+        "latent distance to the goal": [(step, insight.distance) for step, insight in told],
+        "surprise (1 is usual)": [(step, insight.surprise) for step, insight in told],
+        "milliseconds a plan": [(step, insight.plan.ms if insight.plan else None) for step, insight in told],
+    }
+    known = {name: [(step, value) for step, value in points if value is not None] for name, points in series.items()}
+    return [Graph(name, points) for name, points in known.items() if points]

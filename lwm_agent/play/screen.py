@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..eval.canvas import GREEN, PAPER, Graph, draw_graphs, draw_strip, draw_ways, font, scaled
+from ..eval.canvas import GREEN, PAPER, draw_graphs, draw_strips, draw_ways, font, scaled
 from ..eval.figures import FAINT, GRID, INK
+from ..eval.film import graphs_of
 from ..eval.scenery import Frame
 from .session import REMEMBERED, Session
 
@@ -27,24 +28,20 @@ def draw_screen(session: Session, words: str) -> Frame:
     canvas.paste(Image.fromarray(_table(session)), (MARGIN, TOP))
     draw.rectangle((MARGIN - 1, TOP - 1, MARGIN + TABLE, TOP + TABLE), outline=GRID)
     draw.text((MARGIN, HEIGHT - BOTTOM / 2), KEYS, FAINT, font(14), anchor="lm")
-    left = MARGIN + TABLE + MARGIN
+    left, top = MARGIN + TABLE + MARGIN, TOP + SMALL + 32
     _mark(draw, session, left)
-    pictures = {"goal": session.goal_picture, "imagined end of the plan": None}
-    if session.plan is not None and session.plan.pictures is not None:
-        pictures["imagined end of the plan"] = session.plan.pictures[-1]
+    imagined = None if session.plan is None else session.plan.pictures
+    pictures = {"goal": session.goal_picture, "imagined end of the plan": None if imagined is None else imagined[-1]}
     for column, (caption, picture) in enumerate(pictures.items()):
         at = left + column * (SMALL + MARGIN)
         if picture is not None:
             canvas.paste(scaled(picture, SMALL), (at, TOP))
         draw.rectangle((at - 1, TOP - 1, at + SMALL, TOP + SMALL), outline=GRID)
         draw.text((at + SMALL / 2, TOP + SMALL + 13), caption, INK, font(14), anchor="mm")
-    top = TOP + SMALL + 32
-    if session.plan is not None and session.plan.pictures is not None:
-        rows = {"imagined, block by block": session.plan.pictures}
-        strip = draw_strip(rows, session.plan.env_actions.shape[1], (SIDE, 2 * STRIP))
-        canvas.paste(Image.fromarray(strip[:STRIP]), (left, top))
-    graphs = _graphs(session)
-    canvas.paste(Image.fromarray(graphs), (left, top + STRIP + 8))
+    if imagined is not None:
+        strip = draw_strips({"imagined, block by block": imagined}, session.agent.schedule.frameskip, SIDE, STRIP)
+        canvas.paste(Image.fromarray(strip), (left, top))
+    canvas.paste(Image.fromarray(_graphs(session, TOP + TABLE - top - STRIP - 8)), (left, top + STRIP + 8))
     return np.asarray(canvas)
 
 
@@ -62,18 +59,8 @@ def _mark(draw: ImageDraw.ImageDraw, session: Session, left: int) -> None:
         draw.text((left + SIDE / 2, TOP / 2), text, PAPER, font(16), anchor="mm")
 
 
-def _graphs(session: Session) -> Frame:
+def _graphs(session: Session, height: int) -> Frame:
+    """What is known of the newest steps."""
     first = max(0, session.steps - REMEMBERED)
-    series: dict[str, list[tuple[int, float]]] = {
-        "latent distance to the goal": [],
-        "surprise (1 is usual)": [],
-        "milliseconds a plan": [],
-    }
-    for step, insight in session.told:
-        values = insight.distance, insight.surprise, None if insight.plan is None else insight.plan.ms
-        for points, value in zip(series.values(), values, strict=True):
-            if value is not None:
-                points.append((step - first, value))
-    graphs = [Graph(name, points) for name, points in series.items() if points]
-    height = TOP + TABLE - (TOP + SMALL + 32 + STRIP + 8)
+    graphs = graphs_of([(step - first, insight) for step, insight in session.told])
     return draw_graphs(graphs, session.steps - first, REMEMBERED, (SIDE, height))
