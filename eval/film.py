@@ -50,22 +50,22 @@ class _Plan:
         insight: the plan.
         first: step at which it was made.
         steps: how many steps it is shown.
+        state: where it begins.
         outcome: where the simulator says that it leads, where that can be told.
-        searched: ways ``(S, N + 1, 2)`` of the candidates, call by call; none if that cannot be told.
-        chosen: way ``(N + 1, 2)`` of the plan.
+        chosen: way ``(N + 1, 2)`` that it asks for, where that can be told.
     """
 
     insight: PlanInsight
     first: int
     steps: int
+    state: State | None
     outcome: Outcome | None
-    searched: tuple[NDArray[np.float64], ...]
     chosen: NDArray[np.float64] | None
 
     def stage(self, step: int) -> int:
         """Number of the call whose candidates are shown at `step`: all in turn, the last one at the end."""
         age = min(step - self.first, self.steps - 1)
-        return -(-(age + 1) * len(self.searched) // self.steps) - 1
+        return -(-(age + 1) * len(self.insight.search) // self.steps) - 1
 
 
 class Film:
@@ -127,7 +127,10 @@ class Film:
         if first is None or first.insight is None or first.insight.plan is None:
             return []
         plan = self._open(0, first, first.insight.plan)
-        shown = {self._imagined: plan.insight.pictures is not None, self._search: bool(plan.searched)}
+        shown = {
+            self._imagined: plan.insight.pictures is not None,
+            self._search: plan.chosen is not None and len(plan.insight.search) > 0,
+        }
         return [draw for draw, there in shown.items() if there]
 
     def _open(self, step: int, shot: _Shot, plan: PlanInsight) -> _Plan:
@@ -135,12 +138,10 @@ class Film:
         later = (n for n, each in enumerate(self._shots[step + 1 :], 1) if each.insight and each.insight.plan)
         steps = next(later, plan.env_actions.shape[1])
         if self._scenery is None or shot.state is None:
-            return _Plan(plan, step, steps, None, (), None)
-        ways = [self._scenery.steered(shot.state, tried) for tried in plan.search]
+            return _Plan(plan, step, steps, None, None, None)
         chosen = self._scenery.steered(shot.state, plan.env_actions[None])
         outcome = self._scenery.outcome(shot.state, plan.env_actions)
-        searched = tuple(way for way in ways if way is not None)
-        return _Plan(plan, step, steps, outcome, searched, None if chosen is None else chosen[0])
+        return _Plan(plan, step, steps, shot.state, outcome, None if chosen is None else chosen[0])
 
     @staticmethod
     def _now(now: Frame, plan: _Plan | None) -> Panel:
@@ -159,15 +160,21 @@ class Film:
         ahead = max(0, plan.first + blocks * frameskip - step)
         return Panel(plan.insight.pictures[-1], "imagined end of the plan", [(f"{ahead} steps ahead", FAINT)])
 
-    @staticmethod
-    def _search(now: Frame, plan: _Plan | None, step: int) -> Panel:
-        if plan is None or plan.chosen is None or not plan.searched:
+    def _search(self, now: Frame, plan: _Plan | None, step: int) -> Panel:
+        if (
+            self._scenery is None
+            or plan is None
+            or plan.state is None
+            or plan.chosen is None
+            or not plan.insight.search
+        ):
             return Panel(BLANK, "search")
         stage = plan.stage(step)
-        ways = plan.searched[stage]
+        ways = self._scenery.steered(plan.state, plan.insight.search[stage])
+        assert ways is not None  # those of the plan are known too
         elites = max(1, len(ways) // ELITE_SHARE)
         note = [
-            (f"round {stage + 1} of {len(plan.searched)}: {len(ways)} tried, ", FAINT),
+            (f"round {stage + 1} of {len(plan.insight.search)}: {len(ways)} tried, ", FAINT),
             (f"the best {elites}", ELITE),
         ]
         return Panel(draw_search(now, ways, plan.chosen, elites), "search", note)
