@@ -127,10 +127,8 @@ class Film:
         if first is None or first.insight is None or first.insight.plan is None:
             return []
         plan = self._open(0, first, first.insight.plan)
-        shown = {
-            self._imagined: plan.insight.pictures is not None,
-            self._search: plan.chosen is not None and len(plan.insight.search) > 0,
-        }
+        searched = plan.chosen is not None and len(plan.insight.search) > 0
+        shown = {self._imagined: plan.insight.pictures is not None, self._search: searched}
         return [draw for draw, there in shown.items() if there]
 
     def _open(self, step: int, shot: _Shot, plan: PlanInsight) -> _Plan:
@@ -161,17 +159,13 @@ class Film:
         return Panel(plan.insight.pictures[-1], "imagined end of the plan", [(f"{ahead} steps ahead", FAINT)])
 
     def _search(self, now: Frame, plan: _Plan | None, step: int) -> Panel:
-        if (
-            self._scenery is None
-            or plan is None
-            or plan.state is None
-            or plan.chosen is None
-            or not plan.insight.search
-        ):
+        if plan is None or plan.chosen is None or not plan.insight.search:
             return Panel(BLANK, "search")
+        assert self._scenery is not None  # where the plan's own way is known
+        assert plan.state is not None
         stage = plan.stage(step)
         ways = self._scenery.steered(plan.state, plan.insight.search[stage])
-        assert ways is not None  # those of the plan are known too
+        assert ways is not None
         elites = max(1, len(ways) // ELITE_SHARE)
         note = [
             (f"round {stage + 1} of {len(plan.insight.search)}: {len(ways)} tried, ", FAINT),
