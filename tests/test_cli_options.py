@@ -34,6 +34,7 @@ from lwm_agent.experiments.config import (
     TasksConfig,
 )
 from lwm_agent.experiments.evaluate import MODEL_FREE_POLICIES
+from lwm_agent.experiments.surprise_config import SurpriseConfig
 from lwm_agent.models import MODELS
 from lwm_agent.training.config import (
     MODEL_NAMES,
@@ -59,6 +60,7 @@ COMMANDS = {
     "eval": EvalConfig,
     "bench": BenchConfig,
     "compare": CompareConfig,
+    "surprise": SurpriseConfig,
     "report": ReportConfig,
     "export": ExportConfig,
     "push": PushConfig,
