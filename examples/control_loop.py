@@ -77,29 +77,30 @@ def control(
     last: NDArray[np.float32] | None = None
     overdue: Future[Any] | None = None
     surprises: list[float] = []
-    late, slowest, begin, tick = 0, 0.0, time.perf_counter(), 0
+    late, slowest, begin, tick, stopped = 0, 0.0, time.perf_counter(), 0, False
     with ThreadPoolExecutor(1) as worker:  # so that the clock goes on while the agent plans
-        for tick in range(1, num_ticks + 1):
-            time.sleep(max(0.0, begin + tick * period - time.perf_counter()))
-            observation, started = robot.observe(), time.perf_counter()
-            if overdue is None or overdue.done():
-                state = state if overdue is None else None
-                overdue = worker.submit(agent.predict, observation, state)
-            try:
-                last, state = overdue.result(waiting)
-                overdue = None
-            except Late:
-                late += 1
-                robot.stop() if last is None or not hold else robot.act(last)
-                continue
-            slowest = max(slowest, time.perf_counter() - started)
-            surprises.append(float(state.surprise[0]))
-            if surprises[-1] > max_surprise:
-                robot.stop()
-                return Report(tick, late, 1000 * slowest, tuple(surprises), stopped=True)
-            robot.act(last)
-    robot.stop()
-    return Report(tick, late, 1000 * slowest, tuple(surprises), stopped=False)
+        try:
+            while tick < num_ticks and not stopped:
+                tick += 1
+                time.sleep(max(0.0, begin + tick * period - time.perf_counter()))
+                observation, started = robot.observe(), time.perf_counter()
+                if overdue is None or overdue.done():
+                    state = state if overdue is None else None
+                    overdue = worker.submit(agent.predict, observation, state)
+                try:
+                    last, state = overdue.result(waiting)
+                except Late:
+                    late += 1
+                    robot.stop() if last is None or not hold else robot.act(last)
+                    continue
+                overdue, slowest = None, max(slowest, time.perf_counter() - started)
+                surprises.append(float(state.surprise[0]))
+                stopped = surprises[-1] > max_surprise
+                if not stopped:
+                    robot.act(last)
+        finally:
+            robot.stop()  # before anything else, whatever happened
+    return Report(tick, late, 1000 * slowest, tuple(surprises), stopped)
 
 
 class SimulatedRobot:

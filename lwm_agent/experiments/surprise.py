@@ -73,7 +73,6 @@ def run_surprise(config: SurpriseConfig, progress: Progress = lambda *_: None) -
     """
     device = resolve_device(config.device)
     checkpoint = Checkpoint.load(config.checkpoint, device)
-    checkpoint.world_model  # noqa: B018  (raises where it cannot imagine)
     file = Trajectories.open(config.data, in_memory=False)
     check_fit(checkpoint, file)
     recording = _record(config, checkpoint, file)
