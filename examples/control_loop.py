@@ -84,10 +84,11 @@ def control(
                 tick += 1
                 time.sleep(max(0.0, begin + tick * period - time.perf_counter()))
                 observation, started = robot.observe(), time.perf_counter()
-                if overdue is None or overdue.done():
-                    state = state if overdue is None else None
-                    overdue = worker.submit(agent.predict, observation, state)
                 try:
+                    if overdue is not None:
+                        overdue.result(0)  # thrown away; not there yet, it is late once more
+                        state = None
+                    overdue = worker.submit(agent.predict, observation, state)
                     last, state = overdue.result(waiting)
                 except Late:
                     late += 1
@@ -134,7 +135,7 @@ class SimulatedRobot:
 def main(
     rate: Annotated[float, typer.Option(help="Ticks a second.", min=0.1)] = 5.0,
     ticks: Annotated[int, typer.Option(help="Most ticks of the run.", min=1)] = 40,
-    max_surprise: Annotated[float, typer.Option(help="Surprise that ends the run.", min=0)] = 20.0,
+    max_surprise: Annotated[float, typer.Option(help="Surprise that ends the run.", min=0)] = 12.0,
     knock: Annotated[int, typer.Option(help="Action after which the block is moved by hand.", min=1)] = 20,
     planner: Annotated[str, typer.Option(help="Planner.")] = "guided",
 ) -> None:
