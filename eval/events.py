@@ -40,7 +40,7 @@ class Place:
     """Where an event happens, and what it may draw from.
 
     Attributes:
-        at: number of the first frame that shows it, 2 or more.
+        at: number of the first frame that shows it, 1 or more.
         other: a clip of another episode.
         rng: source of random choices.
         states: states of all episodes, ``(M, k)``, where there are some.

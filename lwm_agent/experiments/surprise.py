@@ -20,6 +20,7 @@ from ..envs import spec_of
 from ..envs.base import GoalImageEnv
 from ..errors import UserError
 from ..eval.events import Clip, Event, Frames, Place
+from ..eval.figures import new_figure
 from ..eval.provenance import command_line, machine
 from ..eval.state_events import events_of
 from ..eval.surprise import FALSE_ALARMS, Outcome, Surprise, corrected, draw_courses, draw_examples, judge
@@ -71,6 +72,7 @@ def run_surprise(config: SurpriseConfig, progress: Progress = lambda *_: None) -
     Raises:
         UserError: the model imagines nothing, the data do not fit it or are too few, or there is no such event.
     """
+    new_figure(1, 1)  # without matplotlib, nothing need be measured
     device = resolve_device(config.device)
     checkpoint = Checkpoint.load(config.checkpoint, device)
     file = Trajectories.open(config.data, in_memory=False)
@@ -136,7 +138,7 @@ def _record(config: SurpriseConfig, checkpoint: Checkpoint, file: Trajectories) 
     if len(np.unique(numbers)) < 2:
         raise UserError(f"{file.path} has {len(episodes)} held-out episodes: surprise needs clips of 2, collect more")
     cut = windows.at(order[chosen])
-    states: Sequence[Any] = [None] * len(chosen) if cut.state is None else cut.state
+    states = [None] * len(chosen) if cut.state is None else list(cut.state)
     clips = [Clip(*parts) for parts in zip(cut.pixels, cut.env_action, states, strict=True)]
     others = np.array([rng.choice(np.flatnonzero(numbers != number)) for number in numbers])
     return _Recording(clips, numbers, others)
