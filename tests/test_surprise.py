@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from lwm_agent.checkpoint import Checkpoint
+from lwm_agent.checkpoint import Checkpoint, checksum
 from lwm_agent.collect.config import CollectConfig
 from lwm_agent.collect.record import collect
 from lwm_agent.data.trajectories import Trajectories
@@ -48,7 +49,7 @@ def test_the_command_measures_every_event_and_draws_them(play: Path, tmp_path: P
     assert results["data"]["episodes"] == 8
     assert results["control"]["steps"] == 12 * 6
     for name, event in results["events"].items():
-        assert 0 < event["at_once"]["low"] <= event["at_once"]["value"] <= event["at_once"]["high"] <= 1, name
+        assert 0 <= event["at_once"]["low"] <= event["at_once"]["value"] <= event["at_once"]["high"] <= 1, name
         assert len(event["event"]["mean"]) == 6
         assert event["event"]["mean"][:2] == event["control"]["mean"][:2]  # the past is the same
         assert event["event"]["mean"][2] != event["control"]["mean"][2]
@@ -136,3 +137,20 @@ def test_episodes_that_were_trained_on_are_not_used(play: Path) -> None:
     assert len(held_out) == 2
     assert unseen_episodes({"before": record}, file).tolist() == held_out.tolist()
     assert unseen_episodes(Checkpoint.load("cube-dino-wm-lite").training, file).tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("name", ["pusht-tiny", "pusht-dreamer", "cube-tiny"])
+def test_the_page_has_the_numbers_of_its_files(name: str) -> None:
+    docs = Path(__file__).parent.parent / "docs"
+    page = (docs / "surprise.md").read_text("utf-8")
+    results = json.loads((docs / f"surprise-{name}.json").read_text("utf-8"))
+    assert results["checkpoint"] == checksum(name)
+    assert results["clips"] == 200
+    for event, outcome in results["events"].items():
+        (row,) = re.findall(
+            rf"^\| {event}[ :].*$", page.split(f"| `{name}")[-1] if name == "cube-tiny" else page, re.M
+        )[:1]
+        for kind in ("at_once", "later"):
+            area = outcome[kind]
+            assert f"{area['value']:.3f} ({area['low']:.3f}\N{EN DASH}{area['high']:.3f})" in row, event
+        assert outcome["n"] == 200 or f"(n = {outcome['n']})" in row
