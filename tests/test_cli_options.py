@@ -34,6 +34,7 @@ from lwm_agent.experiments.config import (
 )
 from lwm_agent.experiments.evaluate import MODEL_FREE_POLICIES
 from lwm_agent.experiments.film_config import DemoConfig, RecordConfig
+from lwm_agent.experiments.surprise_config import SurpriseConfig
 from lwm_agent.models import MODELS
 from lwm_agent.play.config import PlayConfig
 from lwm_agent.training.config import (
@@ -62,6 +63,7 @@ COMMANDS = {
     "eval": EvalConfig,
     "bench": BenchConfig,
     "compare": CompareConfig,
+    "surprise": SurpriseConfig,
     "report": ReportConfig,
     "export": ExportConfig,
     "push": PushConfig,

@@ -242,9 +242,16 @@ def test_example_of_films_writes_one(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["episode-000.mp4"]
 
 
+def test_example_of_surprise_goes_on_while_nothing_is_judged() -> None:
+    rng = np.random.default_rng(0)
+    observation = {name: rng.integers(0, 256, (64, 64, 3), np.uint8) for name in ("pixels", "goal")}
+    (example,) = examples_of("docs/surprise.md")
+    assert np.isnan(run(example, {"observation": observation})["state"].surprise).all()
+
+
 def test_all_examples_are_tested() -> None:
     tested = {"README.md": 1, "docs/agent.md": 4, "docs/data.md": 1, "docs/baselines.md": 1, "docs/planners.md": 1}
-    tested |= {"docs/world-models.md": 1, "docs/imagination.md": 1, "docs/record.md": 1}
+    tested |= {"docs/world-models.md": 1, "docs/imagination.md": 1, "docs/record.md": 1, "docs/surprise.md": 1}
     assert {document: len(examples_of(document)) for document in DOCUMENTS if examples_of(document)} == tested
 
 

@@ -66,10 +66,22 @@ def follow_splits(
     return [_record(file, known, config) for file in files]
 
 
+def unseen_episodes(training: Mapping[str, Any], file: Trajectories) -> NDArray[np.int64]:
+    """Numbers of the episodes of `file` that a training did not see: those that it held out, or all of another file."""
+    known = [record for record in _records(training) if _same(record, file)]
+    return known[0].split(file)[1] if known else np.arange(file.num_episodes)
+
+
+def _same(record: DataFile, file: Trajectories) -> bool:
+    """True if the record is of this file; version 0.1 has recorded no more than its path."""
+    if record.fingerprint:
+        return record.fingerprint == file.fingerprint
+    return os.path.abspath(record.path) == os.path.abspath(file.path)
+
+
 def _record(file: Trajectories, known: Sequence[DataFile], config: LatentsConfig) -> DataFile:
     for record in known:
-        same_path = os.path.abspath(record.path) == os.path.abspath(file.path)
-        if record.fingerprint == file.fingerprint or (not record.fingerprint and same_path):
+        if _same(record, file):
             return DataFile(str(file.path), file.fingerprint, record.split_seed, record.validation_share)
     return DataFile(str(file.path), file.fingerprint, config.seed, config.validation)
 
