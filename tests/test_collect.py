@@ -74,7 +74,7 @@ def test_file_tells_how_it_was_made(pusht: Path) -> None:
     made = content(pusht)
     assert made["pixels"].shape == (40, 32, 32, 3)
     assert made["@env_id"] == "lwm/PushT-v0"
-    assert made["@env_kwargs"] == '{"control_mode": "relative", "image_size": 32}'
+    assert made["@env_kwargs"] == '{"control_mode": "relative", "image_size": 32, "look": "plain"}'
     assert {name: made[f"@{name}"].item() for name in ("policy", "seed", "episodes", "episode_env_steps")} == {
         "policy": "play",
         "seed": 3,
