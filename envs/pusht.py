@@ -162,6 +162,11 @@ class PushTEnv(GoalImageEnv):
         self._state = np.array([x, y, *self._block.position, self._block.angle, velocity_x, velocity_y])
         self.restore(self._state)
 
+    def scripted_action(self, action: NDArray[np.float32], state: State) -> NDArray[np.float32]:
+        if self.control_mode == "relative":
+            return action
+        return np.clip(state[:2] + RELATIVE_SCALE * action, 0.0, WORLD).astype(np.float32)
+
     def is_success(self, state: State, goal_state: State) -> bool:
         if self.success == "coverage":
             return coverage(state, goal_state) > 0.95

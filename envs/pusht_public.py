@@ -1,4 +1,4 @@
-"""Push-T as the public gym-pusht draws it: its palette, outlines and fixed green T, so that its data can be used here."""
+"""Push-T as the public gym-pusht draws it, with its palette, outlines and fixed green T, so that its data fit here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .base import State
 from .pusht_drawing import AGENT_COLOR, BACKGROUND, BLOCK_COLOR, GOAL_COLOR, WALL_COLOR
-from .pusht_geometry import AGENT_RADIUS, WALLS, WORLD, Pose, Polygon, block_polygons
+from .pusht_geometry import AGENT_RADIUS, WALLS, WORLD, Polygon, Pose, block_polygons
 
 GOAL: Pose = (256.0, 256.0, math.pi / 4)
 """Pose of the green T, the goal of every episode of the public environment."""

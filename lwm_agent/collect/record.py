@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -21,6 +21,7 @@ from ..data.schema import Episode, partial_path
 from ..data.trajectories import Progress
 from ..data.writer import TrajectoryWriter, check_output
 from ..envs import ENVS
+from ..envs.base import GoalImageEnv
 from ..errors import MachineError, UserError
 from .config import CollectConfig
 from .workers import ordered_map
@@ -188,7 +189,8 @@ class Recorder:
             return lambda observation, info: rng.uniform(space.low, space.high).astype(np.float32)
         assert config.spec is not None
         policy: DataPolicy = pkgutil.resolve_name(config.spec.policies[config.policy])(rng)
-        return lambda observation, info: policy(info)
+        simulator = cast(GoalImageEnv, self._env.unwrapped)
+        return lambda observation, info: simulator.scripted_action(policy(info), info["state"])
 
 
 def read_frame(env: gym.Env[Any, Any], observation: Any, config: CollectConfig) -> NDArray[np.uint8]:
