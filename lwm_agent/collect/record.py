@@ -22,6 +22,7 @@ from ..data.trajectories import Progress
 from ..data.writer import TrajectoryWriter, check_output
 from ..envs import ENVS
 from ..envs.base import GoalImageEnv
+from ..envs.opengl import opengl_errors
 from ..errors import MachineError, UserError
 from .config import CollectConfig
 from .workers import ordered_map
@@ -78,7 +79,7 @@ def _write_episodes(
 
 def check_env(config: CollectConfig) -> ActionSpace:
     """Action space of the environment; refuses an environment that cannot be recorded, before anything is written."""
-    with closing(make_env(config)) as env:
+    with opengl_errors(), closing(make_env(config)) as env:  # foreign environments may draw with MuJoCo too
         space = _checked_space(env, config)
         observation, _ = env.reset(seed=0)
         read_frame(env, observation, config)
