@@ -32,7 +32,7 @@ from .pusht_public import PublicPainter
 DT, SUBSTEPS = 0.01, 10  # 100 Hz physics, 10 Hz control
 K_P, K_V = 100.0, 20.0
 RELATIVE_SCALE = 100.0  # px that a relative action of 1 asks for
-LOOKS = {"plain": Painter, "gym-pusht": PublicPainter}
+LOOKS: dict[str, type[Painter | PublicPainter]] = {"plain": Painter, "gym-pusht": PublicPainter}
 
 
 class PushTEnv(GoalImageEnv):

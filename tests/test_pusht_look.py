@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +16,15 @@ from numpy.typing import NDArray
 from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.collect.config import CollectConfig
 from lwm_agent.collect.record import collect
+from lwm_agent.data.config import ConvertConfig
+from lwm_agent.data.convert import convert
 from lwm_agent.data.trajectories import Trajectories
 from lwm_agent.envs.pusht import PushTEnv
 from lwm_agent.envs.pusht_play import PlayPolicy
-from lwm_agent.eval import NoOpPolicy, evaluate, shipped_tasks
+from lwm_agent.errors import UserError
+from lwm_agent.eval import NoOpPolicy, evaluate, make_tasks, shipped_tasks
+from lwm_agent.experiments.config import EvalConfig
+from lwm_agent.experiments.evaluate import load_tasks, make_policy
 
 from .test_cli import SEARCH, TRAIN, results, run
 
@@ -136,7 +140,6 @@ def write_demonstrations(path: Path) -> State:
     return np.stack(columns["state"])
 
 
-CONVERT = "convert demos.zarr --out demos.h5 --env pusht"
 STATED = "--image-size 96 --set env.look=gym-pusht --set env.control_mode=absolute"
 
 
@@ -145,7 +148,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with demonstrations, and a model that was trained on them."""
     work = tmp_path_factory.mktemp("demonstrations")
     states = write_demonstrations(work / "demos.zarr")
-    printed = run(f"{CONVERT} {STATED}", work)
+    printed = run(f"convert demos.zarr --out demos.h5 --env pusht {STATED}", work)
     assert "left out: columns keypoint, n_contacts" in printed
     assert "train on it with --env pusht" in printed
     data = Trajectories.open(work / "demos.h5")
@@ -153,8 +156,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.testing.assert_array_equal(
         data.pixels[40], PushTEnv(image_size=96, **PUBLIC).picture(np.append(states[40], (0, 0)))
     )
-    run(f"train --env pusht --data demos.h5 --out run {TRAIN.replace('image_size=32', 'image_size=96')}", work)
-    run("tasks --env pusht --out tasks.json --offset 10 --episodes 2", work)
+    play: dict[str, Any] = {"episodes": 2, "episode_env_steps": 30, "workers": 1, "image_size": 96}
+    collect(CollectConfig(out=work / "play.h5", env_kwargs=PUBLIC, **play))
+    run(f"train --env pusht --data demos.h5 play.h5 --out run {TRAIN.replace('image_size=32', 'image_size=96')}", work)
+    make_tasks("pusht", 10, 2, seed=0).save(work / "tasks.json")
     return work
 
 
@@ -169,30 +174,38 @@ def test_model_of_demonstrations_is_evaluated_where_they_were_made(work: Path) -
     contents = results(work, "eval")
     assert contents["run"]["tasks"]["env_kwargs"] == {"image_size": 96, **PUBLIC}
     assert contents["floors"]["none"]["success"] == 0.0
-    printed = run(f"eval --planner cem --tasks tasks.json {search} --set env.look=plain", work, code=2)
-    assert (
-        "--set env asks for look='plain' and checkpoint 'run/checkpoint' was trained with look='gym-pusht'" in printed
+
+
+def test_evaluation_keeps_to_the_look_of_the_checkpoint_and_to_the_actions_of_tasks(work: Path) -> None:
+    settings = {"tasks": work / "tasks.json", "output_dir": work / "refused"}
+    plain = EvalConfig(
+        planner="cem", checkpoint=str(work / "run/checkpoint"), env_settings={"look": "plain"}, device="cpu", **settings
     )
-
-
-def test_replayed_actions_must_be_those_of_the_tasks(work: Path) -> None:
-    printed = run("eval --planner replay --tasks tasks.json --set env.control_mode=absolute", work, code=2)
-    assert "planner='replay': the tasks' actions are of Box(-1.0, 1.0, (2,), float32)" in printed
+    with pytest.raises(UserError, match=r"asks for look='plain' and checkpoint .* was trained with look='gym-pusht'"):
+        make_policy(plain, load_tasks(plain))
+    replay = EvalConfig(planner="replay", env_settings={"control_mode": "absolute"}, **settings)
+    with pytest.raises(UserError, match=r"planner='replay': the tasks' actions are of Box\(-1.0, 1.0, \(2,\)"):
+        make_policy(replay, load_tasks(replay))
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("settings", "message"),
     [
-        ("--set env.look=gym-pusht --set env.control_mode=absolute", "frames are 96 x 96 px, .* pass --image-size 96"),
+        ({"env_kwargs": PUBLIC}, "the frames are 96 x 96 px, .* at 64 px: pass --image-size 96"),
         (
-            "--image-size 96 --set env.look=gym-pusht",
-            "actions go from .*'relative' those of .*: say what they mean",
+            {"image_size": 96, "env_kwargs": {"look": "gym-pusht"}},
+            "actions go from .*'relative' those of .* from .*: say what they mean by --set env.NAME=VALUE",
         ),
-        (f"{STATED} --set env.look=neon", "look='neon' is unknown: choose one of plain, gym-pusht"),
-        (f"{STATED} --set env.success=block", "env.success says nothing about data of pusht: choose from control_mode"),
+        ({"image_size": 96, "env_kwargs": {"look": "neon"}}, "look='neon' is unknown: choose one of plain, gym-pusht"),
+        ({"image_size": 96, "env_kwargs": {"success": "block"}}, "env.success .*: choose from control_mode, look"),
+        ({"image_size": 96, "env_kwargs": {"image_size": 96}}, "env.image_size says nothing about data of pusht"),
+        ({"env": None, "env_kwargs": PUBLIC}, "--set env belongs to an environment: name it with --env"),
+        ({"env": "nowhere"}, "env='nowhere' is unknown"),
+        ({"source": "play.npz"}, "is converted for --env cube: leave --env out"),
     ],
 )
-def test_conversion_refuses_what_the_data_are_not(work: Path, options: str, message: str) -> None:
-    printed = run(f"{CONVERT.replace('demos.h5', 'other.h5')} {options}", work, code=2)
-    assert re.search(message, printed), printed
+def test_conversion_refuses_what_the_data_are_not(work: Path, settings: dict[str, Any], message: str) -> None:
+    options = {"source": str(work / "demos.zarr"), "out": work / "other.h5", "env": "pusht", **settings}
+    with pytest.raises(UserError, match=message):
+        convert(ConvertConfig(**options))
     assert not (work / "other.h5").exists()
