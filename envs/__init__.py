@@ -83,7 +83,7 @@ ENVS = {
         },
         probes={"agent": (0, 1), "block": (2, 3), "angle": (4,)},
         no_pixels_kwargs={"image_size": 16},
-        conventions={"image_size": 64, "control_mode": "relative"},
+        conventions={"image_size": 64, "look": "plain", "control_mode": "relative"},
     ),
     "cube": _CUBE,
     "cube-double": replace(

@@ -61,7 +61,8 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     * physics that is a function of the state alone: restoring a state and continuing equals never having stopped. A
       simulator with a memory of its own is put into a state by `restore`;
     * if the default does not suit: `successes` (names of success criteria, of which the constructor has a default),
-      `is_nontrivial`, `errors`, `view`, `landmarks`, `steered`, `extra_info`, ``render`` and `metadata`;
+      `is_nontrivial`, `errors`, `view`, `landmarks`, `steered`, `scripted_action`, `extra_info`, ``render`` and
+      `metadata`;
     * for attributes that cannot be copied, their names in `uncopied` and a `build` that makes them anew;
     * `lwm_agent.register_env`, with a scripted data policy called ``play``.
     """
@@ -119,6 +120,14 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     @abstractmethod
     def simulate(self, action: NDArray[np.float32]) -> None:
         """Replaces ``self._state`` by the state after one control step of an action inside `action_space`."""
+
+    def scripted_action(self, action: NDArray[np.float32], state: State) -> NDArray[np.float32]:
+        """The action of this environment that does in `state` what `action` does in one of default arguments.
+
+        Scripted policies act in the latter, and zeros stand for doing nothing there. An environment overrides this
+        where an argument changes what an action means.
+        """
+        return action
 
     def view(self, state: State) -> NDArray[np.uint8]:
         """Picture ``(h, w, 3)`` of any state for people, in videos; by default the observation."""

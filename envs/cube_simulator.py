@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 
 from ..errors import MachineError, UserError
 from .base import State
-from .opengl import choose_backend
+from .opengl import choose_backend, opengl_errors
 from .per_thread import one_per_thread
 
 with suppress(RuntimeError):  # a machine that cannot draw can still simulate
     choose_backend()  # mujoco and dm_control read MUJOCO_GL when they are imported
 try:
-    import mujoco
-    from ogbench.manipspace.envs.cube_env import CubeEnv as OGBenchCube
-    from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
-    from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
+    with opengl_errors():
+        import mujoco
+        from ogbench.manipspace.envs.cube_env import CubeEnv as OGBenchCube
+        from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
+        from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
 except ModuleNotFoundError as error:
     raise MachineError(f"the cube needs ogbench, which has wheels for Python 3.10 to 3.12 ({error})") from error
 

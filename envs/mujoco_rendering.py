@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MachineError
-from .opengl import REMEDY, choose_backend
+from .opengl import choose_backend, unusable
 
 _BALL = '<mujoco><worldbody><light pos="0 0 2"/><geom size="1"/><camera name="eye" pos="0 0 4"/></worldbody></mujoco>'
 
@@ -41,7 +41,7 @@ class Renderer:
             self._context = import_module(f"mujoco.{backend}").GLContext(size, size)
             self._context.make_current()
         except Exception as error:  # each backend raises errors of its own
-            raise MachineError(f"MUJOCO_GL={backend} cannot draw on this machine ({error}). {REMEDY}") from error
+            raise unusable(backend, error) from error
         self._scene = mujoco.MjvScene(model, maxgeom=2 * model.ngeom + 100)
         self._options = mujoco.MjvOption()
         self._buffers = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)

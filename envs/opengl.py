@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 
@@ -12,7 +14,8 @@ from ..errors import MachineError
 
 BACKENDS = {"darwin": ("cgl",), "win32": ("glfw",)}.get(sys.platform, ("egl", "osmesa"))
 TRIAL_SECONDS = 60.0
-REMEDY = "On Debian and Ubuntu: apt-get install libegl1 libgl1-mesa-dri libopengl0, or libosmesa6"
+PACKAGES = {"egl": "libegl1 libgl1-mesa-dri libopengl0", "osmesa": "libosmesa6"}
+REMEDY = f"On Debian and Ubuntu: apt-get install {', or '.join(PACKAGES.values())}"
 
 
 # Mesa then draws in the calling thread. Its own threads do not survive a fork, after which drawing would hang; they
@@ -58,6 +61,32 @@ def prepare_drawing() -> str | None:
     except MachineError as error:
         return str(error)
     return None
+
+
+@contextmanager
+def opengl_errors() -> Iterator[None]:
+    """Raises `MachineError` where the block fails because of the OpenGL that MUJOCO_GL names.
+
+    mujoco takes it when it is imported or when it draws, and raises errors of many classes: without libOSMesa, an
+    AttributeError. If another process can draw with it, the error has another cause, and stays.
+    """
+    try:
+        yield
+    except (MachineError, ModuleNotFoundError):
+        raise
+    except (AttributeError, ImportError, OSError, RuntimeError) as error:
+        backend = os.environ.get("MUJOCO_GL", "").lower()
+        problem = try_backend(backend) if backend else None
+        if problem is None:
+            raise
+        raise unusable(backend, problem) from error
+
+
+def unusable(backend: str, problem: object) -> MachineError:
+    """The error that this backend has a `problem`, with the packages to install."""
+    known = backend in PACKAGES
+    fix = f"on Debian and Ubuntu, apt-get install {PACKAGES[backend]}" if known else f"choose {' or '.join(BACKENDS)}"
+    return MachineError(f"MUJOCO_GL={backend} cannot draw on this machine ({problem}): {fix}, or unset MUJOCO_GL")
 
 
 def try_backend(name: str) -> str | None:

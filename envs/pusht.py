@@ -22,16 +22,19 @@ from .pusht_geometry import (
     BAR,
     CENTER_OF_GRAVITY,
     STEM,
+    WALLS,
     WORLD,
     block_coverage,
     block_polygons,
     distance_to_block,
     place,
 )
+from .pusht_public import PublicPainter
 
 DT, SUBSTEPS = 0.01, 10  # 100 Hz physics, 10 Hz control
 K_P, K_V = 100.0, 20.0
 RELATIVE_SCALE = 100.0  # px that a relative action of 1 asks for
+LOOKS: dict[str, type[Painter | PublicPainter]] = {"plain": Painter, "gym-pusht": PublicPainter}
 
 
 class PushTEnv(GoalImageEnv):
@@ -56,6 +59,9 @@ class PushTEnv(GoalImageEnv):
 
     Args:
         image_size: side of the observed pictures, px.
+        look: drawing of the pictures: "plain", or as the public environment draws them ("gym-pusht"), in whose data
+            they are 96 px wide and actions are absolute. Its green T stands in the present and in the goal picture, at
+            the pose where the public task ends, whatever the goal is.
         control_mode: meaning of an action, "relative" or "absolute".
         success: success criterion.
         terminate_on_success: whether success ends an episode.
@@ -75,6 +81,7 @@ class PushTEnv(GoalImageEnv):
         self,
         *,
         image_size: int = 64,
+        look: str = "plain",
         control_mode: str = "relative",
         success: str = "pose",
         terminate_on_success: bool = True,
@@ -88,6 +95,7 @@ class PushTEnv(GoalImageEnv):
             render_mode=render_mode,
             render_size=render_size,
         )
+        self.look = check_choice("look", look, tuple(LOOKS))
         self.control_mode = check_choice("control_mode", control_mode, ("relative", "absolute"))
         low, high = (-1.0, 1.0) if control_mode == "relative" else (0.0, WORLD)
         self.action_space = gym.spaces.Box(low, high, (2,), np.float32)
@@ -95,16 +103,15 @@ class PushTEnv(GoalImageEnv):
 
     def build(self) -> None:
         self._window = Window(self.metadata["render_fps"])
-        self._painter = Painter(self.image_size)
+        self._painter = LOOKS[self.look](self.image_size)
         self._agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
         # Both moments are the bar's: a slip of the public environment that defines its dynamics.
         self._block = pymunk.Body(1.0, 2 * pymunk.moment_for_poly(1.0, BAR))
         self._block.center_of_gravity = CENTER_OF_GRAVITY
         table = pymunk.Body(body_type=pymunk.Body.STATIC)
-        corners = [(5, 506), (5, 5), (506, 5), (506, 506), (5, 506)]
         self._contents: tuple[pymunk.Body | pymunk.Shape, ...] = (
             *(self._agent, self._block, table),
-            *(pymunk.Segment(table, a, b, 2) for a, b in itertools.pairwise(corners)),
+            *(pymunk.Segment(table, a, b, 2) for a, b in itertools.pairwise(WALLS)),
             pymunk.Circle(self._agent, AGENT_RADIUS),
             pymunk.Poly(self._block, BAR),
             pymunk.Poly(self._block, STEM),
@@ -156,6 +163,11 @@ class PushTEnv(GoalImageEnv):
         # Continues from the reported state, not from pymunk's own numbers, which differ from it in the last bit.
         self._state = np.array([x, y, *self._block.position, self._block.angle, velocity_x, velocity_y])
         self.restore(self._state)
+
+    def scripted_action(self, action: NDArray[np.float32], state: State) -> NDArray[np.float32]:
+        if self.control_mode == "relative":
+            return action
+        return np.clip(state[:2] + RELATIVE_SCALE * action, 0.0, WORLD).astype(np.float32)
 
     def is_success(self, state: State, goal_state: State) -> bool:
         if self.success == "coverage":

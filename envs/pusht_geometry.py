@@ -12,6 +12,8 @@ Pose = tuple[float, float, float]  # x, y (px) and angle (rad) of a T
 WORLD = 512.0  # px, side of the table
 AGENT_RADIUS = 15.0  # px
 
+WALLS = ((5, 506), (5, 5), (506, 5), (506, 506), (5, 506))  # px, ends of the four walls in turn
+
 BAR: Polygon = ((-60.0, 30.0), (60.0, 30.0), (60.0, 0.0), (-60.0, 0.0))
 STEM: Polygon = ((-15.0, 30.0), (-15.0, 120.0), (15.0, 120.0), (15.0, 30.0))
 BLOCK_AREA = 120.0 * 30.0 + 30.0 * 90.0

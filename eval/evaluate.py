@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from ..envs.base import GoalImageEnv
 from ..errors import UserError
 from .episode import Decision, Episode, EpisodeRecorder, Run
 from .floors import NoOpPolicy, RandomPolicy
@@ -162,8 +163,8 @@ def floors(
 ) -> dict[str, list[Episode]]:
     """Episodes of random actions and of doing nothing, which other scores on these tasks are compared with."""
     with make_env(task_set, env_kwargs) as env:
-        space = cast(gym.spaces.Box, env.action_space)
-    policies: dict[str, Policy] = {"random": RandomPolicy(space, seed), "none": NoOpPolicy(space)}
+        space, simulator = cast(gym.spaces.Box, env.action_space), cast(GoalImageEnv, env.unwrapped)
+    policies: dict[str, Policy] = {"random": RandomPolicy(space, seed), "none": NoOpPolicy(space, simulator)}
     return {
         name: evaluate(policy, task_set, batch_size=batch_size, seed=seed, env_kwargs=env_kwargs, wrap_env=wrap_env)
         for name, policy in policies.items()

@@ -10,16 +10,29 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
+from ..envs.base import GoalImageEnv
 from .tasks import Task
 
 Actions = NDArray[np.float32]
 
 
 class NoOpPolicy:
-    """Does nothing: zeros, clipped into the action space."""
+    """Does nothing: zeros, clipped into the action space.
 
-    def __init__(self, action_space: Box) -> None:
+    Args:
+        action_space: its space.
+        env: environment of the tasks, which says what zeros mean at the start of a task (`scripted_action`).
+    """
+
+    def __init__(self, action_space: Box, env: GoalImageEnv | None = None) -> None:
         self._action = np.clip(np.zeros(action_space.shape, np.float32), action_space.low, action_space.high)
+        self._env = env
+
+    def begin(self, tasks: Sequence[Task]) -> Actions | None:
+        """State for episodes of `tasks`: the action of each, ``(N, A)``; None where it is that of all."""
+        if self._env is None:
+            return None
+        return np.stack([self._env.scripted_action(self._action, np.array(task.state)) for task in tasks])
 
     def predict(
         self,
@@ -28,8 +41,8 @@ class NoOpPolicy:
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
     ) -> tuple[Actions, Any]:
-        """The same action ``(A,)`` for each of N observations, ``(N, A)``."""
-        return np.tile(self._action, (len(observation["pixels"]), 1)), None
+        """The same actions ``(N, A)`` each time, for N observations."""
+        return np.tile(self._action, (len(observation["pixels"]), 1)) if state is None else state, state
 
 
 class RandomPolicy:

@@ -161,7 +161,7 @@ def test_training_state_of_an_earlier_version_is_resumed(data: str, tmp_path: Pa
     with safe_open(path, framework="pt") as file:
         facts = {name: value for name, value in file.metadata().items() if name != "sha256"}
     settings = json.loads(facts["settings"])
-    assert settings.pop("env_kwargs") == {"control_mode": "relative", "image_size": 32}
+    assert settings.pop("env_kwargs") == {"control_mode": "relative", "image_size": 32, "look": "plain"}
     save_file(load_file(path), path, {**facts, "settings": json.dumps(settings)})
     train(train_config(data, tmp_path / "run", steps=2), resume=True)
 

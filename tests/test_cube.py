@@ -406,3 +406,43 @@ def test_reason_why_mujoco_cannot_draw_is_returned(
     problem = opengl.prepare_drawing()
     assert os.environ.get("SDL_VIDEODRIVER") == (None if "DISPLAY" in variables else "dummy")
     assert problem is None if expected is None else (problem or "").startswith(expected)
+
+
+WITHOUT_LIBRARIES = """
+import ctypes, ctypes.util, sys
+found, load = ctypes.util.find_library, ctypes.CDLL.__init__
+def init(library, name, *args, **kwargs):
+    if name and ("OSMesa" in str(name) or "EGL" in str(name)):
+        raise OSError(f"{name} is missing")
+    load(library, name, *args, **kwargs)
+ctypes.util.find_library = lambda name: None if name in ("OSMesa", "EGL") else found(name)
+ctypes.CDLL.__init__ = init
+"""
+
+
+@pytest.mark.parametrize("env", ["cube", "InvertedPendulum-v5 --policy random"])
+@pytest.mark.parametrize(
+    ("backend", "problem"),
+    [
+        ("osmesa", "on Debian and Ubuntu, apt-get install libosmesa6, or unset MUJOCO_GL"),
+        ("egl", "on Debian and Ubuntu, apt-get install libegl1 libgl1-mesa-dri libopengl0, or unset MUJOCO_GL"),
+        ("nonsense", "choose egl or osmesa, or unset MUJOCO_GL"),
+    ],
+)
+def test_missing_opengl_is_no_bug_of_the_package(env: str, backend: str, problem: str, tmp_path: Path) -> None:
+    """The trial in another process does without the libraries too, as sitecustomize is imported there."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_LIBRARIES)
+    command = f"collect --env {env} --episodes 1 --episode-env-steps 2 --workers 1 --out x.h5"
+    run = subprocess.run(
+        [sys.executable, "-c", "from lwm_agent.cli.main import main; main()", *command.split()],
+        cwd=tmp_path,
+        env={**os.environ, "MUJOCO_GL": backend, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = " ".join(run.stderr.split())
+    assert f"MUJOCO_GL={backend} cannot draw on this machine (" in said
+    assert problem in said
+    assert "this is a bug" not in said
+    assert run.returncode not in (0, 1)

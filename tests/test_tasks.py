@@ -130,7 +130,7 @@ def _second_task(**fields: Any) -> Callable[[dict[str, Any]], Any]:
         (_edited(protocol=None), "protocol=None is not a word"),
         (_edited(split=""), "split='' is not a word"),
         (_edited(env_kwargs=[]), "env_kwargs is not an object"),
-        (_edited(env_kwargs={"sucess": "pose"}), "env_kwargs.sucess is unknown: choose from control_mode, image_size"),
+        (_edited(env_kwargs={"sucess": "pose"}), "sucess is unknown: choose from control_mode, image_size, look"),
         (_edited(env_kwargs={"render_mode": "human"}), "env_kwargs.render_mode is unknown"),
         (_edited(env_kwargs={"success": ["pose"]}), "env_kwargs.success=.* is not a word, a number, true or false"),
         (_edited(env_kwargs={"success": "any"}), "success='any' is unknown: choose one of"),

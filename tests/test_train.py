@@ -155,7 +155,7 @@ def test_training_leaves_a_checkpoint_that_says_where_it_comes_from(data: str, t
     assert [progress.step for progress in seen] == [1, 2, 3, 4, 5, 6]
     checkpoint = Checkpoint.load(tmp_path / "run" / "checkpoint")
     assert checkpoint.env == "pusht"
-    assert checkpoint.env_kwargs == {"control_mode": "relative", "image_size": 32}
+    assert checkpoint.env_kwargs == {"control_mode": "relative", "image_size": 32, "look": "plain"}
     assert {"r2_agent", "effective_rank", "prediction"} <= checkpoint.training["validation"].keys()
     assert checkpoint.normalizer.action_std == pytest.approx((2 / 3**0.5,) * 2, rel=0.2)
     card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()
@@ -258,7 +258,7 @@ def test_a_file_that_does_not_say_where_it_is_from_is_taken_as_it_is(data: str, 
         for _ in range(3):
             writer.add(np.zeros((31, 32, 32, 3), np.uint8), np.ones((30, 2), np.float32), np.ones((31, 7)))
     trained = train(config((str(tmp_path / "silent.h5"), data), tmp_path / "run", steps=1))
-    assert trained.env_kwargs == {"control_mode": "relative", "image_size": 32}
+    assert trained.env_kwargs == {"control_mode": "relative", "image_size": 32, "look": "plain"}
 
 
 @pytest.mark.filterwarnings("ignore:the latents are collapsing")

@@ -49,7 +49,7 @@ def convert(config: ConvertConfig) -> None:
     if recordings.fps is not None:
         frameskip = max(1, round(recordings.fps / 2))
         console.print(f"blocks of half a second, as on Push-T: train with --set model.frameskip={frameskip}")
-    _show_file(config.out)
+    _show_file(config.out, "" if config.env is None else f"; train on it with --env {config.env}")
 
 
 def tasks(config: TasksConfig) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -21,6 +21,8 @@ from ..data.schema import Episode, partial_path
 from ..data.trajectories import Progress
 from ..data.writer import TrajectoryWriter, check_output
 from ..envs import ENVS
+from ..envs.base import GoalImageEnv
+from ..envs.opengl import opengl_errors
 from ..errors import MachineError, UserError
 from .config import CollectConfig
 from .workers import ordered_map
@@ -77,7 +79,7 @@ def _write_episodes(
 
 def check_env(config: CollectConfig) -> ActionSpace:
     """Action space of the environment; refuses an environment that cannot be recorded, before anything is written."""
-    with closing(make_env(config)) as env:
+    with opengl_errors(), closing(make_env(config)) as env:  # foreign environments may draw with MuJoCo too
         space = _checked_space(env, config)
         observation, _ = env.reset(seed=0)
         read_frame(env, observation, config)
@@ -188,7 +190,8 @@ class Recorder:
             return lambda observation, info: rng.uniform(space.low, space.high).astype(np.float32)
         assert config.spec is not None
         policy: DataPolicy = pkgutil.resolve_name(config.spec.policies[config.policy])(rng)
-        return lambda observation, info: policy(info)
+        simulator = cast(GoalImageEnv, self._env.unwrapped)
+        return lambda observation, info: simulator.scripted_action(policy(info), info["state"])
 
 
 def read_frame(env: gym.Env[Any, Any], observation: Any, config: CollectConfig) -> NDArray[np.uint8]:

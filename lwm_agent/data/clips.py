@@ -134,7 +134,7 @@ class Mixture:
     ) -> Clips:
         """`num` clips in random order; of one file, each uniform over all of them. Goals are as in `Windows.sample`.
 
-        A column that one of the files lacks is None.
+        A column that one of the files lacks, or has with rows of another shape, is None.
         """
         if len(self.windows) == 1:
             return self.windows[0].sample(num, rng, goals, other_share)
@@ -167,6 +167,7 @@ def shares(total: int, parts: int) -> list[int]:
 
 
 def _joined(columns: Sequence[NDArray[Any] | None], order: NDArray[np.int64]) -> Any:
-    """Rows of all `columns` in `order`, None where one is missing."""
+    """Rows of all `columns` in `order`, None where one is missing or has other rows, such as states of another size."""
     present = [column for column in columns if column is not None]
-    return np.concatenate(present)[order] if len(present) == len(columns) else None
+    alike = len(present) == len(columns) and len({column.shape[1:] for column in present}) == 1
+    return np.concatenate(present)[order] if alike else None

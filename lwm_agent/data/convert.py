@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..errors import MachineError
+from ..errors import MachineError, UserError
 from ..imports import hub
 from . import ogbench_npz
 from .config import ConvertConfig
+from .origin import Origin
 from .pictures import area_resize, central_square
 from .readers import Recordings, open_recordings
 from .schema import DatasetError
@@ -48,21 +49,29 @@ def convert(config: ConvertConfig, progress: Progress | None = None) -> Conversi
     check_output(config.out)
     source = Path(config.source)
     if source.suffix == ".npz":
+        if config.env is not None:
+            raise UserError(f"{source} is converted for --env cube: leave --env out")
         ogbench_npz.convert(source, config.out, progress)
         return Conversion(None)
     recordings = open_recordings(source if source.exists() else _downloaded(config), config.camera)
     left_out, frames, short = [*recordings.left_out], 0, 0
+    origin = Origin.of(config)
     with TrajectoryWriter(
         config.out,
+        env_id=origin.env_id,
+        env_kwargs=origin.env_kwargs,
+        action_low=origin.low,
+        action_high=origin.high,
         discrete=recordings.num_actions is not None,
         attributes={"source": source.name, "camera": recordings.camera, "lwm_agent_version": __version__},
     ) as writer:
         for number, demonstration in enumerate(recordings.demonstrations(), start=1):
-            pixels = [_picture(frame, config) for frame in demonstration.frames]
+            pixels = [_picture(frame, config, origin) for frame in demonstration.frames]
             if len(pixels) < 2:
                 short += 1
                 continue
             action = _actions(demonstration.action, len(pixels), config, recordings.num_actions, number)
+            origin.check_actions(action)
             state = demonstration.state
             writer.add(np.stack(pixels), action, state if state is not None and len(state) == len(pixels) else None)
             frames += len(pixels)
@@ -74,7 +83,8 @@ def convert(config: ConvertConfig, progress: Progress | None = None) -> Conversi
     return Conversion(recordings, frames, tuple(left_out))
 
 
-def _picture(frame: NDArray[np.uint8], config: ConvertConfig) -> NDArray[np.uint8]:
+def _picture(frame: NDArray[np.uint8], config: ConvertConfig, origin: Origin) -> NDArray[np.uint8]:
+    origin.check_frame(frame, config.image_size)
     return area_resize(frame if config.squash else central_square(frame), config.image_size)
 
 

@@ -12,6 +12,7 @@ from ..agent.config import load_agent
 from ..checkpoint import Checkpoint, checksum
 from ..compatibility import check_compatible, conventions
 from ..envs import ENVS, find_env, name_of
+from ..envs.base import GoalImageEnv
 from ..errors import UserError
 from ..eval import (
     Episode,
@@ -37,10 +38,10 @@ from ..protocols import Policy
 from .accounting import account_of
 from .config import PROTOCOL_NAMES, EvalConfig, protocol_settings
 
-MODEL_FREE_POLICIES: dict[str, Callable[[gym.spaces.Box, int], Policy]] = {
-    "random": RandomPolicy,
-    "none": lambda space, seed: NoOpPolicy(space),
-    "replay": lambda space, seed: ReplayPolicy(space),
+MODEL_FREE_POLICIES: dict[str, Callable[[gym.spaces.Box, GoalImageEnv, int], Policy]] = {
+    "random": lambda space, env, seed: RandomPolicy(space, seed),
+    "none": lambda space, env, seed: NoOpPolicy(space, env),
+    "replay": lambda space, env, seed: ReplayPolicy(space),
 }
 """Policies without a model: two floors and the ceiling."""
 
@@ -184,8 +185,10 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> ConfiguredPolicy:
     """The policy that `config` asks for."""
     if config.planner in MODEL_FREE_POLICIES:
         with make_env(task_set, config.env_settings) as env:
-            space = cast(gym.spaces.Box, env.action_space)
-        policy = MODEL_FREE_POLICIES[config.planner](space, config.seed)
+            space, simulator = cast(gym.spaces.Box, env.action_space), cast(GoalImageEnv, env.unwrapped)
+        if config.planner == "replay":
+            _check_replayed(task_set, space)
+        policy = MODEL_FREE_POLICIES[config.planner](space, simulator, config.seed)
         words = f"policy {config.planner}, without a model"
         return ConfiguredPolicy(policy, {"name": config.planner}, dict(config.env_settings), words=words)
     checkpoint = Checkpoint.load(config.checkpoint_name)
@@ -208,6 +211,16 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> ConfiguredPolicy:
         agent.insight if filmed else None,
         f"{config.checkpoint_name}: {agent.describe()}",
     )
+
+
+def _check_replayed(task_set: TaskSet, space: gym.spaces.Box) -> None:
+    """Refuses to replay the actions of tasks in an action space that is not theirs."""
+    with make_env(task_set) as env:
+        if env.action_space != space:
+            raise UserError(
+                f"planner='replay': the tasks' actions are of {env.action_space}, and --set env asks for {space}: "
+                "leave that out"
+            )
 
 
 def with_protocol(config: EvalConfig, task_set: TaskSet, frameskip: int) -> EvalConfig:
