@@ -1,0 +1,256 @@
+"""`lwm-agent probe`: what a model's latents know of the world, now, in its imagination, and in painted pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..checkpoint import Checkpoint, checksum
+from ..compute.device import resolve_device
+from ..data.clips import Windows, shares
+from ..data.trajectories import DatasetError, Trajectories
+from ..envs import name_of, spec_of
+from ..envs.quantities import Quantity
+from ..eval.bootstrap import Bootstrap
+from ..eval.figures import new_figure
+from ..eval.latent_geometry import effective_rank, straightness
+from ..eval.probe_figures import draw_figures
+from ..eval.probe_scores import FRAMES, IMAGINED, PAINTED, STILL, ProbeReport, Score, points, save_report, score
+from ..eval.probe_table import horizons, readings
+from ..eval.probes import PROBES, Examples, Probe
+from ..eval.provenance import command_line, machine, sources
+from ..eval.published_probes import PUBLISHED
+from ..files import write_text
+from ..training.frozen_encoder import check_fit
+from ..training.held_out import follow_splits
+from .clip_latents import CONTEXT, ClipLatents, encode_clips
+from .probe_config import ProbeConfig
+from .probe_quantities import RecordedQuantities
+
+OnProgress = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Clips of several files: latents, and quantities of their frames.
+
+    Attributes:
+        clips: latents of B clips; its episodes are numbered over all files.
+        quantities: quantities of the ``B * (1 + T)`` frames, clip by clip.
+    """
+
+    clips: ClipLatents
+    quantities: Mapping[str, Quantity]
+
+    @property
+    def frames(self) -> Tensor:
+        """Latents of the frames, ``(B * (1 + T), D)``."""
+        return self.clips.seen.flatten(0, 1)
+
+    @property
+    def episodes(self) -> NDArray[np.int64]:
+        """Episode of each frame, ``(B * (1 + T),)``."""
+        return self.clips.episodes.repeat(self.clips.seen.shape[1])
+
+
+def run_probe(config: ProbeConfig, on_progress: OnProgress = lambda *_: None) -> ProbeReport:
+    """Encodes clips, fits probes, scores them on other episodes; writes results.json, table.md and figures.
+
+    Raises:
+        DatasetError: the data does not fit the checkpoint, is too short, or holds nothing to read.
+        UserError: matplotlib is not installed, or no two episodes are held out.
+    """
+    if config.plot:
+        new_figure(1, 1)  # first: without matplotlib, nothing need be encoded
+    device = resolve_device(config.device)
+    checkpoint = Checkpoint.load(config.checkpoint, device)
+    files = [Trajectories.open(path, in_memory=False) for path in config.data]
+    for file in files:
+        check_fit(checkpoint, file)
+    records = follow_splits(checkpoint.training, files, config)
+    splits = [record.split(file) for record, file in zip(records, files, strict=True)]
+    fitted, held_out = (
+        _sample(config, checkpoint, files, episodes, device, on_progress, ahead=ahead)
+        for episodes, ahead in zip(zip(*splits, strict=True), (False, True), strict=True)
+    )
+    varied, left_out = _varied(fitted.quantities, held_out.quantities)
+    fitted = replace(fitted, quantities={name: fitted.quantities[name] for name in varied})
+    probes = _fit(fitted, config.seed, on_progress)
+    bootstrap = Bootstrap(held_out.episodes, config.seed)
+    names = list(varied)
+    report = ProbeReport(
+        model=checkpoint.name,
+        checkpoint=config.checkpoint,
+        env=name_of(checkpoint.env),
+        frameskip=checkpoint.model.frameskip,
+        latent_size=checkpoint.model.summary_size,
+        fitted_frames=len(fitted.frames),
+        fitted_episodes=len(np.unique(fitted.episodes)),
+        episodes=bootstrap.num_episodes,
+        effective_rank=effective_rank(held_out.frames),
+        straightness=Bootstrap(held_out.clips.episodes, config.seed).mean(
+            straightness(held_out.clips.seen).double().numpy()
+        ),
+        left_out=left_out,
+        scores=_scores(probes, held_out, names, config.seed),
+        points={name: points(held_out.quantities[name], probes[name]["mlp"](held_out.frames)) for name in names},
+        published=_published(checkpoint.env),
+    )
+    _write(config, report, [asdict(record) for record in records])
+    return report
+
+
+def _sample(
+    config: ProbeConfig,
+    checkpoint: Checkpoint,
+    files: Sequence[Trajectories],
+    episodes: Sequence[NDArray[np.int64]],
+    device: torch.device,
+    report: OnProgress,
+    *,
+    ahead: bool,
+) -> Sample:
+    """Clips of some episodes of each file, as many of each; a quarter as many if they are to be read, `ahead`."""
+    wanted = -(-config.frames // ((1 + config.horizon) * (4 if ahead else 1)))
+    parts, done, first_episode = [], 0, 0
+    for number, (file, numbers, share) in enumerate(zip(files, episodes, shares(wanted, len(files)), strict=True)):
+        windows = _windows(file, numbers, config.horizon, checkpoint.model.frameskip)
+        rng = np.random.default_rng([config.seed, number, ahead])
+        chosen = np.sort(rng.permutation(len(windows))[: max(1, share)])  # in the order of the file, which reads faster
+
+        def show(clips: int) -> None:
+            nonlocal done
+            done += clips
+            report("reading" if ahead else "encoding", done, wanted, "clips")
+
+        clips = encode_clips(checkpoint, windows, chosen, device, ahead=ahead, on_chunk=show)
+        quantities = RecordedQuantities(file).at(clips.rows.flatten())
+        parts.append(Sample(replace(clips, episodes=clips.episodes + first_episode), quantities))
+        first_episode += file.num_episodes
+    report("reading" if ahead else "encoding", wanted, wanted, "clips")
+    return _joined(parts)
+
+
+def _windows(file: Trajectories, episodes: NDArray[np.int64], horizon: int, frameskip: int) -> Windows:
+    """Clips of the frames before, the present and `horizon` blocks.
+
+    Raises:
+        DatasetError: all episodes are shorter.
+    """
+    longest = int(file.lengths[episodes].max())
+    most = (longest - 1) // frameskip + 1 - CONTEXT
+    if most < horizon:
+        advice = f"pass --horizon {most}" if most >= 1 else "probes need longer ones"
+        raise DatasetError(
+            f"{file.path}: horizon={horizon} blocks after {CONTEXT} frames, {frameskip} steps apart, need episodes of "
+            f"{(horizon + CONTEXT - 1) * frameskip + 1} frames, and the longest has {longest}: {advice}"
+        )
+    return Windows(file, episodes, CONTEXT + horizon, frameskip)
+
+
+def _joined(parts: Sequence[Sample]) -> Sample:
+    """Samples of several files, which have the same quantities, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    names = set.intersection(*(set(part.quantities) for part in parts))
+    clips = [part.clips for part in parts]
+
+    def tensors(column: str) -> Any:
+        present = [getattr(part, column) for part in clips]
+        return torch.cat(present) if all(part is not None for part in present) else None
+
+    rows, episodes = (np.concatenate([getattr(part, column) for part in clips]) for column in ("rows", "episodes"))
+    quantities = {
+        name: replace(quantity, values=np.concatenate([part.quantities[name].values for part in parts]))
+        for name, quantity in parts[0].quantities.items()
+        if name in names
+    }
+    joined = ClipLatents(rows, episodes, tensors("seen"), tensors("imagined"), tensors("painted"))
+    return Sample(joined, quantities)
+
+
+def _varied(fitted: Mapping[str, Quantity], held_out: Mapping[str, Quantity]) -> tuple[list[str], dict[str, str]]:
+    """Names of the quantities that can be read, and why the others cannot.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    reasons = {}
+    for name in fitted:
+        values = [part[name].targets for part in (fitted, held_out)]
+        if not all(np.isfinite(part).all() for part in values):
+            reasons[name] = "has rows without a number"
+        elif min(part.std(axis=0).min() for part in values) < 1e-9:
+            reasons[name] = "does not vary in these data"
+    names = [name for name in fitted if name not in reasons]
+    if not names:
+        raise DatasetError(f"nothing can be read: {', '.join(f'{name} {why}' for name, why in reasons.items())}")
+    return names, reasons
+
+
+def _fit(sample: Sample, seed: int, report: OnProgress) -> dict[str, dict[str, Probe]]:
+    """A probe of each kind for each quantity; a tenth of the episodes chooses, the others fit."""
+    numbers = np.unique(sample.episodes)
+    choosing = np.isin(sample.episodes, numbers[::10])
+    fitting = ~choosing if len(numbers) > 1 else choosing
+    probes: dict[str, dict[str, Probe]] = {}
+    for done, (name, quantity) in enumerate(sample.quantities.items()):
+        report("fitting", done, len(sample.quantities), name)
+        targets, latents = quantity.targets, sample.frames
+        fit, choose = (Examples(latents[torch.from_numpy(part)], targets[part]) for part in (fitting, choosing))
+        probes[name] = {kind: make(fit, choose, seed) for kind, make in PROBES.items()}
+    report("fitting", len(sample.quantities), len(sample.quantities), "")
+    return probes
+
+
+def _scores(
+    probes: Mapping[str, Mapping[str, Probe]], sample: Sample, names: Sequence[str], seed: int
+) -> list[Score]:
+    """Scores of all frames, of painted ones, and block by block along rollouts."""
+    clips, length = sample.clips, sample.clips.seen.shape[1]
+    every, each = Bootstrap(sample.episodes, seed), Bootstrap(clips.episodes, seed)
+    scores = []
+    for name in names:
+        quantity = sample.quantities[name]
+        for kind, probe in probes[name].items():
+            named = {"quantity": name, "probe": kind}
+            scores.append(score(quantity, probe(sample.frames), every, latents=FRAMES, **named))
+            if clips.painted is not None:
+                scores.append(score(quantity, probe(clips.painted.flatten(0, 1)), every, latents=PAINTED, **named))
+            if clips.imagined is None:
+                continue
+            seen, imagined = probe(clips.seen), probe(clips.imagined)
+            imagined = np.concatenate([seen[:, :1], imagined], axis=1)
+            for block in range(length):
+                future = quantity.rows(np.arange(len(clips.seen)) * length + block)
+                for latents, read in ((IMAGINED, imagined[:, block]), (FRAMES, seen[:, block]), (STILL, seen[:, 0])):
+                    scores.append(score(future, read, each, latents=latents, block=block, **named))
+    return scores
+
+
+def _published(env: str) -> Mapping[str, Mapping[str, tuple[float, float]]]:
+    spec = spec_of(env)
+    return {} if spec is None else PUBLISHED.get(spec.env_id, {})
+
+
+def _write(config: ProbeConfig, report: ProbeReport, records: list[dict[str, Any]]) -> None:
+    run = {
+        "command": command_line(),
+        "checkpoint": checksum(config.checkpoint),
+        "data": records,
+        "seed": config.seed,
+        "context_frames": CONTEXT,
+        "sources": sources(),
+        **machine(),
+    }
+    tables = [readings(report), *([horizons(report)] if report.horizon > 0 else [])]
+    save_report(report, run, config.out / "results.json")
+    write_text(config.out / "table.md", "\n\n".join(table.markdown() for table in tables) + "\n")
+    if config.plot:
+        draw_figures(report, config.out)
