@@ -83,6 +83,6 @@ class Bootstrap:
 
 
 def _interval(statistics: Array) -> Interval:
-    """Interval of statistics ``(1 + RESAMPLES,)``; resamples in which nothing varies, such as one episode, are left out."""
+    """Interval of statistics ``(1 + RESAMPLES,)``, without those of resamples in which nothing varies."""
     low, high = np.quantile(statistics[1:][np.isfinite(statistics[1:])], [0.025, 0.975])
     return Interval(float(statistics[0]), float(low), float(high))

@@ -19,6 +19,13 @@ MOST = 12
 
 FORMATS = (".png", ".svg")
 
+LINES = {
+    STILL: ("nothing moves", FAINT, ":"),
+    FRAMES: ("of the frame", FAINT, "--"),
+    IMAGINED: ("imagined", color_of(0), "o-"),
+}
+"""Name, colour and style of each line along a rollout."""
+
 
 def draw_figures(report: ProbeReport, folder: Path) -> list[str]:
     """Writes the figures as PNG and SVG into `folder`; returns their names without suffix."""
@@ -71,22 +78,17 @@ def _horizon(report: ProbeReport) -> Figure:
     """Median errors over the number of environment steps that were imagined, between those of two references."""
     figure, axes = _panels(report)
     for name, ax in axes.items():
-        scores = {
-            latents: [one for one in report.select(quantity=name, latents=latents, probe="mlp") if one.block is not None]
-            for latents in (IMAGINED, FRAMES, STILL)
-        }
-        _line(ax, scores[STILL], report.frameskip, FAINT, ":")
-        _line(ax, scores[FRAMES], report.frameskip, FAINT, "--")
-        _line(ax, scores[IMAGINED], report.frameskip, color_of(0), "o-")
-        unit = scores[IMAGINED][0].unit
+        for latents, (_, color, style) in LINES.items():
+            scores = report.select(quantity=name, latents=latents, probe="mlp")
+            _line(ax, [one for one in scores if one.block is not None], report.frameskip, color, style)
+        unit = scores[0].unit
         ax.set_ylabel(f"median error{', ' + unit if unit else ''}", color=FAINT, fontsize=8)
         ax.set_xlabel("environment steps ahead", color=FAINT, fontsize=8)
         ax.set_ylim(bottom=0)
     figure.draw_without_rendering()  # labels are placed by the size of the panels
-    names = {IMAGINED: ("imagined", color_of(0)), FRAMES: ("of the frame", FAINT), STILL: ("nothing moves", FAINT)}
     for name, ax in axes.items():
         labels = []
-        for latents, (text, color) in names.items():
+        for latents, (text, color, _) in LINES.items():
             last = report.select(quantity=name, latents=latents, probe="mlp", block=report.horizon)[0]
             labels.append(Label(report.horizon * report.frameskip, last.median.value, text, color))
         label_ends(ax, labels, size=7.5)

@@ -42,7 +42,7 @@ class Cells:
 
 def readings(report: ProbeReport) -> Cells:
     """Both probes on real frames, and the MLP on painted ones: a line each, quantity by quantity."""
-    header = ("quantity", "probe", "R2", "r", f"r, {REFERENCE}'s paper", "median error", "9 of 10 within", "where it is")
+    header = ("quantity", "probe", "R2", "r", f"r, {REFERENCE}'s paper", "median error", "p90", "where it is")
     rows = [
         [
             one.quantity,
@@ -59,16 +59,12 @@ def readings(report: ProbeReport) -> Cells:
         for one in report.select(quantity=quantity, latents=latents)
         if latents == FRAMES or one.probe == "mlp"
     ]
+    read = max(one.n for one in report.scores)
     title = (
-        f"{report.checkpoint} ({report.model}), {report.env}: probes of {report.fitted_frames} frames on {rows_of(report)} "
-        f"of {report.episodes} other episodes"
+        f"{report.checkpoint} ({report.model}), {report.env}: fitted on {report.fitted_frames} frames, "
+        f"read on {read} of {report.episodes} other episodes"
     )
     return Cells(title, header, rows)
-
-
-def rows_of(report: ProbeReport) -> int:
-    """Held-out frames that a score is of."""
-    return max(one.n for one in report.select(latents=FRAMES, block=None))
 
 
 def horizons(report: ProbeReport) -> Cells:

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 PENALTIES = tuple(10.0**power for power in range(-6, 1))
 """Penalties of ridge regressions to choose from, a row."""
 
-HIDDEN, STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 256, 3000, 512, 2e-3, 1e-2
+HIDDEN, STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 256, 3000, 256, 3e-3, 1e-2
 """Size and training of an MLP of two hidden layers."""
 
 CHOOSE_EVERY = 250
@@ -63,7 +63,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Scale:
-    """Mean and standard deviation of the latents ``(D,)`` and targets ``(m,)`` of the examples that a probe is fitted on."""
+    """Mean and standard deviation of latents ``(D,)`` and targets ``(m,)``, over the examples that fit."""
 
     mean: Tensor
     std: Tensor
@@ -87,7 +87,7 @@ class Scale:
 
 
 def fit_linear(fit: Examples, choose: Examples, seed: int = 0) -> Probe:
-    """Ridge regression, with the penalty of `PENALTIES` that is best on the examples `choose`; `seed` is of no effect."""
+    """Ridge regression with the penalty of `PENALTIES` that is best on the examples `choose`; it needs no `seed`."""
     scale = Scale.of(fit)
     inputs, outputs = scale.inputs(fit.latents).double(), scale.outputs(fit.targets).double()
     values, vectors = torch.linalg.eigh(inputs.T @ inputs / len(inputs))
@@ -110,12 +110,12 @@ def fit_mlp(fit: Examples, choose: Examples, seed: int = 0) -> Probe:
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         network = nn.Sequential(
-            *(nn.Linear(inputs.shape[1], HIDDEN), nn.GELU()),
-            *(nn.Linear(HIDDEN, HIDDEN), nn.GELU()),
+            *(nn.Linear(inputs.shape[1], HIDDEN), nn.SiLU()),
+            *(nn.Linear(HIDDEN, HIDDEN), nn.SiLU()),
             nn.Linear(HIDDEN, outputs.shape[1]),
         )
         optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, STEPS, pct_start=0.1)
         best, least = copy.deepcopy(network), math.inf
         for step in range(STEPS):
             rows = torch.randint(len(inputs), (BATCH,))

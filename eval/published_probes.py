@@ -20,4 +20,4 @@ PUBLISHED: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]] = {
         "joint speeds": {"LeWM": (0.095, 0.386), "PLDM": (0.115, 0.536), "DINO-WM": (0.763, 0.852)},
     },
 }
-"""Pearson's r of a linear probe and of an MLP, by environment, quantity and model (arXiv 2603.19312, tables 1 and 4)."""
+"""Pearson's r of a linear probe and of an MLP, by environment, quantity and model (arXiv 2603.19312, tables 1, 4)."""

@@ -34,6 +34,7 @@ from lwm_agent.experiments.config import (
     TasksConfig,
 )
 from lwm_agent.experiments.evaluate import MODEL_FREE_POLICIES
+from lwm_agent.experiments.probe_config import ProbeConfig
 from lwm_agent.models import MODELS
 from lwm_agent.training.config import (
     MODEL_NAMES,
@@ -60,6 +61,7 @@ COMMANDS = {
     "bench": BenchConfig,
     "compare": CompareConfig,
     "report": ReportConfig,
+    "probe": ProbeConfig,
     "export": ExportConfig,
     "push": PushConfig,
     "pull": PullConfig,

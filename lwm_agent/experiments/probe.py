@@ -75,15 +75,12 @@ def run_probe(config: ProbeConfig, on_progress: OnProgress = lambda *_: None) ->
         check_fit(checkpoint, file)
     records = follow_splits(checkpoint.training, files, config)
     splits = [record.split(file) for record, file in zip(records, files, strict=True)]
-    fitted, held_out = (
-        _sample(config, checkpoint, files, episodes, device, on_progress, ahead=ahead)
-        for episodes, ahead in zip(zip(*splits, strict=True), (False, True), strict=True)
-    )
-    varied, left_out = _varied(fitted.quantities, held_out.quantities)
-    fitted = replace(fitted, quantities={name: fitted.quantities[name] for name in varied})
-    probes = _fit(fitted, config.seed, on_progress)
+    training, validation = zip(*splits, strict=True)
+    held_out = _sample(config, checkpoint, files, validation, device, on_progress, ahead=True)
     bootstrap = Bootstrap(held_out.episodes, config.seed)
-    names = list(varied)
+    fitted = _sample(config, checkpoint, files, training, device, on_progress, ahead=False)
+    names, left_out = _varied(fitted.quantities, held_out.quantities)
+    probes = _fit(fitted, names, config.seed, on_progress)
     report = ProbeReport(
         model=checkpoint.name,
         checkpoint=config.checkpoint,
@@ -194,24 +191,22 @@ def _varied(fitted: Mapping[str, Quantity], held_out: Mapping[str, Quantity]) ->
     return names, reasons
 
 
-def _fit(sample: Sample, seed: int, report: OnProgress) -> dict[str, dict[str, Probe]]:
+def _fit(sample: Sample, names: Sequence[str], seed: int, report: OnProgress) -> dict[str, dict[str, Probe]]:
     """A probe of each kind for each quantity; a tenth of the episodes chooses, the others fit."""
     numbers = np.unique(sample.episodes)
     choosing = np.isin(sample.episodes, numbers[::10])
     fitting = ~choosing if len(numbers) > 1 else choosing
     probes: dict[str, dict[str, Probe]] = {}
-    for done, (name, quantity) in enumerate(sample.quantities.items()):
-        report("fitting", done, len(sample.quantities), name)
-        targets, latents = quantity.targets, sample.frames
+    for done, name in enumerate(names):
+        report("fitting", done, len(names), name)
+        targets, latents = sample.quantities[name].targets, sample.frames
         fit, choose = (Examples(latents[torch.from_numpy(part)], targets[part]) for part in (fitting, choosing))
         probes[name] = {kind: make(fit, choose, seed) for kind, make in PROBES.items()}
-    report("fitting", len(sample.quantities), len(sample.quantities), "")
+    report("fitting", len(names), len(names), "")
     return probes
 
 
-def _scores(
-    probes: Mapping[str, Mapping[str, Probe]], sample: Sample, names: Sequence[str], seed: int
-) -> list[Score]:
+def _scores(probes: Mapping[str, Mapping[str, Probe]], sample: Sample, names: Sequence[str], seed: int) -> list[Score]:
     """Scores of all frames, of painted ones, and block by block along rollouts."""
     clips, length = sample.clips, sample.clips.seen.shape[1]
     every, each = Bootstrap(sample.episodes, seed), Bootstrap(clips.episodes, seed)

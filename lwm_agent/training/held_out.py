@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..data.trajectories import Trajectories, split
 
+
 class SplitSettings(Protocol):
     """Settings that decide which episodes of a new file are held out."""
 
