@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .figures import FAINT, GRID, INK, Label, color_of, label_ends, new_figure, quiet_axes, save_figure
-from .probe_scores import FRAMES, IMAGINED, STILL, ProbeReport, Score
+from .probe_scores import BEST, FRAMES, IMAGINED, STILL, ProbeReport, Score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +59,7 @@ def _readings(report: ProbeReport) -> Figure:
     figure, axes = _panels(report)
     for name, ax in axes.items():
         true, read = report.points[name]
-        (score,) = report.select(quantity=name, latents=FRAMES, probe="mlp", block=None)
+        (score,) = report.select(quantity=name, latents=FRAMES, probe=BEST, block=None)
         low, high = min(map(min, true)), max(map(max, true))
         ax.plot([low, high], [low, high], color=GRID, lw=1.2, zorder=1)
         for number in range(len(true[0])):
@@ -79,7 +79,7 @@ def _horizon(report: ProbeReport) -> Figure:
     figure, axes = _panels(report)
     for name, ax in axes.items():
         for latents, (_, color, style) in LINES.items():
-            scores = report.select(quantity=name, latents=latents, probe="mlp")
+            scores = report.select(quantity=name, latents=latents, probe=BEST)
             _line(ax, [one for one in scores if one.block is not None], report.frameskip, color, style)
         unit = scores[0].unit
         ax.set_ylabel(f"median error{', ' + unit if unit else ''}", color=FAINT, fontsize=8)
@@ -89,7 +89,7 @@ def _horizon(report: ProbeReport) -> Figure:
     for name, ax in axes.items():
         labels = []
         for latents, (text, color, _) in LINES.items():
-            last = report.select(quantity=name, latents=latents, probe="mlp", block=report.horizon)[0]
+            last = report.select(quantity=name, latents=latents, probe=BEST, block=report.horizon)[0]
             labels.append(Label(report.horizon * report.frameskip, last.median.value, text, color))
         label_ends(ax, labels, size=7.5)
     return figure

@@ -20,6 +20,9 @@ from .json_file import parse_json, read_text
 FRAMES, IMAGINED, STILL, PAINTED = "frames", "imagined", "still", "painted"
 """Latents of a score: of real frames; imagined; of the first frame, as if nothing moved; of pictures of latents."""
 
+BEST = "mlp"
+"""Probe that reads painted pictures in tables, and imagined latents."""
+
 POINTS = 400
 """Frames of a quantity whose truth and reading are kept, for a scatter plot."""
 
@@ -76,7 +79,7 @@ class ProbeReport:
         straightness: mean cosine between successive changes of a latent, a block apart.
         left_out: quantities that could not be read, and why.
         scores: the scores.
-        points: truth and reading of a few held-out frames, of each quantity by the MLP: ``(2, points, n)``.
+        points: truth and reading of a few held-out frames, of each quantity by `BEST`: ``(2, points, n)``.
         published: correlations that others report: quantity, model, and linear and MLP.
     """
 

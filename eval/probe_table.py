@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from .bootstrap import Interval
-from .probe_scores import FRAMES, IMAGINED, PAINTED, STILL, ProbeReport, Score
+from .probe_scores import BEST, FRAMES, IMAGINED, PAINTED, STILL, ProbeReport, Score
 
 REFERENCE = "LeWM"
 """Model whose published correlations stand beside those measured."""
@@ -40,6 +40,11 @@ class Cells:
         return "\n".join([head, f"|{'|'.join(marks)}|", *body])
 
 
+def tables(report: ProbeReport) -> list[Cells]:
+    """All tables of a report."""
+    return [readings(report), *([horizons(report)] if report.horizon > 0 else [])]
+
+
 def readings(report: ProbeReport) -> Cells:
     """Both probes on real frames, and the MLP on painted ones: a line each, quantity by quantity."""
     header = ("quantity", "probe", "R2", "r", f"r, {REFERENCE}'s paper", "median error", "p90", "where it is")
@@ -57,7 +62,7 @@ def readings(report: ProbeReport) -> Cells:
         for quantity in report.quantities
         for latents in (FRAMES, PAINTED)
         for one in report.select(quantity=quantity, latents=latents)
-        if latents == FRAMES or one.probe == "mlp"
+        if latents == FRAMES or one.probe == BEST
     ]
     read = max(one.n for one in report.scores)
     title = (
@@ -75,7 +80,7 @@ def horizons(report: ProbeReport) -> Cells:
     rows = []
     for quantity in report.quantities:
         for latents, name in names.items():
-            found = {one.block: one for one in report.select(quantity=quantity, latents=latents, probe="mlp")}
+            found = {one.block: one for one in report.select(quantity=quantity, latents=latents, probe=BEST)}
             rows.append([quantity, name, *(f"{found[block].median.value:.1f} {found[block].unit}" for block in blocks)])
     return Cells("median error along imagined rollouts", header, rows)
 

@@ -264,7 +264,7 @@ def check(report: ProbeReport, out: Path) -> None:
             report.select(quantity=quantity, probe="mlp", latents=latents, block=0)[0] for latents in (IMAGINED, FRAMES)
         )
         assert now == type(now)(**{**vars(frame), "latents": IMAGINED})
-        assert len(report.select(quantity=quantity, probe="linear", latents=STILL)) == report.horizon + 1
+        assert len(report.select(quantity=quantity, latents=STILL)) == report.horizon + 1
 
 
 def test_probe_of_push_t(play: str, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_probe_of_push_t(play: str, tmp_path: Path) -> None:
     assert agent.within.low <= agent.within.value <= agent.within.high
     (painted,) = report.select(quantity="agent", probe="linear", latents=PAINTED)
     assert painted.r2.value > 0.9
-    steps = [report.select(quantity="agent", probe="linear", latents=STILL, block=block)[0] for block in (0, 3)]
+    steps = [report.select(quantity="agent", latents=STILL, block=block)[0] for block in (0, 3)]
     assert steps[0].median.value < steps[1].median.value
     assert report.published["angle"]["LeWM"] == (0.902, 0.990)
     assert report.points["angle"]

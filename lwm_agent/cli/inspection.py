@@ -16,14 +16,13 @@ def add_commands(app: typer.Typer) -> None:
 
 def probe(config: ProbeConfig) -> None:
     """Read physical quantities from a model's latents: of frames, of imagined futures, of painted pictures."""
-    from ..eval.probe_table import horizons, readings
+    from ..eval.probe_table import tables
     from ..experiments.probe import run_probe
 
     with bars() as update:
         report = run_probe(config, update)
-    show_table(readings(report).rich())
-    if report.horizon > 0:
-        show_table(horizons(report).rich())
+    for table in tables(report):
+        show_table(table.rich())
     straight = report.straightness
     console.print(
         f"effective rank {report.effective_rank:.1f} of {report.latent_size}; cosine of successive changes "

@@ -21,8 +21,8 @@ from ..eval.bootstrap import Bootstrap
 from ..eval.figures import new_figure
 from ..eval.latent_geometry import effective_rank, straightness
 from ..eval.probe_figures import draw_figures
-from ..eval.probe_scores import FRAMES, IMAGINED, PAINTED, STILL, ProbeReport, Score, points, save_report, score
-from ..eval.probe_table import horizons, readings
+from ..eval.probe_scores import BEST, FRAMES, IMAGINED, PAINTED, STILL, ProbeReport, Score, points, save_report, score
+from ..eval.probe_table import tables
 from ..eval.probes import PROBES, Examples, Probe
 from ..eval.provenance import command_line, machine, sources
 from ..eval.published_probes import PUBLISHED
@@ -96,7 +96,7 @@ def run_probe(config: ProbeConfig, on_progress: OnProgress = lambda *_: None) ->
         ),
         left_out=left_out,
         scores=_scores(probes, held_out, names, config.seed),
-        points={name: points(held_out.quantities[name], probes[name]["mlp"](held_out.frames)) for name in names},
+        points={name: points(held_out.quantities[name], probes[name][BEST](held_out.frames)) for name in names},
         published=_published(checkpoint.env),
     )
     _write(config, report, [asdict(record) for record in records])
@@ -207,7 +207,7 @@ def _fit(sample: Sample, names: Sequence[str], seed: int, report: OnProgress) ->
 
 
 def _scores(probes: Mapping[str, Mapping[str, Probe]], sample: Sample, names: Sequence[str], seed: int) -> list[Score]:
-    """Scores of all frames, of painted ones, and block by block along rollouts."""
+    """Scores of all frames and of painted ones; those of `BEST` block by block along rollouts too."""
     clips, length = sample.clips, sample.clips.seen.shape[1]
     every, each = Bootstrap(sample.episodes, seed), Bootstrap(clips.episodes, seed)
     scores = []
@@ -218,7 +218,7 @@ def _scores(probes: Mapping[str, Mapping[str, Probe]], sample: Sample, names: Se
             scores.append(score(quantity, probe(sample.frames), every, latents=FRAMES, **named))
             if clips.painted is not None:
                 scores.append(score(quantity, probe(clips.painted.flatten(0, 1)), every, latents=PAINTED, **named))
-            if clips.imagined is None:
+            if clips.imagined is None or kind != BEST:
                 continue
             seen, imagined = probe(clips.seen), probe(clips.imagined)
             imagined = np.concatenate([seen[:, :1], imagined], axis=1)
@@ -244,8 +244,7 @@ def _write(config: ProbeConfig, report: ProbeReport, records: list[dict[str, Any
         "sources": sources(),
         **machine(),
     }
-    tables = [readings(report), *([horizons(report)] if report.horizon > 0 else [])]
     save_report(report, run, config.out / "results.json")
-    write_text(config.out / "table.md", "\n\n".join(table.markdown() for table in tables) + "\n")
+    write_text(config.out / "table.md", "\n\n".join(table.markdown() for table in tables(report)) + "\n")
     if config.plot:
         draw_figures(report, config.out)
