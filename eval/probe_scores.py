@@ -164,7 +164,10 @@ def read_report(path: Path | str) -> ProbeReport:
 
 
 def _score(entry: Mapping[str, Any]) -> Score:
-    return Score(**{key: Interval(**value) if isinstance(value, dict) else value for key, value in entry.items()})
+    values: dict[str, Any] = {
+        key: Interval(**value) if isinstance(value, dict) else value for key, value in entry.items()
+    }
+    return Score(**values)
 
 
 def _rounded(value: Any) -> Any:

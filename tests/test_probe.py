@@ -225,17 +225,16 @@ def test_geometry_of_latents() -> None:
 @pytest.mark.parametrize("name", ["pusht-tiny", "pusht-dreamer", "pusht-gcbc"])
 def test_latents_are_those_of_beliefs_and_rollouts(name: str, play: str) -> None:
     checkpoint, file = Checkpoint.load(name), Trajectories.open(play)
-    model, frameskip = checkpoint.model, checkpoint.model.frameskip
-    windows = Windows(file, np.arange(3), CONTEXT + 4, frameskip)
+    model = checkpoint.model
+    windows = Windows(file, np.arange(3), CONTEXT + 4, model.frameskip)
     indices = np.array([2, 40, 61])
     got = encode_clips(checkpoint, windows, indices, CPU, ahead=True)
-    first = windows.rows(indices)[0][:, 0]
-    np.testing.assert_array_equal(got.rows, first[:, None] + frameskip * np.arange(CONTEXT - 1, CONTEXT + 4))
-    np.testing.assert_array_equal(got.episodes, windows.episodes(indices))
     assert got.seen.shape == (3, 5, model.summary_size)
     alone = encode_clips(checkpoint, windows, indices[1:2], CPU, ahead=True)
     torch.testing.assert_close(alone.seen[0], got.seen[1], atol=0.02, rtol=0.02)  # bfloat16 on some CPUs
-    embedded = model.summary(model.embed(checkpoint.normalizer.pixels(file.frames(got.rows[1]))))
+    embedded = model.summary(
+        model.embed(checkpoint.normalizer.pixels(file.frames(windows.rows(indices[1:2])[0][0, CONTEXT - 1 :])))
+    )
     same = torch.allclose(embedded, got.seen[1], atol=0.05, rtol=0.05)
     assert same is (name != "pusht-dreamer")  # whose latents remember the frames before
     if not isinstance(model, WorldModel):

@@ -131,8 +131,9 @@ def other_columns(path: Path) -> dict[str, NDArray[np.float64]]:
             link, column = file.get(name, getlink=True), file.get(name)
             if not isinstance(link, h5py.HardLink) or not isinstance(column, h5py.Dataset):
                 continue
-            shape = column.shape or ()
-            if column.dtype.kind in "fiu" and len(shape) in (1, 2) and shape[0] == rows and prod(shape[1:]) <= WIDEST:
+            if column.dtype.kind not in "fiu" or column.ndim not in (1, 2):
+                continue
+            if len(column) == rows and prod(column.shape[1:]) <= WIDEST:
                 _check_size(_column(file, name, path), name, path)
                 columns[name] = column[:].astype(np.float64).reshape(rows, -1)
     return columns

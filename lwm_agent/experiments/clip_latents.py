@@ -28,16 +28,12 @@ class ClipLatents:
     """Latents of B clips, as summaries of D numbers, on the CPU. The first is that of the frame `CONTEXT` of a clip.
 
     Attributes:
-        rows: rows of the frames in their file, ``(B, 1 + T)``.
-        episodes: numbers of the episodes, ``(B,)``.
         seen: latents of the frames, ``(B, 1 + T, D)``.
         imagined: latents after each of T recorded blocks, imagined from the first frame alone, ``(B, T, D)``; None of a
             model that imagines nothing.
         painted: latents of pictures of `seen`, ``(B, 1 + T, D)``; None where nothing paints.
     """
 
-    rows: NDArray[np.int64]
-    episodes: NDArray[np.int64]
     seen: Tensor
     imagined: Tensor | None = None
     painted: Tensor | None = None
@@ -74,8 +70,7 @@ def encode_clips(
         on_chunk(len(blocks))
     seen, imagined, painted = (_joined(column) for column in zip(*parts, strict=True))
     assert seen is not None
-    rows, _ = windows.rows(indices)
-    return ClipLatents(rows[:, CONTEXT - 1 :], windows.episodes(indices), seen, imagined, painted)
+    return ClipLatents(seen, imagined, painted)
 
 
 @torch.no_grad()

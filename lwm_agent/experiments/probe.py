@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from ..checkpoint import Checkpoint, checksum
 from ..compute.device import resolve_device
-from ..data.clips import Windows, shares
 from ..data.trajectories import DatasetError, Trajectories
 from ..envs import name_of, spec_of
 from ..envs.quantities import Quantity
@@ -29,34 +26,10 @@ from ..eval.published_probes import PUBLISHED
 from ..files import write_text
 from ..training.frozen_encoder import check_fit
 from ..training.held_out import follow_splits
-from .clip_latents import CONTEXT, ClipLatents, encode_clips
+from ..training.latent_cache import OnProgress
+from .clip_latents import CONTEXT
 from .probe_config import ProbeConfig
-from .probe_quantities import RecordedQuantities
-
-OnProgress = Callable[[str, int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Clips of several files: latents, and quantities of their frames.
-
-    Attributes:
-        clips: latents of B clips; its episodes are numbered over all files.
-        quantities: quantities of the ``B * (1 + T)`` frames, clip by clip.
-    """
-
-    clips: ClipLatents
-    quantities: Mapping[str, Quantity]
-
-    @property
-    def frames(self) -> Tensor:
-        """Latents of the frames, ``(B * (1 + T), D)``."""
-        return self.clips.seen.flatten(0, 1)
-
-    @property
-    def episodes(self) -> NDArray[np.int64]:
-        """Episode of each frame, ``(B * (1 + T),)``."""
-        return self.clips.episodes.repeat(self.clips.seen.shape[1])
+from .probe_sample import Sample, Sampler
 
 
 def run_probe(config: ProbeConfig, on_progress: OnProgress = lambda *_: None) -> ProbeReport:
@@ -76,9 +49,10 @@ def run_probe(config: ProbeConfig, on_progress: OnProgress = lambda *_: None) ->
     records = follow_splits(checkpoint.training, files, config)
     splits = [record.split(file) for record, file in zip(records, files, strict=True)]
     training, validation = zip(*splits, strict=True)
-    held_out = _sample(config, checkpoint, files, validation, device, on_progress, ahead=True)
-    bootstrap = Bootstrap(held_out.episodes, config.seed)
-    fitted = _sample(config, checkpoint, files, training, device, on_progress, ahead=False)
+    sampler = Sampler(config, checkpoint, files, device, on_progress)
+    held_out = sampler.sample(validation, ahead=True)
+    bootstrap = Bootstrap(held_out.episodes, config.seed)  # refuses too few, before more is encoded
+    fitted = sampler.sample(training, ahead=False)
     names, left_out = _varied(fitted.quantities, held_out.quantities)
     probes = _fit(fitted, names, config.seed, on_progress)
     report = ProbeReport(
@@ -91,9 +65,7 @@ def run_probe(config: ProbeConfig, on_progress: OnProgress = lambda *_: None) ->
         fitted_episodes=len(np.unique(fitted.episodes)),
         episodes=bootstrap.num_episodes,
         effective_rank=effective_rank(held_out.frames),
-        straightness=Bootstrap(held_out.clips.episodes, config.seed).mean(
-            straightness(held_out.clips.seen).double().numpy()
-        ),
+        straightness=Bootstrap(held_out.clip_episodes, config.seed).mean(straightness(held_out.clips.seen)),
         left_out=left_out,
         scores=_scores(probes, held_out, names, config.seed),
         points={name: points(held_out.quantities[name], probes[name][BEST](held_out.frames)) for name in names},
@@ -101,75 +73,6 @@ def run_probe(config: ProbeConfig, on_progress: OnProgress = lambda *_: None) ->
     )
     _write(config, report, [asdict(record) for record in records])
     return report
-
-
-def _sample(
-    config: ProbeConfig,
-    checkpoint: Checkpoint,
-    files: Sequence[Trajectories],
-    episodes: Sequence[NDArray[np.int64]],
-    device: torch.device,
-    report: OnProgress,
-    *,
-    ahead: bool,
-) -> Sample:
-    """Clips of some episodes of each file, as many of each; a quarter as many if they are to be read, `ahead`."""
-    wanted = -(-config.frames // ((1 + config.horizon) * (4 if ahead else 1)))
-    parts, done, first_episode = [], 0, 0
-    for number, (file, numbers, share) in enumerate(zip(files, episodes, shares(wanted, len(files)), strict=True)):
-        windows = _windows(file, numbers, config.horizon, checkpoint.model.frameskip)
-        rng = np.random.default_rng([config.seed, number, ahead])
-        chosen = np.sort(rng.permutation(len(windows))[: max(1, share)])  # in the order of the file, which reads faster
-
-        def show(clips: int) -> None:
-            nonlocal done
-            done += clips
-            report("reading" if ahead else "encoding", done, wanted, "clips")
-
-        clips = encode_clips(checkpoint, windows, chosen, device, ahead=ahead, on_chunk=show)
-        quantities = RecordedQuantities(file).at(clips.rows.flatten())
-        parts.append(Sample(replace(clips, episodes=clips.episodes + first_episode), quantities))
-        first_episode += file.num_episodes
-    report("reading" if ahead else "encoding", wanted, wanted, "clips")
-    return _joined(parts)
-
-
-def _windows(file: Trajectories, episodes: NDArray[np.int64], horizon: int, frameskip: int) -> Windows:
-    """Clips of the frames before, the present and `horizon` blocks.
-
-    Raises:
-        DatasetError: all episodes are shorter.
-    """
-    longest = int(file.lengths[episodes].max())
-    most = (longest - 1) // frameskip + 1 - CONTEXT
-    if most < horizon:
-        advice = f"pass --horizon {most}" if most >= 1 else "probes need longer ones"
-        raise DatasetError(
-            f"{file.path}: horizon={horizon} blocks after {CONTEXT} frames, {frameskip} steps apart, need episodes of "
-            f"{(horizon + CONTEXT - 1) * frameskip + 1} frames, and the longest has {longest}: {advice}"
-        )
-    return Windows(file, episodes, CONTEXT + horizon, frameskip)
-
-
-def _joined(parts: Sequence[Sample]) -> Sample:
-    """Samples of several files, which have the same quantities, as one."""
-    if len(parts) == 1:
-        return parts[0]
-    names = set.intersection(*(set(part.quantities) for part in parts))
-    clips = [part.clips for part in parts]
-
-    def tensors(column: str) -> Any:
-        present = [getattr(part, column) for part in clips]
-        return torch.cat(present) if all(part is not None for part in present) else None
-
-    rows, episodes = (np.concatenate([getattr(part, column) for part in clips]) for column in ("rows", "episodes"))
-    quantities = {
-        name: replace(quantity, values=np.concatenate([part.quantities[name].values for part in parts]))
-        for name, quantity in parts[0].quantities.items()
-        if name in names
-    }
-    joined = ClipLatents(rows, episodes, tensors("seen"), tensors("imagined"), tensors("painted"))
-    return Sample(joined, quantities)
 
 
 def _varied(fitted: Mapping[str, Quantity], held_out: Mapping[str, Quantity]) -> tuple[list[str], dict[str, str]]:
@@ -209,7 +112,7 @@ def _fit(sample: Sample, names: Sequence[str], seed: int, report: OnProgress) ->
 def _scores(probes: Mapping[str, Mapping[str, Probe]], sample: Sample, names: Sequence[str], seed: int) -> list[Score]:
     """Scores of all frames and of painted ones; those of `BEST` block by block along rollouts too."""
     clips, length = sample.clips, sample.clips.seen.shape[1]
-    every, each = Bootstrap(sample.episodes, seed), Bootstrap(clips.episodes, seed)
+    every, each = Bootstrap(sample.episodes, seed), Bootstrap(sample.clip_episodes, seed)
     scores = []
     for name in names:
         quantity = sample.quantities[name]
