@@ -33,7 +33,8 @@ class EnvSpec:
             generator and returns an object with ``reset()`` that maps an ``info`` to an action inside the Box. One is
             called "play" (`PLAY`): tasks, and the goals of recorded agents, are states that it reaches.
         probes: quantities that training monitors predict, name to columns of ``info["state"]``; columns called
-            ``angle`` are predicted as sine and cosine.
+            ``angle`` are predicted as sine and cosine. `GoalImageEnv.quantities` names more, with units, for
+            ``lwm-agent probe``.
         no_pixels_kwargs: arguments with which the environment is fastest, for callers that never look at pictures.
         conventions: arguments that decide what is observed and what an action means, with their defaults. A world
             model holds for one choice of them. All other arguments only judge, limit or film an episode.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .arguments import check_choice, check_flag, check_size
+from .quantities import Quantity
 
 Observation = dict[str, NDArray[np.uint8]]
 State = NDArray[np.float64]
@@ -61,8 +62,8 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     * physics that is a function of the state alone: restoring a state and continuing equals never having stopped. A
       simulator with a memory of its own is put into a state by `restore`;
     * if the default does not suit: `successes` (names of success criteria, of which the constructor has a default),
-      `is_nontrivial`, `errors`, `view`, `landmarks`, `steered`, `scripted_action`, `extra_info`, ``render`` and
-      `metadata`;
+      `is_nontrivial`, `errors`, `quantities`, `view`, `landmarks`, `steered`, `scripted_action`, `extra_info`,
+      ``render`` and `metadata`;
     * for attributes that cannot be copied, their names in `uncopied` and a `build` that makes them anew;
     * `lwm_agent.register_env`, with a scripted data policy called ``play``.
     """
@@ -116,6 +117,13 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     def errors(self, state: State, goal_state: State) -> dict[str, float]:
         """Distances of `state` from `goal_state`; where there is one, each name ends in its unit: ``_px``, ``_deg``."""
         return {"distance": float(np.linalg.norm(state - goal_state))}
+
+    def quantities(self, states: NDArray[np.float64]) -> dict[str, Quantity]:
+        """Physical quantities of recorded `states` ``(N, state_size)`` by their names, for probes.
+
+        Without any, probes take those of ``register_env(probes=...)``, and without those each column of a state.
+        """
+        return {}
 
     @abstractmethod
     def simulate(self, action: NDArray[np.float32]) -> None:

@@ -13,12 +13,14 @@ from .arguments import check_choice, check_flag
 from .base import GoalImageEnv, Place, State
 from .cube_scene import scene
 from .cube_simulator import centre, quaternion, simulator, state_size
+from .quantities import Quantity
 
 FIDELITIES = ("lite", "stock", "blank")
 REACHED_M, REACHED_DEG = 0.04, 15.0
 SHORTEST_QUATERNION = 1e-3
 STEP_M = 0.02  # displacement of the gripper by an action of 1: two fifths of the 5 cm that it asks for, as measured
 REACH_M = (0.25, -0.35, 0.02), (0.6, 0.35, 0.35)  # of the gripper: two corners of ogbench's workspace
+DEGREES = 180.0 / np.pi  # of a radian
 
 
 class CubeEnv(GoalImageEnv):
@@ -113,6 +115,32 @@ class CubeEnv(GoalImageEnv):
         return {
             "cube_m": self._farthest_m(state, goal_state),
             "cube_turn_deg": self._most_turned_deg(state, goal_state),
+        }
+
+    def quantities(self, states: NDArray[np.float64]) -> dict[str, Quantity]:
+        """ogbench's readings of `states`, 0.4 ms each.
+
+        A cube looks alike after a quarter of a turn, so its yaw is asked for twice: as it is, and as it looks.
+        """
+        readings = [simulator(self.num_cubes).restore(state) for state in states]
+
+        def column(name: str, scale: float) -> NDArray[np.float64]:
+            return scale * np.stack([reading[name] for reading in readings])
+
+        named: dict[str, Quantity] = {}
+        for cube, name in zip(range(self.num_cubes), ("cube", "second cube"), strict=False):
+            place, yaw = column(f"privileged/block_{cube}_pos", 100.0), column(f"privileged/block_{cube}_yaw", DEGREES)
+            named[name] = Quantity(values=place, unit="cm", is_place=True, tolerance=2.0)
+            named[f"{name} yaw"] = Quantity(values=yaw, unit="deg", period=360.0)
+            named[f"{name} yaw as it looks"] = Quantity(values=yaw, unit="deg", period=90.0, tolerance=15.0)
+        hand = column("proprio/effector_pos", 100.0)
+        return {
+            **named,
+            "effector": Quantity(values=hand, unit="cm", is_place=True, tolerance=2.0),
+            "effector yaw": Quantity(values=column("proprio/effector_yaw", DEGREES), unit="deg", period=360.0),
+            "gripper": Quantity(values=column("proprio/gripper_opening", 100.0), unit="%"),
+            "joints": Quantity(values=column("proprio/joint_pos", DEGREES), unit="deg"),
+            "joint speeds": Quantity(values=column("proprio/joint_vel", DEGREES), unit="deg/s"),
         }
 
     def _farthest_m(self, state: State, goal_state: State) -> float:

@@ -30,6 +30,7 @@ from .pusht_geometry import (
     place,
 )
 from .pusht_public import PublicPainter
+from .quantities import Quantity
 
 DT, SUBSTEPS = 0.01, 10  # 100 Hz physics, 10 Hz control
 K_P, K_V = 100.0, 20.0
@@ -184,6 +185,14 @@ class PushTEnv(GoalImageEnv):
             "position_px": position_error(state, goal_state),
             "block_px": position_error(state, goal_state, first=2),
             "angle_deg": math.degrees(angle_error(state, goal_state)),
+        }
+
+    def quantities(self, states: NDArray[np.float64]) -> dict[str, Quantity]:
+        return {
+            "agent": Quantity(values=states[:, 0:2], unit="px", is_place=True, tolerance=15.0),
+            "block": Quantity(values=states[:, 2:4], unit="px", is_place=True, tolerance=20.0),
+            "angle": Quantity(values=np.degrees(states[:, 4:5]), unit="deg", period=360.0, tolerance=20.0),
+            "velocity": Quantity(values=states[:, 5:7], unit="px/s", is_place=True),
         }
 
     def extra_info(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint as Checkpoint
     from .data.writer import TrajectoryWriter as TrajectoryWriter
     from .envs.base import GoalImageEnv as GoalImageEnv
+    from .envs.quantities import Quantity as Quantity
     from .eval import shipped_tasks as shipped_tasks
     from .planners import Budget as Budget
     from .planners import make_planner as make_planner
@@ -27,6 +28,7 @@ __all__ = [
     "Checkpoint",
     "GoalImageEnv",
     "LatentObservation",
+    "Quantity",
     "RecordImagination",
     "TrajectoryWriter",
     "__version__",
@@ -43,6 +45,7 @@ _MODULES = {
     "GoalImageEnv": ".envs.base",
     "LatentObservation": ".wrappers",
     "RecordImagination": ".recording",
+    "Quantity": ".envs.quantities",
     "TrajectoryWriter": ".data.writer",
     "make_planner": ".planners",
     "shipped_tasks": ".eval",

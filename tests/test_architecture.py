@@ -38,7 +38,7 @@ MAY_IMPORT = {  # beside itself and the standard library; other modules may impo
         *("lwm_agent.errors", "lwm_agent.imports", "lwm_agent.files", "lwm_agent.protocols"),
     ),
     "lwm_agent.eval": (
-        *("PIL", "gymnasium", "imageio", "matplotlib", "numpy", "rich", "torch"),  # torch, to tell its version
+        *("PIL", "gymnasium", "imageio", "matplotlib", "numpy", "rich", "torch"),  # torch, for probes
         *("lwm_agent.envs", "lwm_agent.errors", "lwm_agent.imports", "lwm_agent.files", "lwm_agent.protocols"),
         "lwm_agent.insight",
     ),

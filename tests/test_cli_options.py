@@ -34,6 +34,7 @@ from lwm_agent.experiments.config import (
 )
 from lwm_agent.experiments.evaluate import MODEL_FREE_POLICIES
 from lwm_agent.experiments.film_config import DemoConfig, RecordConfig
+from lwm_agent.experiments.probe_config import ProbeConfig
 from lwm_agent.experiments.surprise_config import SurpriseConfig
 from lwm_agent.models import MODELS
 from lwm_agent.play.config import PlayConfig
@@ -65,6 +66,7 @@ COMMANDS = {
     "compare": CompareConfig,
     "surprise": SurpriseConfig,
     "report": ReportConfig,
+    "probe": ProbeConfig,
     "export": ExportConfig,
     "push": PushConfig,
     "pull": PullConfig,

@@ -20,6 +20,8 @@ from lwm_agent.cli.options import TRACEBACK, configure
 from lwm_agent.cli.settings import parse_settings
 from lwm_agent.data.trajectories import Trajectories
 from lwm_agent.eval import compact_table, markdown_table
+from lwm_agent.eval.probe_scores import read_report
+from lwm_agent.eval.probe_table import tables
 
 from .import_graph import LAYERS
 from .test_cli_options import COMMANDS as CONFIGURATIONS
@@ -249,9 +251,25 @@ def test_example_of_surprise_goes_on_while_nothing_is_judged() -> None:
     assert np.isnan(run(example, {"observation": observation})["state"].surprise).all()
 
 
+def test_example_of_quantities_names_them() -> None:
+    (example,) = examples_of("docs/probes.md")
+    hand, wrist = run(example, {})["ArmEnv"].quantities(None, np.array([[0.1, 0.2, np.pi / 2]])).values()
+    assert hand.values.tolist() == [[10.0, 20.0]]
+    assert wrist.values.tolist() == [[90.0]]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("probe-*.json")), ids=lambda path: path.stem)
+def test_tables_of_probes_are_those_of_their_files(path: Path) -> None:
+    name, report = path.stem.removeprefix("probe-"), read_report(path)
+    table = text_of("docs/probes.md").split(f"<!-- {name} -->\n")[1].split(f"\n<!-- /{name} -->")[0]
+    assert table == "\n\n".join(cells.markdown() for cells in tables(report))
+    assert json.loads(path.read_text(encoding="utf-8"))["run"]["checkpoint"] == checksum(name)
+
+
 def test_all_examples_are_tested() -> None:
     tested = {"README.md": 1, "docs/agent.md": 4, "docs/data.md": 1, "docs/baselines.md": 1, "docs/planners.md": 1}
     tested |= {"docs/world-models.md": 1, "docs/imagination.md": 1, "docs/record.md": 1, "docs/surprise.md": 1}
+    tested |= {"docs/probes.md": 1}
     assert {document: len(examples_of(document)) for document in DOCUMENTS if examples_of(document)} == tested
 
 

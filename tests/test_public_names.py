@@ -39,7 +39,7 @@ def test_star_import_offers_the_public_names(tmp_path: Path) -> None:
 
 def test_public_names_are_listed() -> None:
     expected = {"Agent", "Budget", "Checkpoint", "LatentObservation", "TrajectoryWriter", "__version__"}
-    expected |= {"GoalImageEnv", "RecordImagination", "make_planner", "register_env", "shipped_tasks"}
+    expected |= {"GoalImageEnv", "Quantity", "RecordImagination", "make_planner", "register_env", "shipped_tasks"}
     assert set(lwm_agent.__all__) == expected
     assert expected <= set(dir(lwm_agent))
 

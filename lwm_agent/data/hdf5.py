@@ -9,6 +9,8 @@ from pathlib import Path
 
 import h5py
 import hdf5plugin  # noqa: F401  registers the Blosc filter, which the released files need
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import advice, check_regular_file
@@ -17,6 +19,12 @@ from .schema import REQUIRED, UNFINISHED, DatasetError, check_pixels, partial_pa
 OPTIONAL = ("state", "reward")
 KINDS = {"pixels": "u", "action": "fiu", "state": "fiu", "reward": "fiu", "ep_len": "iu", "ep_offset": "iu"}
 """Kinds of NumPy types that a column may have."""
+
+COUNTERS = {"episode_idx", "step_idx"}
+"""Columns that number the rows."""
+
+WIDEST = 64
+"""Numbers a row of a column that is read though it has no meaning here."""
 
 RATIO = 2000
 """Largest compression of a column: twice what gzip can do. Constant pictures reach 240."""
@@ -112,6 +120,25 @@ def columns_of(file: h5py.File) -> list[str]:
     return [*REQUIRED, *optional]
 
 
+def other_columns(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Numbers ``(N, n)`` of the columns, a row a frame, that this package gives no meaning, by their names.
+
+    Tables of more than `WIDEST` numbers a row, such as features of another model, are passed over.
+    """
+    with hdf5_errors(path), open_file(path) as file:
+        rows, columns = len(file["action"]), {}
+        for name in sorted(set(file) - KINDS.keys() - COUNTERS):
+            link, column = file.get(name, getlink=True), file.get(name)
+            if not isinstance(link, h5py.HardLink) or not isinstance(column, h5py.Dataset):
+                continue
+            if column.dtype.kind not in "fiu" or column.ndim not in (1, 2):
+                continue
+            if len(column) == rows and prod(column.shape[1:]) <= WIDEST:
+                _check_size(_column(file, name, path), name, path)
+                columns[name] = column[:].astype(np.float64).reshape(rows, -1)
+    return columns
+
+
 def _column(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
     """Column that lies in the file itself, of a type that it may have."""
     link = file.get(name, getlink=True)
@@ -124,8 +151,9 @@ def _column(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
     if column.is_virtual or column.external:
         kind = "a virtual data set" if column.is_virtual else "stored in another file"
         raise DatasetError(f"{path}: {name} is {kind}, and other files are not followed: {_INSIDE}")
-    if column.dtype.kind not in KINDS[name] or column.shape is None:
-        wanted = "whole numbers" if KINDS[name] == "iu" else "uint8 (N, h, h, 3)" if name == "pixels" else "numbers"
+    kinds = KINDS.get(name, "fiu")
+    if column.dtype.kind not in kinds or column.shape is None:
+        wanted = "whole numbers" if kinds == "iu" else "uint8 (N, h, h, 3)" if name == "pixels" else "numbers"
         raise DatasetError(f"{path}: {name} must be {wanted}, not {column.dtype} {column.shape}")
     return column
 

@@ -9,13 +9,26 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.trajectories import Trajectories, split
-from .config import LatentsConfig
+
+
+class SplitSettings(Protocol):
+    """Settings that decide which episodes of a new file are held out."""
+
+    @property
+    def seed(self) -> int:
+        """Source of the choice."""
+        ...
+
+    @property
+    def validation(self) -> float:
+        """Share of the episodes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ def same_files(records: Any, others: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def follow_splits(
-    training: Mapping[str, Any], files: Sequence[Trajectories], config: LatentsConfig, earlier: Any = None
+    training: Mapping[str, Any], files: Sequence[Trajectories], config: SplitSettings, earlier: Any = None
 ) -> list[DataFile]:
     """Records of the `files` of a training of a part, split as in the trainings before it.
 
@@ -79,7 +92,7 @@ def _same(record: DataFile, file: Trajectories) -> bool:
     return os.path.abspath(record.path) == os.path.abspath(file.path)
 
 
-def _record(file: Trajectories, known: Sequence[DataFile], config: LatentsConfig) -> DataFile:
+def _record(file: Trajectories, known: Sequence[DataFile], config: SplitSettings) -> DataFile:
     for record in known:
         if _same(record, file):
             return DataFile(str(file.path), file.fingerprint, record.split_seed, record.validation_share)

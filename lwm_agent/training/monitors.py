@@ -9,23 +9,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..eval.latent_geometry import effective_rank
 from ..models.sigreg import sigreg
 
 
 def collapse_monitors(latents: Tensor, num_directions: int = 256) -> dict[str, float]:
     """Effective rank, spread and SIGReg value of `latents` ``(N, D)``, of this process alone.
 
-    The effective rank (Roy and Vetterli, 2007) is the exponential of the entropy of the covariance's normalised
-    eigenvalues: D for an isotropic Gaussian, 1 for a line. Each process of a distributed run looks at the same
-    validation clips, so nothing is exchanged between them.
+    Each process of a distributed run looks at the same validation clips, so nothing is exchanged between them.
     """
     latents = latents.float()
     std = latents.std(0)
-    eigenvalues = torch.linalg.eigvalsh(torch.cov(latents.T)).clamp_min(0)
-    shares = eigenvalues / eigenvalues.sum().clamp_min(1e-12)
     generator = torch.Generator().manual_seed(0)
     return {
-        "effective_rank": float(torch.exp(torch.special.entr(shares).sum())),
+        "effective_rank": effective_rank(latents),
         "std_min": float(std.min()),
         "std_mean": float(std.mean()),
         "sigreg": float(sigreg(latents, num_directions, generator, across_processes=False)),
