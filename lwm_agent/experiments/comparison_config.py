@@ -12,10 +12,7 @@ from ..envs import find_env
 from ..errors import UserError
 from ..planners.registry import PLANNERS
 from ..validation import Choices, Config, Count, Option, OutputFolder, Range, Seed
-from .config import PROTOCOL_NAMES
-
-ENGINES = ("local", "ray")
-"""Ways to run the cells of a comparison."""
+from .config import ENGINES, PROTOCOL_NAMES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,9 @@ MODEL_FREE = ("random", "none", "replay")
 PROTOCOL_NAMES = ("strict", "lewm-paper")
 """Names of `lwm_agent.eval.PROTOCOLS`, for help texts."""
 
+ENGINES = ("local", "ray")
+"""Ways to run jobs that do not depend on each other: processes of this machine, or a Ray cluster."""
+
 MIN_DECISIONS = 3
 MAX_BATCH = 2**16
 
