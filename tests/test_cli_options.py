@@ -33,7 +33,8 @@ from lwm_agent.experiments.config import (
     ReportConfig,
     TasksConfig,
 )
-from lwm_agent.experiments.evaluate import MODEL_FREE_POLICIES
+from lwm_agent.experiments.policies import MODEL_FREE_POLICIES
+from lwm_agent.experiments.sweep_config import SweepConfig
 from lwm_agent.models import MODELS
 from lwm_agent.training.config import (
     MODEL_NAMES,
@@ -50,6 +51,7 @@ COMMANDS = {
     "convert": ConvertConfig,
     "tasks": TasksConfig,
     "train": TrainConfig,
+    "sweep": SweepConfig,
     "train-heads": HeadsConfig,
     "train-predictor": PredictorConfig,
     "train-decoder": DecoderConfig,

@@ -41,6 +41,12 @@ def protocol_settings(protocol: str, part: str) -> Mapping[str, Any]:
     return PAPER_SETTINGS.get(part, {}) if protocol == "lewm-paper" else {}
 
 
+def check_engine(engine: str, address: str | None) -> None:
+    """Refuses the address of a cluster beside another engine."""
+    if address is not None and engine != "ray":
+        raise UserError(f"--address is for --engine ray, not for {engine}: leave it out")
+
+
 def output_folder(*words: str) -> Path:
     """Folder below ``out/`` that is called by `words`, of which some may be ids of environments."""
     return Path("out") / "-".join(name_of(word).replace("/", "-") for word in words)
@@ -57,6 +63,7 @@ class EvalConfig(AgentConfig):
         tasks: task file to use instead, of the same protocol.
         episodes: number of tasks, from the first; by default all.
         batch_size: episodes in lock-step.
+        workers: processes that share the episodes; of several GPUs, each has one.
         output_dir: folder of the results and videos, and of what is needed to resume.
         video: number of episodes to film, from the first.
         with_floors: run the policies random and none on the same tasks too.
@@ -75,6 +82,7 @@ class EvalConfig(AgentConfig):
     tasks: Path | None = None
     episodes: Count | None = None
     batch_size: Count = 50
+    workers: Annotated[int, Range(least=1, most=512)] = 1
     output_dir: Annotated[OutputFolder, Option(default="out/ENV-PLANNER-PROTOCOL-SPLIT-OFFSET")]
     video: Annotated[int, Range(least=0, most=10_000)] = 0
     with_floors: Annotated[bool, Option(flag="--floors/--no-floors")] = True

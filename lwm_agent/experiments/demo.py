@@ -8,7 +8,8 @@ from pathlib import Path
 from ..agent.config import AgentConfig
 from ..eval import Episode, Recorder, TaskSet, evaluate
 from .config import DemoConfig, EvalConfig
-from .evaluate import load_tasks, make_policy
+from .evaluate import load_tasks
+from .policies import make_policy
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,18 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
 
-from ..collect.workers import child_threads, start_worker
-from ..compute.device import one_gpu
-from ..errors import UserError
+from ..errors import MachineError, UserError
 from ..files import write_text
 from ..imports import pip_install
+from .child import Child
 
 DONE, FAILED = "done", "failed"
 KNOCK_SECONDS = 5.0
@@ -84,87 +81,56 @@ def run_jobs(
     Raises:
         UserError: Ray is not installed, or its cluster cannot be reached.
     """
-    threads = max(1, torch.get_num_threads() // parallel)
     if engine == "ray":
-        return _run_on_ray(jobs, play, parallel, threads, address, gpu)
+        return _run_on_ray(jobs, play, parallel, address, gpu)
     if parallel == 1:
         return ((job, play(job)) for job in jobs)
-    return _run_in_processes(jobs, play, parallel, threads, gpu)
+    return _run_in_processes(jobs, play, parallel, gpu)
 
 
-class _Worker:
-    """A process that does one job after the other; if it dies, it takes no other with it."""
-
-    def __init__(self, play: Play[Any], number: int, threads: int, gpu: bool) -> None:
-        context = get_context("spawn")
-        self.number = number
-        self.connection, other = context.Pipe()
-        self._process = context.Process(target=_work, args=(other, play, threads), daemon=True)
-        with child_threads(threads), one_gpu(number) if gpu else nullcontext():
-            self._process.start()
-        other.close()  # the process alone has its end: where it dies, the connection ends
-
-    def outcome(self) -> Outcome:
-        """The outcome of the job that was sent last."""
-        try:
-            outcome: Outcome = self.connection.recv()
-        except EOFError:
-            self._process.join()
-            code = self._process.exitcode
-            return Outcome(FAILED, f"its process ended with exit code {code}: is there enough memory?")
-        return outcome
-
-    @property
-    def alive(self) -> bool:
-        """True while the process runs."""
-        return self._process.is_alive()
-
-    def stop(self) -> None:
-        """Ends the process, whatever it does."""
-        self._process.terminate()
-        self._process.join()
-
-
-def _run_in_processes(
-    jobs: Sequence[JobT], play: Play[JobT], parallel: int, threads: int, gpu: bool
-) -> Results[JobT]:
+def _run_in_processes(jobs: Sequence[JobT], play: Play[JobT], parallel: int, gpu: bool) -> Results[JobT]:
     """Spawned processes, of which each takes the next job when its last one is over."""
     waiting = deque(jobs)
     free = list(range(parallel))  # numbers that no process has
-    busy: list[tuple[_Worker, JobT]] = []
-    idle: list[_Worker] = []
+    busy: list[tuple[Child, JobT]] = []
+    idle: list[Child] = []
     try:
         while waiting or busy:
             while waiting and len(busy) < parallel:
-                worker = idle.pop() if idle else _Worker(play, free.pop(0), threads, gpu)
-                busy.append((worker, waiting.popleft()))
-                worker.connection.send(busy[-1][1])
-            ready = wait([worker.connection for worker, _ in busy])
-            for worker, job in [pair for pair in busy if pair[0].connection in ready]:
-                outcome = worker.outcome()
-                busy.remove((worker, job))
-                if worker.alive:
-                    idle.append(worker)
+                child = idle.pop() if idle else Child(_work, play, number=free.pop(), siblings=parallel, gpu=gpu)
+                busy.append((child, waiting.popleft()))
+                child.connection.send(busy[-1][1])
+            ready = wait([child.connection for child, _ in busy])
+            for child, job in [pair for pair in busy if pair[0].connection in ready]:
+                outcome = _received(child)
+                busy.remove((child, job))
+                if child.alive:
+                    idle.append(child)
                 else:
-                    free.append(worker.number)
+                    free.append(child.number)
                 yield job, outcome
     finally:
-        for worker in (*idle, *(worker for worker, _ in busy)):
-            worker.stop()
+        for child in (*idle, *(child for child, _ in busy)):
+            child.stop()
 
 
-def _work(connection: Connection, play: Play[Any], threads: int) -> None:
-    start_worker()
-    torch.set_num_threads(threads)
-    with suppress(KeyboardInterrupt):  # of a training that was asked to end, and has saved its state
-        while True:
-            connection.send(play(connection.recv()))
+def _received(child: Child) -> Outcome:
+    """The outcome of the job that was sent last."""
+    try:
+        outcome: Outcome = child.receive()
+    except MachineError as error:
+        return Outcome(FAILED, str(error))
+    return outcome
 
 
-def _run_on_ray(
-    jobs: Sequence[JobT], play: Play[JobT], parallel: int, threads: int, address: str | None, gpu: bool
-) -> Results[JobT]:
+def _work(connection: Connection, play: Play[Any]) -> None:
+    while True:
+        connection.send(play(connection.recv()))
+
+
+def _run_on_ray(jobs: Sequence[JobT], play: Play[JobT], parallel: int, address: str | None, gpu: bool) -> Results[JobT]:
     """Tasks of a Ray cluster, whose machines share the output folder and have this version of the package."""
+    threads = max(1, torch.get_num_threads() // parallel)
     try:
         import ray
     except ImportError as error:
