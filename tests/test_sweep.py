@@ -189,6 +189,15 @@ def test_processes_and_ray_give_the_results_of_one_process(engine: str, data: st
     assert alone[0].validation != alone[1].validation
 
 
+@pytest.mark.usefixtures("examples")
+def test_processes_import_a_model_of_your_own(data: str, tmp_path: Path) -> None:
+    options = {"steps": 1, "batch_size": 8, "clip_length": 4, "device": "cpu", "model_settings": {"image_size": 32}}
+    sweep = SweepConfig.from_options(
+        data=(data,), out=str(tmp_path), each=("train.seed=0,1",), model="markov_model:markov", jobs=2, **options
+    )
+    assert [row.failure for row in run_sweep(sweep)] == ["", ""]
+
+
 SWEEP = """
 import sys
 from tests.test_sweep import config

@@ -47,7 +47,8 @@ def convert(config: ConvertConfig) -> None:
 
 def with_own_files(config: ConfigType, image_size: int) -> ConfigType:
     """`config` with files of trajectories as its data: data of other formats are converted first, beside themselves."""
-    return replace(config, data=tuple(_own_file(path, image_size) for path in config.data))  # type: ignore[attr-defined]
+    data: tuple[str, ...] = config.data  # type: ignore[attr-defined]
+    return replace(config, **{"data": tuple(_own_file(path, image_size) for path in data)})
 
 
 def _own_file(path: str, image_size: int) -> str:

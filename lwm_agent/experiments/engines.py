@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import traceback
@@ -150,7 +151,7 @@ def _run_on_ray(jobs: Sequence[JobT], play: Play[JobT], parallel: int, address: 
         while waiting or running:
             while waiting and len(running) < parallel:
                 job = waiting.popleft()
-                running[task.remote(job, play, threads, sys.argv)] = job
+                running[task.remote(job, play, threads, sys.argv, os.getcwd())] = job
             (done,), _ = ray.wait(list(running), num_returns=1)
             job = running.pop(done)
             yield job, _fetch(partial(ray.get, done), job)
@@ -167,8 +168,10 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
 
 
-def _play_remotely(job: Job, play: Play[Any], threads: int, argv: list[str]) -> Outcome:
+def _play_remotely(job: Job, play: Play[Any], threads: int, argv: list[str], folder: str) -> Outcome:
     sys.argv = argv  # results name the command that the user gave
+    os.chdir(folder)  # paths are relative to it, and modules of the user's may be there
+    sys.path.append(folder)
     torch.set_num_threads(threads)
     return play(job)
 

@@ -36,10 +36,14 @@ FILMS = "videos"
 
 
 class Item(NamedTuple):
-    """An episode to play: the floor that plays it, None for the policy that is evaluated, and its task."""
+    """An episode to play: the number of its task, and the floor that plays it, None for the policy that is evaluated."""
 
     floor: str | None
-    index: int
+    task: int
+
+
+Finish = Callable[[str | None, Episode], None]
+"""Receives the floor and each episode that is over."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,7 @@ def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None
     num_resumed = len(log.episodes)
     floor_episodes: dict[str, dict[int, Episode]] = {name: {} for name in FLOORS if config.with_floors}
 
-    def finish(result: tuple[str | None, Episode]) -> None:
-        floor, episode = result
+    def finish(floor: str | None, episode: Episode) -> None:
         if floor is not None:
             floor_episodes[floor][episode.index] = episode
             return
@@ -104,8 +107,8 @@ def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None
     if workers > 1:
         work = partial(_play_alone, _shared(config, entrant), task_set)
         with closing(share_out(work, items, workers, any_gpu(config.device))) as results:
-            for result in results:
-                finish(result)
+            for floor, episode in results:
+                finish(floor, episode)
     else:
         _play(config, task_set, entrant, items, finish)
     floor_rows = {name: [rows[index] for index in range(num_tasks)] for name, rows in floor_episodes.items()}
@@ -156,11 +159,11 @@ def _shared(config: EvalConfig, entrant: ConfiguredPolicy) -> EvalConfig:
 
 
 def _play_alone(
-    config: EvalConfig, task_set: TaskSet, items: Sequence[Item], finish: Callable[[tuple[str | None, Episode]], None]
+    config: EvalConfig, task_set: TaskSet, items: Sequence[Item], send: Callable[[tuple[str | None, Episode]], None]
 ) -> None:
     """`_play` in a process that has neither the policy nor the environment's module yet."""
     find_env(config.env)
-    _play(config, task_set, make_policy(config, task_set), items, finish)
+    _play(config, task_set, make_policy(config, task_set), items, lambda floor, episode: send((floor, episode)))
 
 
 def _play(
@@ -168,27 +171,25 @@ def _play(
     task_set: TaskSet,
     entrant: ConfiguredPolicy,
     items: Sequence[Item],
-    finish: Callable[[tuple[str | None, Episode]], None],
+    finish: Finish,
 ) -> None:
-    """Plays episodes of the policy and of the floors; calls `finish` with the floor and each episode that is over."""
+    """Plays episodes of the policy, and of the floors."""
     recorder = None
     if config.video:
         recorder = Recorder(config.output_dir / FILMS, task_set, count=config.video, paint=entrant.paint)
     # Floors act by the same conventions, but do not use pictures.
     blind = {**entrant.env_kwargs, **find_env(config.env).no_pixels_kwargs}
-    space = None
     for floor, group in groupby(items, key=lambda item: item.floor):
         policy = entrant.policy
         if floor is not None:
-            space = action_space(task_set, blind) if space is None else space
-            policy = MODEL_FREE_POLICIES[floor](space, config.seed)
+            policy = MODEL_FREE_POLICIES[floor](action_space(task_set, blind), config.seed)
         evaluate(
             policy,
             task_set,
             batch_size=config.batch_size,
             seed=config.seed,
             env_kwargs=entrant.env_kwargs if floor is None else blind,
-            indices=[item.index for item in group],
-            on_episode=lambda episode, floor=floor: finish((floor, episode)),
+            indices=[item.task for item in group],
+            on_episode=partial(finish, floor),
             recorder=recorder if floor is None else None,
         )

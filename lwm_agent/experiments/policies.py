@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
@@ -76,7 +77,7 @@ def make_policy(config: EvalConfig, task_set: TaskSet) -> ConfiguredPolicy:
 
 def action_space(task_set: TaskSet, env_kwargs: Mapping[str, Any]) -> gym.spaces.Box:
     """Action space of the environment of the tasks."""
-    with make_env(task_set, env_kwargs) as env:
+    with closing(make_env(task_set, env_kwargs)) as env:
         return cast(gym.spaces.Box, env.action_space)
 
 

@@ -17,6 +17,8 @@ from ..compute.device import any_gpu, count_devices
 from ..eval.comparison_table import markdown_of
 from ..eval.provenance import command_line, machine
 from ..files import write_text
+from ..imports import import_named
+from ..models import find_model
 from ..training.config import TrainConfig
 from ..training.train import train
 from .engines import DONE, Outcome, attempt, run_jobs
@@ -34,10 +36,12 @@ class Training:
     Attributes:
         settings: those that differ, by ``GROUP.NAME``.
         config: all of them.
+        modules: modules of the user's, which register the model and the environment in the process that trains.
     """
 
     settings: Mapping[str, Any]
     config: TrainConfig
+    modules: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -81,15 +85,18 @@ def run_sweep(config: SweepConfig, progress: Progress = lambda *_: None) -> list
 def make_trainings(config: SweepConfig) -> list[Training]:
     """The trainings, in the order of the command: the last setting changes first."""
     shared = {item.name: getattr(config, item.name) for item in fields(TrainConfig)}
+    named = (find_model(config.model).model.__module__, config.env.rpartition(":")[0])
+    modules = tuple(module for module in named if module.partition(".")[0] not in ("", "lwm_agent"))
     trainings = []
     for values in product(*config.grid.values()):
         settings = dict(zip(config.grid, values, strict=True))
-        own = {"out": str(Path(config.out, quote(described(settings), safe=",.=+-")))}
+        own: dict[str, Any] = {"out": str(Path(config.out, quote(described(settings), safe=",.=+-")))}
         model_settings = dict(config.model_settings)
         for name, value in settings.items():
             group, _, setting = name.partition(".")
             (model_settings if group == MODEL_GROUP else own)[setting] = value
-        trainings.append(Training(settings, TrainConfig(**{**shared, **own, "model_settings": model_settings})))
+        own["model_settings"] = model_settings
+        trainings.append(Training(settings, TrainConfig(**{**shared, **own}), modules))
     return trainings
 
 
@@ -102,11 +109,13 @@ def parallel_trainings(config: SweepConfig, most: int) -> int:
 
 def train_one(training: Training) -> Outcome:
     """Trains, or goes on with a training."""
-    return attempt(partial(_train, training.config), Path(training.config.out))
+    return attempt(partial(_train, training), Path(training.config.out))
 
 
-def _train(config: TrainConfig) -> Outcome:
-    train(config, resume=True)
+def _train(training: Training) -> Outcome:
+    for module in training.modules:
+        import_named(module, "sweep")
+    train(training.config, resume=True)
     return Outcome()
 
 
