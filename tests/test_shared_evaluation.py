@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -121,10 +122,18 @@ def double(items: Sequence[int], finish: Callable[[int], None]) -> None:
         finish(2 * item)
 
 
+@pytest.fixture
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes find this module; last, because the packages lie elsewhere than in an installation here."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parent.parent)])
+
+
+@pytest.mark.usefixtures("_importable")
 def test_items_are_shared_out() -> None:
     assert sorted(share_out(double, range(7), 3, False)) == [0, 2, 4, 6, 8, 10, 12]
 
 
+@pytest.mark.usefixtures("_importable")
 def test_an_error_of_one_process_ends_all_and_keeps_its_kind() -> None:
     with pytest.raises(FileError) as caught:
         list(share_out(double, [1, 2, -1], 2, False))
@@ -132,6 +141,7 @@ def test_an_error_of_one_process_ends_all_and_keeps_its_kind() -> None:
     assert "in double" in str(caught.value.__cause__)
 
 
+@pytest.mark.usefixtures("_importable")
 def test_a_process_that_dies_is_an_error() -> None:
     with pytest.raises(MachineError, match="ended with exit code 3: is there enough memory"):
         list(share_out(double, [1, 99], 2, False))

@@ -200,6 +200,8 @@ def test_processes_import_a_model_of_your_own(data: str, tmp_path: Path) -> None
 
 SWEEP = """
 import sys
+
+sys.path.append(sys.argv[3])
 from tests.test_sweep import config
 from lwm_agent.experiments.sweep import run_sweep
 from pathlib import Path
@@ -211,15 +213,15 @@ if __name__ == "__main__":
 
 def test_processes_save_their_state_when_the_sweep_is_interrupted(data: str, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", SWEEP, data, str(tmp_path / "sweep")],
-        cwd=Path(__file__).parent.parent,
+        [sys.executable, "-c", SWEEP, data, str(tmp_path / "sweep"), str(Path(__file__).parent.parent)],
+        cwd=tmp_path,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
     logs = [tmp_path / "sweep" / f"seed={seed}" / "metrics.jsonl" for seed in (0, 1)]
     deadline = time.monotonic() + 120
     while not all(log.exists() and log.stat().st_size for log in logs):
-        assert process.poll() is None
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to all processes

@@ -36,7 +36,7 @@ FILMS = "videos"
 
 
 class Item(NamedTuple):
-    """An episode to play: the number of its task, and the floor that plays it, None for the policy that is evaluated."""
+    """An episode to play: number of its task, and the floor that plays it, None for the policy that is evaluated."""
 
     floor: str | None
     task: int
