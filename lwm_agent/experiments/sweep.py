@@ -138,6 +138,6 @@ def _write(config: SweepConfig, rows: Sequence[Trained]) -> None:
     """Writes the tables as JSON and as Markdown."""
     info = {"command": command_line(), "engine": config.engine, "data": list(config.data), **machine()}
     contents = {"format": FORMAT, "info": info, "trainings": [asdict(row) for row in rows]}
-    write_text(Path(config.out, "sweep.json"), json.dumps(contents, indent=1, allow_nan=False) + "\n")
+    write_text(Path(config.out, "sweep.json"), json.dumps(contents, indent=1) + "\n")
     tables = [markdown_of(table) for table in all_tables(rows)]
     write_text(Path(config.out, "sweep.md"), "\n\n".join(["# Sweep", *tables]) + "\n")
