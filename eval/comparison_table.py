@@ -42,13 +42,16 @@ class TextTable:
 def markdown(comparison: ModelComparison) -> str:
     """All tables as a Markdown document."""
     parts = ["# Comparison of models", summary_sentence(comparison)]
-    for table in all_tables(comparison):
-        lines = [table.header, ["---" if column < table.words else "---:" for column in range(len(table.header))]]
-        lines += [[plain_text(value) for value in row] for row in table.rows]
-        parts.append(f"**{table.caption}**")
-        if table.rows:
-            parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+    parts += [markdown_of(table) for table in all_tables(comparison)]
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_of(table: TextTable) -> str:
+    """A table in Markdown, below its caption; the caption alone where it has no rows."""
+    lines = [table.header, ["---" if column < table.words else "---:" for column in range(len(table.header))]]
+    lines += [[plain_text(value) for value in row] for row in table.rows]
+    caption = f"**{table.caption}**"
+    return caption + "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) if table.rows else caption
 
 
 def all_tables(comparison: ModelComparison) -> list[TextTable]:

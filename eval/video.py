@@ -78,7 +78,7 @@ def check_video(path: str | Path) -> None:
         UserError: videos cannot be written at `path`.
     """
     write_episode(path, [np.zeros((16, 16, 3), np.uint8)])
-    Path(path).unlink()
+    Path(path).unlink(missing_ok=True)  # another process may have checked the same
 
 
 def check_videos(folder: str | Path, suffixes: Sequence[str]) -> None:

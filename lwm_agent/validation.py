@@ -10,6 +10,7 @@ The command line is generated from the same annotations (`lwm_agent.cli.options`
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -146,6 +147,19 @@ def check_setting(name: str, value: object, kind: Any) -> None:
     fault = _fault(value)
     if fault is not None:
         raise UserError(f"{name}={value!r} must {fault}")
+
+
+def parse_value(name: str, text: str) -> Any:
+    """The value of the setting `name` that `text` stands for: as JSON where it is JSON, else the text itself."""
+    if not text.strip():
+        raise UserError(f"{name}= has no value: write {name}=VALUE, or leave it out for the default")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name}={text} must be finite")
+    return value
 
 
 def _check_rules(name: str, value: object, kind: Any) -> None:

@@ -32,10 +32,11 @@ from lwm_agent.experiments.config import (
     ReportConfig,
     TasksConfig,
 )
-from lwm_agent.experiments.evaluate import MODEL_FREE_POLICIES
 from lwm_agent.experiments.film_config import DemoConfig, RecordConfig
+from lwm_agent.experiments.policies import MODEL_FREE_POLICIES
 from lwm_agent.experiments.probe_config import ProbeConfig
 from lwm_agent.experiments.surprise_config import SurpriseConfig
+from lwm_agent.experiments.sweep_config import SweepConfig
 from lwm_agent.models import MODELS
 from lwm_agent.play.config import PlayConfig
 from lwm_agent.training.config import (
@@ -53,6 +54,7 @@ COMMANDS = {
     "convert": ConvertConfig,
     "tasks": TasksConfig,
     "train": TrainConfig,
+    "sweep": SweepConfig,
     "train-heads": HeadsConfig,
     "train-predictor": PredictorConfig,
     "train-decoder": DecoderConfig,

@@ -20,8 +20,7 @@ from lwm_agent.cli.main import app
 from lwm_agent.errors import UserError
 from lwm_agent.eval.comparison import BELOW_PLAN, BELOW_ROLLOUT, FAILED, PLAYED, POLICY, Limit, ModelComparison
 from lwm_agent.experiments import comparison as comparison_module
-from lwm_agent.experiments import engines
-from lwm_agent.experiments.comparison import failures, parallel_jobs, run_comparison
+from lwm_agent.experiments.comparison import failures, parallel_jobs, play, run_comparison
 from lwm_agent.experiments.comparison_config import CompareConfig
 from lwm_agent.experiments.comparison_grid import find_entrants, folder_of, make_floor_jobs, make_jobs
 from lwm_agent.experiments.engines import Outcome, run_jobs
@@ -183,7 +182,7 @@ def test_interrupted_comparison_goes_on_inside_a_cell(
     names = [f"world={checkpoints['one']}", f"world={checkpoints['two']}"]
     whole = run_comparison(config(tmp_path / "whole", *names))
     settings, played = config(tmp_path / "cut", *names), []
-    run: Callable[..., Any] = engines.run_evaluation
+    run: Callable[..., Any] = comparison_module.run_evaluation
 
     def cut(evaluation: Any) -> Any:
         played.append(evaluation.output_dir)
@@ -195,12 +194,12 @@ def test_interrupted_comparison_goes_on_inside_a_cell(
             raise Killed
         return run(evaluation)
 
-    monkeypatch.setattr(engines, "run_evaluation", cut)
+    monkeypatch.setattr(comparison_module, "run_evaluation", cut)
     with pytest.raises(Killed):
         run_comparison(settings)
-    monkeypatch.setattr(engines, "run_evaluation", run)
+    monkeypatch.setattr(comparison_module, "run_evaluation", run)
     resumed: list[int] = []
-    monkeypatch.setattr(engines, "run_evaluation", lambda job: resumed.append(run(job).num_resumed))
+    monkeypatch.setattr(comparison_module, "run_evaluation", lambda job: resumed.append(run(job).num_resumed))
     assert outcomes(run_comparison(settings)) == outcomes(whole)
     assert resumed == [2, 2, 2, 2, 1]
 
@@ -255,7 +254,7 @@ def test_bug_in_a_cell_leaves_its_traceback(
     def fail(evaluation: Any) -> Any:
         raise ZeroDivisionError("of zero")
 
-    monkeypatch.setattr(engines, "run_evaluation", fail)
+    monkeypatch.setattr(comparison_module, "run_evaluation", fail)
     with pytest.raises(UserError, match="no cell could be played: failed, ZeroDivisionError: of zero"):
         run_comparison(config(tmp_path, f"world={checkpoints['one']}"))
     (path,) = (tmp_path / "cells" / "pusht-25" / "world-0").rglob("error.txt")
@@ -265,7 +264,7 @@ def test_bug_in_a_cell_leaves_its_traceback(
 def test_a_process_that_dies_is_an_outcome_and_another_takes_its_place(tmp_path: Path) -> None:
     keys = make_floor_jobs(config(tmp_path, "a=x"))
     dying = [replace(job, config=Deadly()) for job in keys[:2]]  # type: ignore[arg-type]
-    results = {job.key: outcome for job, outcome in run_jobs([*dying, keys[2]], "local", 2)}
+    results = {job.key: outcome for job, outcome in run_jobs([*dying, keys[2]], play, "local", 2)}
     assert [results[job.key].status for job in dying] == [FAILED, FAILED]
     assert "its process ended with exit code 7" in results[dying[0].key].message
     assert results[keys[2].key] == Outcome()
@@ -281,7 +280,7 @@ class Deadly:
 def test_closing_the_results_ends_the_processes(tmp_path: Path) -> None:
     short, long = (make_floor_jobs(config(tmp_path, "a=x", episodes=episodes)) for episodes in (1, None))
     others = set(multiprocessing.active_children())  # of tests before, which may end late on a busy machine
-    results = run_jobs([short[0], *long[1:]], "local", 2)
+    results = run_jobs([short[0], *long[1:]], play, "local", 2)
     next(results)
     assert set(multiprocessing.active_children()) - others
     results.close()

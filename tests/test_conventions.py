@@ -24,7 +24,8 @@ from lwm_agent.data.trajectories import DatasetError, Trajectories
 from lwm_agent.envs import ENVS
 from lwm_agent.errors import UserError
 from lwm_agent.experiments.config import EvalConfig
-from lwm_agent.experiments.evaluate import load_tasks, make_policy, run_evaluation
+from lwm_agent.experiments.evaluate import load_tasks, run_evaluation
+from lwm_agent.experiments.policies import make_policy
 from lwm_agent.models import MODELS, LeWorldModel
 from lwm_agent.normalizer import Normalizer
 from lwm_agent.training.config import HeadsConfig, TrainConfig

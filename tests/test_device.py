@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from lwm_agent.compute import device
-from lwm_agent.compute.device import arrange_weights, fast_bf16, resolve_device
+from lwm_agent.compute.device import any_gpu, arrange_weights, count_devices, fast_bf16, one_gpu, resolve_device
 from lwm_agent.errors import UserError
 
 INTEL, AMD = "vendor_id\t: GenuineIntel\nflags\t\t: fpu {}\n", "vendor_id\t: AuthenticAMD\nflags\t\t: fpu {}\n"
@@ -77,3 +78,23 @@ def test_gpu_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UserError, match=r"'cuda:0' is not available on this machine: choose one of auto, "):
         resolve_device("cuda:0")
+
+
+def test_each_process_sees_one_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for number, seen in ((0, "0"), (2, "2"), (4, "1")):
+        with one_gpu(number):
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
+    with one_gpu(3):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-7"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5,GPU-7"
+
+
+@pytest.mark.parametrize(("name", "gpu", "count"), [("auto", True, 3), ("cuda", True, 3), ("cuda:1", False, 1)])
+def test_a_gpu_by_number_is_one_device(name: str, gpu: bool, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert (any_gpu(name), count_devices(name)) == (gpu, count)
+    assert (any_gpu("cpu"), count_devices("cpu")) == (False, 1)

@@ -24,7 +24,8 @@ from lwm_agent.envs.pusht_play import PlayPolicy
 from lwm_agent.errors import UserError
 from lwm_agent.eval import NoOpPolicy, evaluate, make_tasks, shipped_tasks
 from lwm_agent.experiments.config import EvalConfig
-from lwm_agent.experiments.evaluate import load_tasks, make_policy
+from lwm_agent.experiments.evaluate import load_tasks
+from lwm_agent.experiments.policies import make_policy
 
 from .test_cli import SEARCH, TRAIN, results, run
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -10,8 +12,12 @@ from ..collect.config import CollectConfig
 from ..data.config import ConvertConfig
 from ..errors import UserError
 from ..experiments.config import TasksConfig
+from ..validation import ConfigType
 from .options import command
 from .progress import bar, console
+
+if TYPE_CHECKING:
+    from ..data.convert import Conversion
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -36,9 +42,35 @@ def convert(config: ConvertConfig) -> None:
 
     with bar("converting", "frames" if Path(config.source).suffix == ".npz" else "episodes") as update:
         conversion = run(config, update)
+    _show_conversion(conversion, config.out, config.env)
+
+
+def with_own_files(config: ConfigType, image_size: int) -> ConfigType:
+    """`config` with files of trajectories as its data: data of other formats are converted first, beside themselves."""
+    data: tuple[str, ...] = config.data  # type: ignore[attr-defined]
+    return replace(config, **{"data": tuple(_own_file(path, image_size) for path in data)})
+
+
+def _own_file(path: str, image_size: int) -> str:
+    from ..data.foreign import is_foreign, own_file
+
+    source = Path(path)
+    if not is_foreign(source):
+        return path
+    with bar(f"converting {source.name}", "episodes") as update:
+        found = own_file(source, image_size, update)
+    if found.conversion is None:
+        console.print(f"{source} was converted before: {found.path}")
+    else:
+        _show_conversion(found.conversion, found.path)
+    return str(found.path)
+
+
+def _show_conversion(conversion: Conversion, out: Path, env: str | None = None) -> None:
+    """Prints what was converted, what was left out, and advice on training."""
     recordings = conversion.recordings
     if recordings is None:
-        _show_file(config.out, "; train on it with --env cube")
+        _show_file(out, "; train on it with --env cube")
         return
     rate = "" if recordings.fps is None else f" at {recordings.fps:g} Hz"
     console.print(
@@ -49,7 +81,7 @@ def convert(config: ConvertConfig) -> None:
     if recordings.fps is not None:
         frameskip = max(1, round(recordings.fps / 2))
         console.print(f"blocks of half a second, as on Push-T: train with --set model.frameskip={frameskip}")
-    _show_file(config.out, "" if config.env is None else f"; train on it with --env {config.env}")
+    _show_file(out, "" if env is None else f"; train on it with --env {env}")
 
 
 def tasks(config: TasksConfig) -> None:

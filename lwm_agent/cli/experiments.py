@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..experiments.comparison_config import CompareConfig
@@ -14,7 +13,7 @@ from ..experiments.film_config import DemoConfig, RecordConfig
 from ..experiments.surprise_config import SurpriseConfig
 from ..play.config import PlayConfig
 from .options import command
-from .progress import bar, console, counted, show_table
+from .progress import bar, console, counted, show_table, show_text_table
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -166,11 +165,7 @@ def _compare_models(config: CompareConfig) -> None:
         console.print("budgets in milliseconds: one cell at a time, so that none takes time from another (--jobs)")
     with bar("compare", "cells") as update:
         comparison = run_comparison(config, update)
-    headline = headline_table(comparison)
-    table = Table(*headline.header, title=headline.caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for row in headline.rows:
-        table.add_row(*row)
-    show_table(table)
+    show_text_table(headline_table(comparison))
     console.print(summary_sentence(comparison))
     console.print(
         f"wrote {config.out / 'report.html'}, results.json, results.csv, comparison.md and figures/ beside it"

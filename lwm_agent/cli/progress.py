@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import (
@@ -21,6 +23,9 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from ..eval.comparison_table import TextTable
 
 console = Console(markup=False)  # paths may have brackets
 
@@ -49,6 +54,14 @@ def show_table(table: Table) -> None:
     for row in zip(*columns, strict=True):
         cells = [f"{column.header} {cell}".strip() for column, cell in zip(table.columns, row, strict=True) if cell]
         console.print("\N{BULLET} " + ",  ".join(cells), highlight=False)
+
+
+def show_text_table(table: TextTable) -> None:
+    """Prints a table of plain text."""
+    shown = Table(*table.header, title=table.caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for row in table.rows:
+        shown.add_row(*row)
+    show_table(shown)
 
 
 def show_metrics(metrics: Mapping[str, float]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable
 from typing import Any
 
 from ..errors import UserError
+from ..validation import parse_value
 
 
 def parse_settings(assignments: Iterable[str], groups: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -27,18 +26,5 @@ def parse_settings(assignments: Iterable[str], groups: tuple[str, ...]) -> dict[
         if not (equals and dot and name) or group not in groups:
             choices = ", ".join(f"{choice}.NAME=VALUE" for choice in groups)
             raise UserError(f"--set {assignment!r} is not understood: write {choices}")
-        settings[group][name] = _value(key, text)
+        settings[group][name] = parse_value(f"--set {key}", text)
     return settings
-
-
-def _value(key: str, text: str) -> Any:
-    """The value that `text` stands for."""
-    if not text.strip():
-        raise UserError(f"--set {key}= has no value: write {key}=VALUE, or leave it out for the default")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"--set {key}={text} must be finite")
-    return value

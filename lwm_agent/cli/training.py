@@ -1,4 +1,4 @@
-"""Commands that make checkpoints: train, train-heads, train-predictor, train-decoder, import."""
+"""Commands that make checkpoints: train, sweep, train-heads, train-predictor, train-decoder, import."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from ..envs import spec_of
+from ..experiments.sweep_config import SweepConfig
 from ..training.config import DecoderConfig, HeadsConfig, ImportConfig, PredictorConfig, TrainConfig
+from .data import with_own_files
 from .options import command
-from .progress import bars, console, show_metrics
+from .progress import bar, bars, console, counted, show_metrics, show_text_table
 
 GOES_ON = "the same command goes on after the last step that was saved"
 
@@ -19,6 +21,7 @@ def add_commands(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     resume = "the same command with --resume goes on after the last step that was saved"
     command(app, "train", TrainConfig, resume)(train)
+    command(app, "sweep", SweepConfig, "the same command goes on with the trainings and steps that are left")(sweep)
     command(app, "train-heads", HeadsConfig, GOES_ON)(train_heads)
     command(app, "train-predictor", PredictorConfig, GOES_ON)(train_predictor)
     command(app, "train-decoder", DecoderConfig, GOES_ON)(train_decoder)
@@ -33,6 +36,7 @@ def train(
     from ..training.train import Progress
     from ..training.train import train as run
 
+    config = with_own_files(config, config.image_size)
     with bars() as update:
 
         def show(progress: Progress) -> None:
@@ -46,10 +50,30 @@ def train(
     console.print(f"wrote {folder}{trial}")
 
 
+def sweep(config: SweepConfig) -> None:
+    """Train with all combinations of some settings, such as seeds. Interrupted? The same command resumes."""
+    from ..experiments.sweep import run_sweep
+    from ..experiments.sweep_table import all_tables
+
+    config = with_own_files(config, config.image_size)
+    with bar("sweep", "trainings") as update:
+        rows = run_sweep(config, update)
+    for table in all_tables(rows):
+        show_text_table(table)
+    console.print(f"wrote {Path(config.out, 'sweep.json')} and sweep.md beside it")
+    failed = [row for row in rows if row.failure]
+    for row in failed:
+        console.print(f"failed: {row.folder}: {row.failure}")
+    if failed:
+        console.print(f"{counted(len(failed), 'training')} failed: the same command tries again")
+        raise typer.Exit(1)
+
+
 def train_heads(config: HeadsConfig) -> None:
     """Train an actor and a temporal distance on a world model's latents."""
     from ..training.heads import train_heads as run
 
+    config = with_own_files(config, config.image_size)
     with bars() as update:
         trained = run(config, update)
     show_metrics(trained.training["heads"]["validation"])
@@ -61,6 +85,7 @@ def train_predictor(config: PredictorConfig) -> None:
     """Train the predictor on, its encoder frozen, or a new one (--set model.predictor=mlp)."""
     from ..training.predictor import train_predictor as run
 
+    config = with_own_files(config, config.image_size)
     with bars() as update:
         trained = run(config, update)
     show_metrics(trained.training["predictor"]["validation"])
@@ -71,6 +96,7 @@ def train_decoder(config: DecoderConfig) -> None:
     """Train a decoder: pictures of what the model imagines."""
     from ..training.decoder import train_decoder as run
 
+    config = with_own_files(config, config.image_size)
     with bars() as update:
         trained = run(config, update)
     assert trained.decoder is not None

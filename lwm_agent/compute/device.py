@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ from .memory import free_host_memory
 Network = TypeVar("Network", bound=nn.Module)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+"""Environment variable with the GPUs that a process sees."""
 
 ENOUGH_ROLLOUTS = {"cpu": 2048, "mps": 2048, "cuda": 32768}
 """Imagined at once, they keep a device busy: more would take memory, and no less time (a guess for GPUs)."""
@@ -46,6 +50,32 @@ def resolve_device(name: str) -> torch.device:
         choices = ", ".join(["auto", *present, *numbered])
         raise UserError(f"device={name!r} is not available on this machine: choose one of {choices}")
     return torch.device(name)
+
+
+def any_gpu(name: str) -> bool:
+    """True if the device called `name` is a GPU with CUDA, whichever: "cuda", or "auto" where there is one."""
+    device = resolve_device(name)
+    return device.type == "cuda" and device.index is None
+
+
+def count_devices(name: str) -> int:
+    """Number of devices that `name` may stand for: all GPUs, or one."""
+    return torch.cuda.device_count() if any_gpu(name) else 1
+
+
+@contextmanager
+def one_gpu(number: int) -> Iterator[None]:
+    """Processes started inside see a single GPU: that of this `number`, counted round all that this process sees."""
+    before = os.environ.get(VISIBLE_GPUS)
+    seen = before.split(",") if before else list(map(str, range(torch.cuda.device_count())))
+    os.environ[VISIBLE_GPUS] = seen[number % len(seen)]
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VISIBLE_GPUS]
+        else:
+            os.environ[VISIBLE_GPUS] = before
 
 
 def keep_freed_memory() -> None:

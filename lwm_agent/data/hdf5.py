@@ -73,6 +73,8 @@ def _check_kind(path: Path) -> None:
         partial = partial_path(path)
         hint = f"; {partial} is incomplete: {UNFINISHED}" if partial.exists() else ""
         raise DatasetError(f"{path} does not exist{hint}")
+    if path.is_dir():
+        raise DatasetError(f"{path} is a folder: {_convert(path)} if it is a data set of another format")
     try:
         check_regular_file(path)
         with path.open("rb") as file:
@@ -82,12 +84,13 @@ def _check_kind(path: Path) -> None:
             str(error) if isinstance(error, UserError) else f"{path} cannot be read: {advice(error)}"
         ) from error
     if path.suffix == ".npz":
-        raise DatasetError(
-            f"{path} is an npz file: make OGBench's a data set with "
-            f"`lwm-agent convert {path} --out {path.with_suffix('.h5')}`, and use that"
-        )
+        raise DatasetError(f"{path} is an npz file: {_convert(path)} if it is OGBench's")
     if not h5py.is_hdf5(path):
         raise DatasetError(f"{path} is not an HDF5 file: collect a data set with `lwm-agent collect`")
+
+
+def _convert(path: Path) -> str:
+    return f"make a file of trajectories of it with `lwm-agent convert {path} --out {path.with_suffix('.h5')}`"
 
 
 def _check_columns(file: h5py.File, path: Path) -> None:
@@ -96,7 +99,10 @@ def _check_columns(file: h5py.File, path: Path) -> None:
     names = list(file.keys())
     missing = [name for name in REQUIRED if name not in names]
     if missing:
-        raise DatasetError(f"{path} has no {', '.join(missing)}; it has {', '.join(sorted(names)) or 'nothing'}")
+        raise DatasetError(
+            f"{path} has no {', '.join(missing)}; it has {', '.join(sorted(names)) or 'nothing'}: {_convert(path)} if "
+            "it is a data set of another format"
+        )
     columns = {name: _column(file, name, path) for name in columns_of(file)}
     check_pixels(columns["pixels"].shape, columns["pixels"].dtype, f"{path}: pixels")
     if columns["action"].ndim != 2 or columns["action"].shape[1] < 1:

@@ -10,10 +10,10 @@ from typing import Any
 
 from ..agent.agent import Agent
 from ..checkpoint import Checkpoint
-from ..compute.device import resolve_device
-from ..errors import UserError
+from ..compute.device import any_gpu, resolve_device
+from ..errors import BudgetError, UserError
 from ..eval.accounting import ModelAccount
-from ..eval.comparison import BELOW_ROLLOUT, FAILED, PLAYED, POLICY, Cell, ModelComparison
+from ..eval.comparison import BELOW_PLAN, BELOW_ROLLOUT, PLAYED, POLICY, Cell, ModelComparison
 from ..eval.comparison_files import write_comparison
 from ..eval.figures import new_figure
 from ..eval.provenance import command_line, machine
@@ -21,8 +21,9 @@ from ..eval.results_file import parse_results
 from .accounting import account_of, encoding_ms, frames_a_decision
 from .comparison_config import CompareConfig
 from .comparison_grid import Entrant, Job, find_entrants, folder_of, make_floor_jobs, make_jobs
-from .config import protocol_settings
-from .engines import Outcome, run_jobs
+from .config import EvalConfig, protocol_settings
+from .engines import DONE, FAILED, Outcome, attempt, run_jobs
+from .evaluate import run_evaluation
 from .fitting import Prices, fit, prices_of
 
 MOST_JOBS = 8
@@ -72,7 +73,8 @@ def run_comparison(config: CompareConfig, progress: Progress = lambda *_: None) 
     jobs = [_fitted(job, costs_of(job).prices) for job in jobs]
     outcomes = {job.key: outcome for job in jobs if (outcome := _unaffordable(job, costs_of(job))) is not None}
     playable = [job for job in (*floors, *jobs) if job.key not in outcomes]
-    with closing(run_jobs(playable, config.engine, parallel_jobs(config, len(playable)), config.address)) as results:
+    parallel = parallel_jobs(config, len(playable))
+    with closing(run_jobs(playable, play, config.engine, parallel, config.address, any_gpu(config.device))) as results:
         for job, outcome in results:
             outcomes[job.key] = outcome
             progress(len(outcomes), len(jobs) + len(floors), cell_name(job))
@@ -83,10 +85,23 @@ def run_comparison(config: CompareConfig, progress: Progress = lambda *_: None) 
     comparison = ModelComparison(
         cells=cells,
         floors=tuple(_cell(job, outcomes[job.key], None) for job in floors),
-        info=_info(config, [job for job in jobs if outcomes[job.key].status == PLAYED]),
+        info=_info(config, [job for job in jobs if outcomes[job.key].status == DONE]),
     )
     write_comparison(comparison, config.out, {job.key: folder_of(job.key) for job in jobs}, config.video)
     return comparison
+
+
+def play(job: Job) -> Outcome:
+    """Plays a cell, or the rest of it."""
+    return attempt(lambda: _play(job.config), job.config.output_dir)
+
+
+def _play(config: EvalConfig) -> Outcome:
+    try:
+        run_evaluation(config)
+    except BudgetError as error:
+        return Outcome(BELOW_PLAN, str(error))
+    return Outcome()
 
 
 def parallel_jobs(config: CompareConfig, most: int) -> int:
@@ -146,7 +161,7 @@ def _cell(job: Job, outcome: Outcome, costs: Costs | None) -> Cell:
     known: dict[str, Any] = {}
     if costs is not None:
         known = {"account": costs.account, "encode_ms": costs.encode_ms, "frames": costs.frames}
-    if outcome.status != PLAYED:
+    if outcome.status != DONE:
         return Cell(key=job.key, status=outcome.status, message=outcome.message, **known)
     results = parse_results(job.config.output_dir / "results.json")
     return Cell(

@@ -12,10 +12,7 @@ from ..envs import find_env
 from ..errors import UserError
 from ..planners.registry import PLANNERS
 from ..validation import Choices, Config, Count, Option, OutputFolder, Range, Seed
-from .config import PROTOCOL_NAMES
-
-ENGINES = ("local", "ray")
-"""Ways to run the cells of a comparison."""
+from .config import ENGINES, PROTOCOL_NAMES, check_engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +81,7 @@ class CompareConfig(Config):
             raise UserError(
                 f"{len(self.results)} results are named: name two results.json of the same tasks, or models (--model)"
             )
-        if self.address is not None and self.engine != "ray":
-            raise UserError(f"--address is for --engine ray, not for {self.engine}: leave it out")
+        check_engine(self.engine, self.address)
         for name in self.planner_settings:
             planner, dot, _ = name.partition(".")
             if not dot or planner not in self.planner:

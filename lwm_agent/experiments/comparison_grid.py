@@ -54,6 +54,11 @@ class Job:
     key: CellKey
     config: EvalConfig
 
+    @property
+    def result(self) -> Path:
+        """File of its results."""
+        return self.config.output_dir / "results.json"
+
 
 def find_entrants(config: CompareConfig) -> list[Entrant]:
     """The entrants of every environment, in the order of the command.

@@ -23,6 +23,9 @@ MODEL_FREE = ("random", "none", "replay")
 PROTOCOL_NAMES = ("strict", "lewm-paper")
 """Names of `lwm_agent.eval.PROTOCOLS`, for help texts."""
 
+ENGINES = ("local", "ray")
+"""Ways to run jobs that do not depend on each other: processes of this machine, or a Ray cluster."""
+
 MIN_DECISIONS = 3
 MAX_BATCH = 2**16
 
@@ -36,6 +39,12 @@ PAPER_SETTINGS: dict[str, dict[str, Any]] = {
 def protocol_settings(protocol: str, part: str) -> Mapping[str, Any]:
     """Arguments that a protocol prescribes for the agent, or for the planner called `part`."""
     return PAPER_SETTINGS.get(part, {}) if protocol == "lewm-paper" else {}
+
+
+def check_engine(engine: str, address: str | None) -> None:
+    """Refuses the address of a cluster beside another engine."""
+    if address is not None and engine != "ray":
+        raise UserError(f"--address is for --engine ray, not for {engine}: leave it out")
 
 
 def output_folder(*words: str) -> Path:
@@ -54,6 +63,7 @@ class EvalConfig(AgentConfig):
         tasks: task file to use instead, of the same protocol.
         episodes: number of tasks, from the first; by default all.
         batch_size: episodes in lock-step.
+        workers: processes that share the episodes; of several GPUs, each has one.
         output_dir: folder of the results and videos, and of what is needed to resume.
         video: number of episodes to film, from the first.
         with_floors: run the policies random and none on the same tasks too.
@@ -72,6 +82,7 @@ class EvalConfig(AgentConfig):
     tasks: Path | None = None
     episodes: Count | None = None
     batch_size: Count = 50
+    workers: Annotated[int, Range(least=1, most=512)] = 1
     output_dir: Annotated[OutputFolder, Option(default="out/ENV-PLANNER-PROTOCOL-SPLIT-OFFSET")]
     video: Annotated[int, Range(least=0, most=10_000)] = 0
     with_floors: Annotated[bool, Option(flag="--floors/--no-floors")] = True

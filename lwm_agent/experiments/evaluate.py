@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from typing import NamedTuple
 
-import gymnasium as gym
-
-from ..agent.config import load_agent
-from ..checkpoint import Checkpoint, checksum
-from ..compatibility import check_compatible, conventions
+from ..compute.device import any_gpu, count_devices
 from ..envs import ENVS, find_env, name_of
-from ..envs.base import GoalImageEnv
 from ..errors import UserError
 from ..eval import (
     Episode,
     EpisodeLog,
-    Inspect,
-    ModelAccount,
-    NoOpPolicy,
-    RandomPolicy,
     Recorder,
-    ReplayPolicy,
     Summary,
     TaskSet,
     evaluate,
     fingerprint,
-    floors,
-    make_env,
     run_info,
     save_results,
     shipped_tasks,
     summarize,
 )
-from ..protocols import Policy
-from .accounting import account_of
-from .config import PROTOCOL_NAMES, EvalConfig, protocol_settings
+from ..eval.comparison import FLOORS
+from ..eval.video import video_name
+from .child import share_out
+from .config import PROTOCOL_NAMES, EvalConfig
+from .policies import ConfiguredPolicy, make_policy, model_free_policy
 
-MODEL_FREE_POLICIES: dict[str, Callable[[gym.spaces.Box, GoalImageEnv, int], Policy]] = {
-    "random": lambda space, env, seed: RandomPolicy(space, seed),
-    "none": lambda space, env, seed: NoOpPolicy(space, env),
-    "replay": lambda space, env, seed: ReplayPolicy(space),
-}
-"""Policies without a model: two floors and the ceiling."""
+FILMS = "videos"
+"""Folder of the videos, in that of the results."""
+
+
+class Item(NamedTuple):
+    """An episode to play: number of its task, and the floor that plays it, None for the policy that is evaluated."""
+
+    floor: str | None
+    task: int
+
+
+Finish = Callable[[str | None, Episode], None]
+"""Receives the floor and each episode that is over."""
 
 
 @dataclass(frozen=True)
@@ -63,34 +63,11 @@ class Report:
     num_videos: int
 
 
-@dataclass(frozen=True)
-class ConfiguredPolicy:
-    """A policy, ready for an evaluation.
-
-    Attributes:
-        policy: the policy.
-        planner: settings of planner, budget and agent from which its actions follow, in JSON types.
-        env_kwargs: arguments of the environment that it needs.
-        checkpoint: hash of its checkpoint, None without a model.
-        max_rollouts: rollouts that it imagines at once, None without a model. It follows from free memory and changes
-            actions by rounding.
-        account: costs of its model.
-        inspect: what the policy's states tell, where films are made.
-        words: its name for people.
-    """
-
-    policy: Policy
-    planner: dict[str, Any]
-    env_kwargs: dict[str, Any]
-    checkpoint: str | None = None
-    max_rollouts: int | None = None
-    account: ModelAccount | None = None
-    inspect: Inspect | None = None
-    words: str = ""
-
-
 def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None] | None = None) -> Report:
     """Evaluates, writes ``results.json``, ``results.csv`` and videos, and resumes an evaluation that was interrupted.
+
+    Several processes share the tasks, those of the floors too. Each plays its own as one process would: what is random
+    follows from the seed and the task.
 
     Args:
         config: settings.
@@ -102,12 +79,6 @@ def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None
     task_set = load_tasks(config)
     num_tasks = len(task_set.tasks)
     entrant = make_policy(config, task_set)
-    films = config.output_dir / "videos"
-    recorder = (
-        Recorder(films, task_set, count=config.video, inspect=entrant.inspect, words=entrant.words)
-        if config.video
-        else None
-    )
     run = run_info(
         task_set,
         seed=config.seed,
@@ -120,43 +91,31 @@ def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None
     path = config.output_dir / "episodes.jsonl"
     log = EpisodeLog(path, fingerprint(run), num_tasks=num_tasks, overwrite=config.overwrite)
     num_resumed = len(log.episodes)
+    floor_episodes: dict[str, dict[int, Episode]] = {name: {} for name in FLOORS if config.with_floors}
 
-    def finish(episode: Episode) -> None:
+    def finish(floor: str | None, episode: Episode) -> None:
+        if floor is not None:
+            floor_episodes[floor][episode.index] = episode
+            return
         log.append(episode)
         if on_episode is not None:
             on_episode(episode, num_tasks)
 
-    evaluate(
-        entrant.policy,
-        task_set,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        env_kwargs=entrant.env_kwargs,
-        indices=[index for index in range(num_tasks) if index not in log.episodes],
-        on_episode=finish,
-        recorder=recorder,
-    )
-    summaries = _write_results(config, run, task_set, log, entrant.env_kwargs)
-    num_videos = 0 if recorder is None else sum(recorder.path(index).exists() for index in range(config.video))
-    return Report(summaries, task_set, num_resumed, num_videos)
-
-
-def _write_results(
-    config: EvalConfig,
-    run: dict[str, Any],
-    task_set: TaskSet,
-    log: EpisodeLog,
-    env_kwargs: dict[str, Any],
-) -> dict[str, Summary]:
-    """Plays the floors and writes the results; returns summaries by policy."""
-    episodes = [log.episodes[index] for index in range(len(task_set.tasks))]
-    floor_episodes: dict[str, list[Episode]] = {}
-    if config.with_floors:
-        # Floors act by the same conventions, but do not use pictures.
-        blind = {**env_kwargs, **find_env(config.env).no_pixels_kwargs}
-        floor_episodes = floors(task_set, seed=config.seed, env_kwargs=blind)
-    summary = save_results(config.output_dir, run, episodes, floor_episodes)
-    return {config.planner: summary, **{name: summarize(rows) for name, rows in floor_episodes.items()}}
+    items = [Item(None, index) for index in range(num_tasks) if index not in log.episodes]
+    items += [Item(floor, index) for floor in floor_episodes for index in range(num_tasks)]
+    workers = min(config.workers, len(items))
+    if workers > 1:
+        work = partial(_play_alone, _shared(config, entrant), task_set)
+        with closing(share_out(work, items, workers, any_gpu(config.device))) as results:
+            for floor, episode in results:
+                finish(floor, episode)
+    else:
+        _play(config, task_set, entrant, items, finish)
+    floor_rows = {name: [rows[index] for index in range(num_tasks)] for name, rows in floor_episodes.items()}
+    summary = save_results(config.output_dir, run, [log.episodes[index] for index in range(num_tasks)], floor_rows)
+    summaries = {config.planner: summary, **{name: summarize(rows) for name, rows in floor_rows.items()}}
+    films = [config.output_dir / FILMS / video_name(index) for index in range(config.video)]
+    return Report(summaries, task_set, num_resumed, sum(film.exists() for film in films))
 
 
 def load_tasks(config: EvalConfig) -> TaskSet:
@@ -181,79 +140,57 @@ def load_tasks(config: EvalConfig) -> TaskSet:
     return replace(task_set, tasks=task_set.tasks[: config.episodes])
 
 
-def make_policy(config: EvalConfig, task_set: TaskSet) -> ConfiguredPolicy:
-    """The policy that `config` asks for."""
-    if config.planner in MODEL_FREE_POLICIES:
-        with make_env(task_set, config.env_settings) as env:
-            space, simulator = cast(gym.spaces.Box, env.action_space), cast(GoalImageEnv, env.unwrapped)
-        if config.planner == "replay":
-            _check_replayed(task_set, space)
-        policy = MODEL_FREE_POLICIES[config.planner](space, simulator, config.seed)
-        words = f"policy {config.planner}, without a model"
-        return ConfiguredPolicy(policy, {"name": config.planner}, dict(config.env_settings), words=words)
-    checkpoint = Checkpoint.load(config.checkpoint_name)
-    env_kwargs = agreed_env_kwargs(config, task_set, checkpoint)
-    filmed = config.video > 0
-    agent = load_agent(with_protocol(config, task_set, checkpoint.model.frameskip), checkpoint, keep_thoughts=filmed)
-    planner = {
-        "name": config.planner,
-        **asdict(agent.planner),  # type: ignore[call-overload]
-        "budget": asdict(config.budget),
-        "agent": agent.settings(),
-    }
-    return ConfiguredPolicy(
-        agent,
-        planner,
-        env_kwargs,
-        checksum(config.checkpoint_name),
-        agent.max_rollouts,
-        account_of(agent),
-        agent.insight if filmed else None,
-        f"{config.checkpoint_name}: {agent.describe()}",
-    )
+def _shared(config: EvalConfig, entrant: ConfiguredPolicy) -> EvalConfig:
+    """The settings of one of the processes that share an evaluation: those on one device share its memory.
 
-
-def _check_replayed(task_set: TaskSet, space: gym.spaces.Box) -> None:
-    """Refuses to replay the actions of tasks in an action space that is not theirs."""
-    with make_env(task_set) as env:
-        if env.action_space != space:
-            raise UserError(
-                f"planner='replay': the tasks' actions are of {env.action_space}, and --set env asks for {space}: "
-                "leave that out"
-            )
-
-
-def with_protocol(config: EvalConfig, task_set: TaskSet, frameskip: int) -> EvalConfig:
-    """`config` with the settings of agent and planner that its protocol prescribes, where it has none of its own.
-
-    `frameskip` is that of the world model: the protocol of the paper executes whole plans.
+    Raises:
+        UserError: they would take time from each other, and plans have so many milliseconds.
     """
-    usual = {"deadline_env_steps": task_set.budget_env_steps, **protocol_settings(config.protocol, "agent")}
-    if config.planner == "policy":
-        usual.pop("horizon", None)  # a policy acts block by block
-    elif config.protocol == "lewm-paper":
-        usual["replan_every_env_steps"] = usual["horizon"] * frameskip
-    search = dict(protocol_settings(config.protocol, config.planner))
-    if config.limited:
-        search.pop("iterations", None)
-    return replace(
-        config,
-        agent_settings={**usual, **config.agent_settings},
-        planner_settings={**search, **config.planner_settings},
-    )
-
-
-def agreed_env_kwargs(config: EvalConfig, task_set: TaskSet, checkpoint: Checkpoint) -> dict[str, Any]:
-    """The conventions under which the checkpoint was trained; an error if settings or tasks ask for others."""
-    trained = conventions(config.env, checkpoint.env_kwargs)
-    asking = {"--set env": config.env_settings, f"the task file {config.tasks}": task_set.env_kwargs}
-    for source, settings in asking.items():
-        check_compatible(
-            config.env,
-            trained,
-            {**trained, **settings},
-            trained_by=f"checkpoint {config.checkpoint_name!r} was trained with",
-            requested_by=f"{source} asks for",
-            fix=lambda options: "leave it out, or use a checkpoint that was trained with it",
+    sharing = -(-config.workers // count_devices(config.device))
+    if sharing > 1 and config.budget_ms is not None:
+        raise UserError(
+            f"--workers {config.workers}: with --budget-ms, processes on one device take time from each other: leave "
+            "one of the two out"
         )
-    return trained
+    if sharing == 1 or not entrant.max_rollouts:
+        return config
+    agent = {"max_rollouts": max(1, entrant.max_rollouts // sharing), **config.agent_settings}
+    return replace(config, agent_settings=agent)
+
+
+def _play_alone(
+    config: EvalConfig, task_set: TaskSet, items: Sequence[Item], send: Callable[[tuple[str | None, Episode]], None]
+) -> None:
+    """`_play` in a process that has neither the policy nor the environment's module yet."""
+    find_env(config.env)
+    _play(config, task_set, make_policy(config, task_set), items, lambda floor, episode: send((floor, episode)))
+
+
+def _play(
+    config: EvalConfig,
+    task_set: TaskSet,
+    entrant: ConfiguredPolicy,
+    items: Sequence[Item],
+    finish: Finish,
+) -> None:
+    """Plays episodes of the policy, and of the floors."""
+    recorder = None
+    if config.video:
+        folder = config.output_dir / FILMS
+        recorder = Recorder(folder, task_set, count=config.video, inspect=entrant.inspect, words=entrant.words)
+    # Floors act by the same conventions, but do not use pictures.
+    blind = {**entrant.env_kwargs, **find_env(config.env).no_pixels_kwargs}
+    for floor, group in groupby(items, key=lambda item: item.floor):
+        policy = entrant.policy
+        if floor is not None:
+            policy = model_free_policy(floor, task_set, blind, config.seed)
+        evaluate(
+            policy,
+            task_set,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            env_kwargs=entrant.env_kwargs if floor is None else blind,
+            indices=[item.task for item in group],
+            on_episode=partial(finish, floor),
+            recorder=recorder if floor is None else None,
+        )

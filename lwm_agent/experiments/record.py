@@ -11,8 +11,9 @@ from typing import Any
 from ..eval import Episode, Recorder, TaskSet, evaluate, run_info
 from ..files import write_text
 from .config import EvalConfig
-from .evaluate import load_tasks, make_policy
+from .evaluate import load_tasks
 from .film_config import DemoConfig, FilmConfig, RecordConfig
+from .policies import make_policy
 
 FILMS = "films.json"
 

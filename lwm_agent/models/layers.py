@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_nn
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,8 +17,41 @@ def projector(in_features: int, hidden: int, out_features: int) -> nn.Module:
     if hidden == 0:
         return nn.Linear(in_features, out_features)
     return nn.Sequential(
-        nn.Linear(in_features, hidden), nn.BatchNorm1d(hidden), nn.GELU(), nn.Linear(hidden, out_features)
+        nn.Linear(in_features, hidden), JointBatchNorm(hidden), nn.GELU(), nn.Linear(hidden, out_features)
     )
+
+
+class JointBatchNorm(nn.BatchNorm1d):
+    """BatchNorm over the rows ``(rows, features)`` of all processes that train together, on a CPU too.
+
+    Each process has as many rows. They train as one process would on the rows of all.
+    """
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Implements `nn.Module`."""
+        together = self.training and dist.is_available() and dist.is_initialized()
+        processes = dist.get_world_size() if together else 1
+        if processes == 1:
+            return super().forward(rows)
+        with torch.autocast(rows.device.type, enabled=False):
+            return self._joint(rows.float(), processes)
+
+    def _joint(self, rows: Tensor, processes: int) -> Tensor:
+        mean = dist_nn.all_reduce(rows.mean(0)) / processes
+        variance = dist_nn.all_reduce((rows - mean).square().mean(0)) / processes
+        self._follow(mean.detach(), variance.detach(), processes * len(rows))
+        return (rows - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Moves the running statistics towards those of a batch of `count` rows."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * count / (count - 1), share)
 
 
 def normed_mlp(in_features: int, width: int, out_features: int, depth: int) -> nn.Sequential:

@@ -42,7 +42,8 @@ class TrainConfig(Config):
     """Training of a world model, or of a policy. `TrainConfig.from_preset` fills in what a preset prescribes.
 
     Attributes:
-        data: HDF5 file of trajectories; repeat it for several of one environment, which fill equal shares of a batch.
+        data: HDF5 file of trajectories, or data of a format that `convert` reads; repeat it for several of one
+            environment, which fill equal shares of a batch.
         out: folder of the run: the checkpoint (OUT/checkpoint), the training state and the logs.
         env: environment.
         model: kind of model: a world model (lewm, dino-wm, dino-wm-lite, dreamer) or a cloned policy (gcbc).
@@ -141,6 +142,16 @@ class TrainConfig(Config):
         return cls(preset=preset, **{**_recipe(settings.get("model", cls.model), preset), **settings})
 
     @property
+    def image_size(self) -> int:
+        """Side of the frames that the model takes, px; 64 where it takes those of the data."""
+        if self.init is not None:
+            return trained_image_size(self.init)
+        from ..models import find_model
+
+        sizes = {"image_size": 64, **find_model(self.model).presets[self.preset], **self.model_settings}
+        return int(sizes["image_size"])
+
+    @property
     def changed(self) -> dict[str, Any]:
         """Settings that differ from the preset's recipe, but for `OWN_OPTIONS`."""
         usual = asdict(TrainConfig.from_preset(self.preset, model=self.model, data=self.data, out=self.out))
@@ -194,7 +205,8 @@ class LatentsConfig(Config):
 
     Attributes:
         checkpoint: folder or name of the checkpoint; its other parts stay as they are.
-        data: HDF5 file of trajectories; repeat it for several of one environment, which fill equal shares of a batch.
+        data: HDF5 file of trajectories, or data of a format that `convert` reads; repeat it for several of one
+            environment, which fill equal shares of a batch.
         out: folder of the new checkpoint; by default `checkpoint` itself is changed.
         steps: optimisation steps.
         batch_size: examples in a step.
@@ -231,6 +243,11 @@ class LatentsConfig(Config):
         super().__post_init__()
         if not 0 < len(self.data) <= self.batch_size:
             raise UserError(files)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the frames that the checkpoint was trained on, px."""
+        return trained_image_size(self.checkpoint)
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -291,6 +308,14 @@ class PredictorConfig(LatentsConfig):
     learning_rate: PositiveFloat = 8e-4
     clip_length: ClipLength = 6
     model_settings: Annotated[dict[str, Any], Option(group="model")] = field(default_factory=dict)
+
+
+def trained_image_size(checkpoint: str) -> int:
+    """Side of the frames that the model in a checkpoint takes, px."""
+    from ..checkpoint import find_checkpoint
+    from ..checkpoint_config import read_config
+
+    return int(read_config(find_checkpoint(checkpoint))["model_config"]["image_size"])
 
 
 def _default_preset(options: Mapping[str, Any]) -> str:

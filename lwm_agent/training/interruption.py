@@ -14,7 +14,8 @@ class Interruption:
     """Context manager that turns the first SIGINT or SIGTERM into `requested`; a second one interrupts at once.
 
     A training looks at `requested` after each step, saves its state and ends: nothing is lost, and nothing is saved in
-    the middle of a step. In other threads than the main one, signals are left as they are.
+    the middle of a step. In other threads than the main one, signals are left as they are; so is one that is ignored,
+    such as SIGINT in processes whose parent ends them, or that is handled outside of Python, as Ray does.
     """
 
     def __init__(self) -> None:
@@ -23,7 +24,8 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._request) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+            self._before = {number: signal.signal(number, self._request) for number in heard}
         return self
 
     def __exit__(

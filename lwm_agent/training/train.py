@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -67,8 +67,6 @@ def train(
         KeyboardInterrupt: a signal ended it.
     """
     keep_freed_memory()
-    if resume:
-        _check_unchanged(Path(config.out) / "checkpoint")
     device = resolve_device(config.device)
     config = _with_precision(config, device)
     fabric = Fabric(
@@ -77,10 +75,12 @@ def train(
         precision=config.precision,  # type: ignore[arg-type]
     )
     fabric.launch()
-    files = [Trajectories.open(path) for path in config.data]
-    finished = _finished(config, files, resume)
+    finished = _finished(config) if resume else None
     if finished is not None:
         return finished
+    if resume:
+        _check_unchanged(Path(config.out) / "checkpoint")
+    files = [Trajectories.open(path) for path in config.data]
     parts = [split(file.num_episodes, config.validation, config.seed) for file in files]
     checkpoint = new_checkpoint(config, files, [training for training, _ in parts])
     windows, held_out = (
@@ -219,17 +219,19 @@ def _with_precision(config: TrainConfig, device: torch.device) -> TrainConfig:
     return replace(config, precision=faster) if config.precision == "auto" else config
 
 
-def _finished(config: TrainConfig, files: Sequence[Trajectories], resume: bool) -> Checkpoint | None:
-    """The checkpoint to return, if this very training is to be resumed, is finished, and its state was not kept."""
+def _finished(config: TrainConfig) -> Checkpoint | None:
+    """The checkpoint of this very training, if it is finished and its state was not kept."""
     folder = Path(config.out) / "checkpoint"
-    if not resume or not folder.exists() or (Path(config.out) / STATE).exists():
+    if not folder.exists() or (Path(config.out) / STATE).exists():
         return None
     checkpoint = Checkpoint.load(folder)
     before, now = checkpoint.training, json.loads(json.dumps(asdict(config)))
     compared = now.keys() - {*MAY_CHANGE, "data", "validation"}  # the record has results as "validation"
-    same = all(before.get(name, now[name]) == now[name] for name in compared)
+    if any(before.get(name, now[name]) != now[name] for name in compared):
+        return None
+    files = [Trajectories.open(path, in_memory=False) for path in config.data]
     same_data = same_files(before.get("data_files"), data_files(files, config.seed, config.validation))
-    return checkpoint if same and same_data else None
+    return checkpoint if same_data else None
 
 
 def _check_unchanged(folder: Path) -> None:
