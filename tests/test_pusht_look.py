@@ -58,6 +58,15 @@ def test_green_t_is_in_both_pictures_wherever_the_goal_is(image_size: int) -> No
         np.testing.assert_allclose(seen[name][row, column], color, atol=2, err_msg=f"{name} at {x}, {y}")
 
 
+def test_plain_pictures_are_those_of_the_golden_file() -> None:
+    env, tasks = PushTEnv(), shipped_tasks("pusht").tasks
+    with np.load(Path(__file__).parent / "golden" / "pusht-tiny.npz") as golden:
+        for task, frames, goal in zip(tasks, golden["frames"], golden["goals"], strict=False):
+            observation, _ = env.reset(options=task.reset_options)
+            np.testing.assert_array_equal(observation["pixels"], frames[0])
+            np.testing.assert_array_equal(observation["goal"], goal)
+
+
 def test_covering_the_green_t_is_the_public_success() -> None:
     env = PushTEnv(success="coverage", image_size=16, **PUBLIC)
     goal_state = at((100.0, 100.0), (256.0, 256.0, math.pi / 4))
