@@ -153,8 +153,8 @@ def _point(path: Path) -> _Point | None:
 
 
 def _env_name(env_id: str) -> str:
-    """The name in an id of Gymnasium: "PushT" for ``lwm/PushT-v0``."""
-    return re.sub(r"^.*[/:]|-v\d+$", "", env_id)
+    """The id of an environment without what the package's own share: "PushT" for ``lwm/PushT-v0``."""
+    return re.sub(r"^lwm/|-v0$", "", env_id)
 
 
 def _settings(run: dict[str, Any]) -> tuple[str, ...]:
