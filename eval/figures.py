@@ -90,8 +90,7 @@ def _save_svg(figure: Figure, path: Path) -> None:
 
     drawn = BytesIO()
     # Ids follow from the salt: those of two pictures on one page must differ.
-    style = {"svg.fonttype": "none", "svg.hashsalt": path.stem, "font.sans-serif": ["DejaVu Sans", "Verdana"]}
-    with rc_context(style):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem, "font.sans-serif": ["DejaVu Sans", "Verdana"]}):
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     text = re.sub(r' transform="rotate\(-0 [^"]*"', "", drawn.getvalue().decode("utf-8"))
     places = re.compile(r"(\.\d\d)\d+")
