@@ -47,7 +47,8 @@ NEAR := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESU
 FAR := $(foreach offset,50 75 100,$(filter pusht-%-$(offset),$(RESULTS)) $(filter offsets/pusht-%-$(offset),$(OFFSETS))) \
 	$(foreach offset,50 75 100,$(filter cube-%-$(offset),$(RESULTS)) $(filter offsets/cube-%-$(offset),$(OFFSETS)))
 files = $(patsubst %,results/%.json,$(1))
-results: $(call files,$(RESULTS) $(EVERY) $(ABLATION) $(EQUAL) $(OFFSETS) $(LADDER) $(REALTIME)) docs/compute.png docs/far.png
+FIGURES := $(foreach name,compute far-pusht far-cube bench-pusht,docs/$(name).png docs/$(name).svg)
+results: $(call files,$(RESULTS) $(EVERY) $(ABLATION) $(EQUAL) $(OFFSETS) $(LADDER) $(REALTIME)) $(FIGURES)
 	$(BIN)/lwm-agent report $(call files,$(SHORT)) --into README.md --mark short --compact
 	$(BIN)/lwm-agent report $(call files,$(RESULTS)) --into docs/results.md
 	$(BIN)/lwm-agent report $(call files,$(EVERY)) --into docs/results.md --mark every-step
@@ -56,10 +57,12 @@ results: $(call files,$(RESULTS) $(EVERY) $(ABLATION) $(EQUAL) $(OFFSETS) $(LADD
 	$(BIN)/lwm-agent report $(call files,$(OFFSETS)) --into docs/planners.md --mark offsets --compact
 	$(BIN)/lwm-agent report $(call files,$(LADDER)) --into docs/planners.md --mark ladder
 	$(BIN)/lwm-agent report $(call files,$(REALTIME)) --into docs/planners.md --mark realtime
-docs/compute.png: $(call files,$(NEAR)) | $(VENV)/.dev
-docs/far.png: $(call files,$(FAR)) | $(VENV)/.dev
-docs/compute.png docs/far.png:
-	$(BIN)/lwm-agent report $^ --plot $@
+docs/compute.png docs/compute.svg &: $(call files,$(NEAR)) | $(VENV)/.dev
+	$(BIN)/lwm-agent report $^ --plot docs/compute.png
+docs/far-%.png docs/far-%.svg: $(call files,$(FAR)) | $(VENV)/.dev
+	$(BIN)/lwm-agent report $(filter results/$*-% results/offsets/$*-%,$^) --plot docs/far-$*.png
+docs/bench-pusht.png docs/bench-pusht.svg &: docs/bench-pusht.json | $(VENV)/.dev
+	$(BIN)/python -m lwm_agent.eval.latency_figure $<
 
 # A row is called [KIND/]ENV-PLANNER-OFFSET[-VARIANT]. The kinds: "plain" is without the learned proposal, with what suits it
 # then (chosen on Push-T's validation tasks); "paper" is the protocol of the paper; in "every-step", plans are made anew at

@@ -131,9 +131,7 @@ def _floor_series(comparison: ModelComparison, env: str, offsets: Sequence[int],
 
 def _save(grid: Sequence[Sequence[Panel]], path: Path, label: str, ticks: Sequence[int] = ()) -> None:
     """Draws a grid of panels and writes it as PNG and SVG."""
-    figure = draw_grid(grid, [label] * max(map(len, grid)), ticks)
-    for suffix in (".png", ".svg"):
-        save_figure(figure, path.with_suffix(suffix))
+    save_figure(draw_grid(grid, [label] * max(map(len, grid)), ticks), path.with_suffix(".png"))
 
 
 def _points(rows: Sequence[Row], cost: Cost) -> list[Point]:

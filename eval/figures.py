@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import UserError
-from ..files import replacing
+from ..files import replacing, write_text
 from ..imports import pip_install
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 """Colours for any colour vision (Okabe and Ito, 2008), without their yellow, which is too pale for lines."""
 TINT = "#9ecae1"
 """A pale blue: bars that are compared with one of the first colour."""
-DPI = 150
+DPI, COLORS = 150, 64
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,42 @@ def new_figure(width: float, height: float) -> Figure:
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Writes `figure`, at once or not at all, in the format that the suffix of `path` names (png, pdf, svg, ...).
 
-    The same figure gives the same file. Words in an SVG stay words, and its background is that of the page.
+    A PNG gets an SVG of the same name beside it. The same figure gives the same files.
     """
+    path = Path(path)
+    if path.suffix == ".png":
+        _save_png(figure, path)
+    if path.suffix in (".png", ".svg"):
+        _save_svg(figure, path.with_suffix(".svg"))
+    else:
+        with replacing(path) as partial:
+            figure.savefig(partial)
+
+
+def _save_png(figure: Figure, path: Path) -> None:
+    """Writes a PNG; drawings, which have few colours, take a third of the space with a palette of them."""
+    from PIL import Image
+
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    picture = Image.open(drawn).convert("RGB")
+    if not any(ax.images for ax in figure.axes):  # no frames of an environment
+        picture = picture.quantize(COLORS, dither=Image.Dither.NONE)
+    with replacing(path) as partial:
+        picture.save(partial, "png", optimize=True)
+
+
+def _save_svg(figure: Figure, path: Path) -> None:
+    """Writes an SVG, whose words stay words and whose background is that of the page, to a hundredth of a point."""
     from matplotlib import rc_context
 
-    path = Path(path)
-    undated = {"Date": None, "Creator": None} if path.suffix == ".svg" else None
-    # Ids in an SVG follow from the salt: those of two pictures on one page must differ.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem}), replacing(path) as partial:
-        figure.savefig(partial, dpi=DPI, metadata=undated, transparent=path.suffix == ".svg")
+    drawn = BytesIO()
+    # Ids follow from the salt: those of two pictures on one page must differ.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem, "font.sans-serif": ["DejaVu Sans", "Verdana"]}):
+        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = re.sub(r' transform="rotate\(-0 [^"]*"', "", drawn.getvalue().decode("utf-8"))
+    places = re.compile(r"(\.\d\d)\d+")
+    write_text(path, re.sub(r' (?:d|x|y)="[^"]*"', lambda attribute: places.sub(r"\1", attribute[0]), text))
 
 
 def color_of(number: int) -> str:
@@ -90,18 +119,44 @@ def crop_percent(ax: Axes, values: Sequence[float]) -> None:
     ax.set_ylim(low - margin, high + margin)
 
 
-def log_axis(ax: Axes) -> None:
-    """Gives `ax` a logarithmic horizontal axis, with labels at 1, 2 and 5 of a few decades, or at each of many."""
+def log_axis(ax: Axes, name: Literal["x", "y"] = "x") -> None:
+    """Gives `ax` a logarithmic axis, with labels at 1, 2 and 5 of a few decades, or at each of many."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    ax.set_xscale("log")
-    low, high = ax.get_xlim()
+    ax.set(**{f"{name}scale": "log"})
+    axis = ax.xaxis if name == "x" else ax.yaxis
+    low, high = axis.get_view_interval()
     low, high = low / 1.6, high * 1.6  # at least a factor of 2.5, so that there is a label
-    ax.set_xlim(low, high)
-    subs = (1, 2, 5) if high / low < 60 else (1,)
-    ax.xaxis.set_major_locator(LogLocator(subs=subs, numticks=50))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    ax.set(**{f"{name}lim": (low, high)})
+    subs = (1, 2, 5) if high / low < 400 else (1,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=50))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+
+
+def label_beside(ax: Axes, label: Label, limit: float, size: float = 9) -> bool:
+    """Writes `label` to the right of its point, if it ends before `limit` there, and says whether it does.
+
+    Args:
+        ax: the axes, with its final limits.
+        label: the text.
+        limit: of x, in data units.
+        size: of the text, pt.
+    """
+    width = size * (1 + 0.65 * len(label.text)) * ax.figure.dpi / 72  # pixels
+    (point, _), (end, _) = ax.transData.transform([(label.x, label.y), (limit, label.y)])
+    if point + width > end:
+        return False
+    ax.annotate(
+        label.text,
+        (label.x, label.y),
+        (0.6 * size, 0),
+        textcoords="offset points",
+        color=label.color,
+        fontsize=size,
+        verticalalignment="center",
+    )
+    return True
 
 
 def label_ends(ax: Axes, labels: Sequence[Label], size: float = 9) -> None:

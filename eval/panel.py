@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .figures import FAINT, INK, Label, crop_percent, label_ends, log_axis, new_figure, quiet_axes
+from .figures import FAINT, INK, Label, crop_percent, label_beside, label_ends, log_axis, new_figure, quiet_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,15 +133,23 @@ def crop(axes: Iterable[Axes], series: Iterable[Series], references: Iterable[fl
         crop_percent(ax, [*values, *near])
 
 
-def label_series(ax: Axes, series: Iterable[Series]) -> None:
-    """Writes the name of each series beside its last point, once the limits of `ax` are final."""
-    labels = []
-    for one in series:
-        if one.points:
-            last = max(one.line or one.points, key=lambda point: point.x)
-            labels.append(Label(last.x, last.success, one.name, one.color))
-        elif one.hollow:
-            labels.append(Label(max(one.hollow), ax.get_ylim()[0], one.name, one.color))
+def label_series(ax: Axes, series: Sequence[Series]) -> None:
+    """Writes the names of `series`, once the limits of `ax` are final.
+
+    A name stands beside the last point of its series where all others lie farther right, else to the right of `ax`.
+    """
+    labels = [
+        Label(max(one.hollow), ax.get_ylim()[0], one.name, one.color) for one in series if one.hollow and not one.points
+    ]
+    ends = [(max(one.line or one.points, key=lambda point: point.x), one) for one in series if one.points]
+    ends.sort(key=lambda end: end[0].x)
+    alone = True
+    for number, (last, one) in enumerate(ends):
+        label = Label(last.x, last.success, one.name, one.color)
+        others = [point.x for _, other in ends[number + 1 :] for point in other.points]
+        alone = alone and label_beside(ax, label, min(others, default=ax.get_xlim()[0]))
+        if not alone:
+            labels.append(label)
     label_ends(ax, labels)
 
 

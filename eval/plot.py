@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LABEL_WIDTH, TITLE_WIDTH = 60, 80  # letters
+_SPLITS = {"val": "validation"}
 _MARKERS = "osD^vP*Xp<>hd8"
 
 
@@ -94,20 +96,29 @@ def _draw_bars(ax: Axes, name: str, group: Sequence[_Point]) -> None:
     ax.set_yticks(range(len(group)), labels, color=INK, fontsize=8.5)
     ax.set_title(_in_lines([name, *map(words_of, common)], TITLE_WIDTH), loc="left", fontsize=10, color=INK)
     ax.set_xlim(0, 100)
-    ax.invert_yaxis()  # first on top
+    ax.set_ylim(len(group) - 0.4, -0.6)  # first on top
 
 
 def words_of(setting: str) -> str:
     """A setting as people say it: "horizon 2" for ``agent.horizon=2``, "no deadline" for ``agent.deadline=null``."""
-    name, equals, value = setting.partition("=")
+    path, equals, value = setting.partition("=")
     if not equals:
         return setting
-    words = name.rpartition(".")[2].replace("_env_steps", "").replace("num_", "").replace("_", " ")
-    if words == "replan every":
-        return f"a new plan every {value} steps" if value != "1" else "a new plan every step"
-    if value in ("true", "false", "null"):
-        return words if value == "true" else f"no {words}"
-    return f"{words} {value}"
+    group, _, name = path.removeprefix("agent.").removeprefix("planner.").rpartition(".")
+    words = name.replace("_env_steps", "").replace("num_", "").replace("_", " ")
+    if name == "int8":
+        words = "8-bit integers"
+    if name == "cost":
+        words = "cost " + value.replace("-", " ").replace("+", " + ").replace("*", " x ")
+    elif words == "replan every":
+        words = f"a new plan every {value} steps" if value != "1" else "a new plan every step"
+    elif value in ("true", "false", "null"):
+        words = words if value == "true" else f"no {words}"
+    elif words.endswith("s"):
+        words = f"{value} {words.removesuffix('s') if value == '1' else words}"
+    else:
+        words = f"{words} {value}"
+    return f"{words} of the {group}" if group else words
 
 
 def _read(paths: Iterable[str | Path]) -> tuple[list[_Point], list[str]]:
@@ -129,15 +140,28 @@ def _point(path: Path) -> _Point | None:
         return None
     tasks, floors = run["tasks"], results.floors.values()
     return _Point(
-        tasks=f"{tasks['env_id']}, {tasks['protocol']} {tasks['split']} tasks, {tasks['offset_env_steps']} steps away",
+        tasks=f"{_env_name(tasks['env_id'])}, {tasks['protocol']} {_SPLITS.get(tasks['split'], tasks['split'])} tasks, "
+        f"goals {tasks['offset_env_steps']} steps away",
         planner=run["planner"]["name"] + proposal_label(run["planner"]),
-        settings=(*budget_labels(run["planner"]), *changed_settings(run)),
+        settings=_settings(run),
         line=_line(run),
         success=100 * summary.success,
         ci95=(100 * summary.ci95[0], 100 * summary.ci95[1]),
         floor=100 * max((floor.success for floor in floors), default=0.0),
         costs=(summary.flops / 1e9, summary.plan_ms_p50),
     )
+
+
+def _env_name(env_id: str) -> str:
+    """The id of an environment without what the package's own share: "PushT" for ``lwm/PushT-v0``."""
+    return re.sub(r"^lwm/|-v0$", "", env_id)
+
+
+def _settings(run: dict[str, Any]) -> tuple[str, ...]:
+    """Budget and changed settings, without numbers of iterations, which a budget replaces."""
+    budget, settings = budget_labels(run["planner"]), changed_settings(run)
+    replaced = ("planner.iterations=", "planner.second.iterations=") if budget else ()
+    return (*budget, *(setting for setting in settings if not setting.startswith(replaced)))
 
 
 def _line(run: dict[str, Any]) -> str:

@@ -92,6 +92,8 @@ def test_every_batch_size_is_timed_and_written(checkpoint: str, tmp_path: Path) 
     assert written["hardware"]["threads"] == torch.get_num_threads()
     assert len(written["checkpoint"]) == 64
     assert (tmp_path / "bench.png").stat().st_size > 0
+    for words in ("median", "milliseconds a decision for all episodes", "plans a second", ">4</text>"):
+        assert words in (tmp_path / "bench.svg").read_text()
     assert [step[:2] for step in seen] == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 

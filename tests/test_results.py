@@ -500,7 +500,7 @@ def test_compute_plot_shows_every_planner_and_set_of_tasks(tmp_path: Path) -> No
     assert "milliseconds a decision" in words
     for label in (5, 10, 20):  # each decision took 10 ms
         assert f">{label}</text>" in words
-    assert [f"lwm/PushT-v0, strict test tasks, {offset} steps away" in words for offset in (25, 50, 75)] == [
+    assert [f"PushT, strict test tasks, goals {offset} steps away" in words for offset in (25, 50, 75)] == [
         True,
         True,
         False,
@@ -540,7 +540,7 @@ def test_bar_plot_names_changed_settings(tmp_path: Path) -> None:
     shown = re.findall(r">(\w+), no proposal(.*?)</text>", words)
     assert shown == [("cem", ""), ("mppi", ", within 50 rollouts"), ("gradient", "")]
     for offset in (25, 50):  # what all bars have in common is in the title
-        assert f"strict test tasks, {offset} steps away, cost terminal" in words
+        assert f"strict test tasks, goals {offset} steps away, cost terminal" in words
     with pytest.raises(ValueError, match="none of the results is of a planner"):
         bar_plot(paths[3:], tmp_path / "none.png")
 
@@ -549,17 +549,32 @@ def test_bar_plot_names_changed_settings(tmp_path: Path) -> None:
     ("setting", "words"),
     [
         ("agent.horizon=2", "horizon 2"),
-        ("planner.num_samples=64", "samples 64"),
+        ("planner.num_samples=64", "64 samples"),
+        ("planner.iterations=1", "1 iteration"),
+        ("planner.first.iterations=2", "2 iterations of the first"),
+        ("planner.proposals=all", "all proposals"),
         ("agent.deadline_env_steps=null", "no deadline"),
-        ("agent.int8=true", "int8"),
+        ("agent.int8=true", "8-bit integers"),
+        ("agent.compile=false", "no compile"),
         ("agent.replan_every_env_steps=1", "a new plan every step"),
         ("agent.replan_every_env_steps=25", "a new plan every 25 steps"),
-        ("agent.cost=best-step+0.1*actor-deviation", "cost best-step+0.1*actor-deviation"),
+        ("agent.cost=best-step+0.1*actor-deviation", "cost best step + 0.1 x actor deviation"),
         ("within 50 rollouts", "within 50 rollouts"),
     ],
 )
 def test_settings_are_words_in_pictures(setting: str, words: str) -> None:
     assert words_of(setting) == words
+
+
+def test_iterations_that_a_budget_replaces_are_not_named(tmp_path: Path) -> None:
+    path = _result(tmp_path / "a.json", "cem", 2e9, rollouts=50)
+    contents = json.loads(path.read_text())
+    contents["run"]["command"] += " --set planner.iterations=1000 --set planner.noise_correlation=0"
+    path.write_text(json.dumps(contents))
+    bar_plot([path], tmp_path / "bars.svg")
+    words = (tmp_path / "bars.svg").read_text()
+    assert "noise correlation 0" in words
+    assert "1000" not in words
 
 
 def test_lines_of_one_planner_are_told_apart(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from lwm_agent.models import LeWorldModel
 from lwm_agent.protocols import Batch
 from lwm_agent.training.batches import to_batch
 from lwm_agent.training.config import TrainConfig
+from lwm_agent.training.metric_log import MetricLog
 from lwm_agent.training.schedule import learning_rate_factor
 from lwm_agent.training.setup import fit_normalizer
 from lwm_agent.training.train import Progress, train
@@ -166,6 +167,14 @@ def test_training_leaves_a_checkpoint_that_says_where_it_comes_from(data: str, t
     assert precision in ("bf16-mixed", "32-true")
     assert f"--precision {precision} --set train.batch_size=8 --set train.clip_length=4 --set train.log_every=1" in card
     assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_metrics_are_logged_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lwm_agent.training.metric_log.find_spec", lambda name: None)
+    with MetricLog(tmp_path, {}, 0, track=False, enabled=True) as log:
+        log.write(1, "train", {"loss": 0.5})
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "train/loss": 0.5}
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def still(path: Path, image_size: int = 32, action_size: int = 2, **bounds: Any) -> str:

@@ -130,7 +130,7 @@ def bench(config: BenchConfig) -> None:
     peak = report.peak_flops_per_second / 1e9
     title = f"{config.env} {config.planner}, random pictures; matrix products reach {peak:.0f} GFLOP/s"
     show_table(table(report, title))
-    console.print(f"wrote {config.output_dir / 'bench.json'}" + (" and bench.png" if config.plot else ""))
+    console.print(f"wrote {config.output_dir / 'bench.json'}" + (", bench.png and bench.svg" if config.plot else ""))
 
 
 def compare(config: CompareConfig) -> None:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,8 @@ from ..agent.config import load_agent
 from ..agent.state import Decision
 from ..checkpoint import checksum
 from ..compute.device import peak_memory, synchronize
-from ..eval.figures import new_figure, save_figure
+from ..eval.figures import new_figure
+from ..eval.latency_figure import latency_plot
 from ..eval.provenance import command_line, machine
 from ..files import write_text
 from .config import MIN_DECISIONS, BenchConfig
@@ -71,14 +71,15 @@ class Report:
 
 
 def run_bench(config: BenchConfig, progress: Callable[[int, int, str], object] = lambda *_: None) -> Report:
-    """Times decisions on random pictures, batch size by batch size; writes ``bench.json`` and ``bench.png``.
+    """Times decisions on random pictures, batch size by batch size; writes ``bench.json`` and its picture.
 
     No environment is run: the time of a decision depends neither on what the pictures show nor on an episode's age.
 
     Raises:
         ValueError: unknown names, settings out of range, or no matplotlib for the plot.
     """
-    figure = new_figure(10, 3.6) if config.plot else None  # first: without matplotlib, nothing need be timed
+    if config.plot:
+        new_figure(1, 1)  # first: without matplotlib, nothing need be timed
     agent = load_agent(config)
     timings: list[Timing] = []
     for batch in config.batch_sizes:
@@ -98,10 +99,10 @@ def run_bench(config: BenchConfig, progress: Callable[[int, int, str], object] =
         "timings": [{**asdict(timing), "share_of_peak": report.share(timing)} for timing in timings],
         **machine(),
     }
-    write_text(config.output_dir / "bench.json", json.dumps(contents, indent=1, allow_nan=False) + "\n")
-    if figure is not None:
-        _draw(figure, timings)
-        save_figure(figure, config.output_dir / "bench.png")
+    written = config.output_dir / "bench.json"
+    write_text(written, json.dumps(contents, indent=1, allow_nan=False) + "\n")
+    if config.plot:
+        latency_plot(written, written.with_suffix(".png"))
     return report
 
 
@@ -187,23 +188,3 @@ def table(report: Report, title: str) -> Table:
         spent = (str(row.rollouts), three_digits(row.flops / 1e9), f"{100 * report.share(row):.0f}", memory)
         columns.add_row(str(row.batch), str(row.decisions), *latencies, *spent)
     return columns
-
-
-def _draw(figure: Any, timings: Sequence[Timing]) -> None:
-    """Latency on the left, throughput on the right, both over the batch size."""
-    batches = [row.batch for row in timings]
-    latency, throughput = figure.subplots(1, 2)
-    for name in ("p50_ms", "p95_ms", "p99_ms"):
-        timed = [(row.batch, getattr(row, name)) for row in timings if getattr(row, name) is not None]
-        if timed:
-            latency.plot(*zip(*timed, strict=True), "o-", label=name.removesuffix("_ms"))
-    latency.set(ylabel="milliseconds a decision")
-    latency.legend(frameon=False)
-    throughput.plot(batches, [row.plans_per_second for row in timings], "o-")
-    throughput.set(ylabel="plans a second")
-    for ax in (latency, throughput):
-        ax.set_xscale("log", base=2)
-        ax.set_xticks(batches, [str(batch) for batch in batches])
-        ax.set_yscale("log")
-        ax.set(xlabel="episodes at once")
-        ax.grid(alpha=0.3)

@@ -157,8 +157,8 @@ class BenchConfig(AgentConfig):
         max_batch: largest batch; batch sizes are the powers of two from 1 to it.
         decisions: decisions to time for each batch size.
         seconds: wall time after which a batch size needs no more decisions, but at least 3.
-        output_dir: folder of bench.json and bench.png.
-        plot: draw bench.png.
+        output_dir: folder of bench.json, bench.png and bench.svg.
+        plot: draw bench.png and bench.svg.
     """
 
     max_batch: Annotated[int, Range(least=1, most=MAX_BATCH)] = 256
@@ -210,8 +210,8 @@ class ReportConfig(Config):
 
     Attributes:
         results: results.json files, a row of the table each.
-        plot: draw success against compute into this PNG, PDF or SVG.
-        bars: draw success rates beside each other into this PNG, PDF or SVG.
+        plot: draw success against compute into this PNG, with an SVG beside it, or into this PDF or SVG.
+        bars: draw success rates beside each other, into the same kinds of files.
         into: Markdown file to put the table in, instead of printing it.
         mark: name of the two marks in that file; the table goes between <!-- MARK --> and <!-- /MARK -->.
         compact: a row for each planner and a column for each set of tasks, or the other way round.

@@ -1,14 +1,13 @@
-"""Logs of training metrics: metrics.jsonl and TensorBoard always, Weights & Biases on demand."""
+"""Logs of training metrics: metrics.jsonl always, TensorBoard where it is installed, Weights & Biases on demand."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from torch.utils.tensorboard import SummaryWriter
 
 from ..errors import UserError
 from ..files import read_text, write_text
@@ -36,7 +35,7 @@ class MetricLog:
         lines = read_text(path).splitlines(keepends=True) if start and path.exists() else []
         write_text(path, "".join(line for line in lines if _step_of(line) <= start))
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
+        self._board = _tensorboard(folder, start)
         self._run = _wandb_run(folder, settings) if track else None
 
     def write(self, step: int, group: str, values: Mapping[str, float]) -> None:
@@ -46,8 +45,9 @@ class MetricLog:
         named = {f"{group}/{name}": value for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **named}) + "\n")
         self._file.flush()
-        for name, value in named.items():
-            self._board.add_scalar(name, value, step)
+        if self._board is not None:
+            for name, value in named.items():
+                self._board.add_scalar(name, value, step)
         if self._run is not None:
             self._run.log(named, step=step)
 
@@ -57,7 +57,8 @@ class MetricLog:
     def __exit__(self, *_: object) -> None:
         if self._enabled:
             self._file.close()
-            self._board.close()
+            if self._board is not None:
+                self._board.close()
             if self._run is not None:
                 self._run.finish()
 
@@ -69,6 +70,15 @@ def _step_of(line: str) -> float:
     except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
     return step if isinstance(step, int) else math.inf
+
+
+def _tensorboard(folder: Path, start: int) -> Any:
+    """A writer of event files that follow on step `start`; None where TensorBoard is not installed."""
+    if find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
 
 
 def _wandb_run(folder: Path, settings: Mapping[str, Any]) -> Any:
