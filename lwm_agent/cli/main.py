@@ -10,7 +10,7 @@ import typer
 
 from .. import __version__
 from ..imports import VARIABLE, import_requested
-from . import data, doctor, experiments, sharing, training
+from . import data, doctor, experiments, inspection, sharing, training
 from .errors import TRACEBACK_VARIABLE, raise_on_sigterm, request_traceback, show_error
 from .progress import console
 
@@ -54,5 +54,5 @@ def _root(
         import_requested()
 
 
-for room in (data, training, experiments, sharing, doctor):
+for room in (data, training, experiments, inspection, sharing, doctor):
     room.add_commands(app)

@@ -66,12 +66,26 @@ def follow_splits(
     return [_record(file, known, config) for file in files]
 
 
+def unseen_episodes(training: Mapping[str, Any], file: Trajectories) -> NDArray[np.int64]:
+    """Numbers of the episodes of `file` that the world model of this `training` record has not seen.
+
+    They are those that its training has held out, or all if it never saw the file.
+    """
+    known = _known(file, [*_records(training)])
+    return np.arange(file.num_episodes) if known is None else known.split(file)[1]
+
+
 def _record(file: Trajectories, known: Sequence[DataFile], config: LatentsConfig) -> DataFile:
-    for record in known:
+    return _known(file, known) or DataFile(str(file.path), file.fingerprint, config.seed, config.validation)
+
+
+def _known(file: Trajectories, records: Sequence[DataFile]) -> DataFile | None:
+    """The record of `file` itself among `records`, wherever it was."""
+    for record in records:
         same_path = os.path.abspath(record.path) == os.path.abspath(file.path)
         if record.fingerprint == file.fingerprint or (not record.fingerprint and same_path):
             return DataFile(str(file.path), file.fingerprint, record.split_seed, record.validation_share)
-    return DataFile(str(file.path), file.fingerprint, config.seed, config.validation)
+    return None
 
 
 def _records(training: Any) -> Iterator[DataFile]:
