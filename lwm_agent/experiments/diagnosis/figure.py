@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...eval.figures import FAINT, INK, PALETTE, TINT, new_figure, quiet_axes, save_figure
+from ...eval.figures import FAINT, INK, PALETTE, new_figure, quiet_axes, save_figure
 from .trials import AGENT, NOTHING, TRIALS, Trials
-from .verifier import PUBLISHED, Verification
+from .verifier import PUBLISHED, PUBLISHED_END, Verification
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,15 +50,11 @@ def _draw_errors(ax: Axes, verification: Verification) -> None:
     errors = [100 * error for error in verification.error_by_block]
     ax.set_title("error of recorded plans, % of the way", fontsize=10, loc="left", color=INK)
     ax.plot(range(1, len(errors) + 1), errors, "o-", color=PALETTE[0], lw=1.8, ms=4.5)
-    ax.axhspan(14, 18, color=TINT, alpha=0.5, lw=0)
-    ax.annotate(
-        "released LeWorldModel, Push-T, last block",
-        (1, 18),
-        (0, 3),
-        textcoords="offset points",
-        fontsize=8,
-        color=FAINT,
-    )
+    low, high = (100 * share for share in PUBLISHED_END)
+    ax.plot([len(errors)] * 2, [low, high], color=FAINT, lw=5, alpha=0.6, solid_capstyle="butt")
+    place = (len(errors), low)
+    name = "released LeWorldModel,\nPush-T"
+    ax.annotate(name, place, (-6, 0), textcoords="offset points", ha="right", va="bottom", fontsize=8, color=FAINT)
     ax.set_xticks(range(1, len(errors) + 1))
     ax.set_xlabel("blocks ahead", color=FAINT)
     ax.set_ylim(0, max(22.0, 1.1 * max(errors)))

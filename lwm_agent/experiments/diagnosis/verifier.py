@@ -33,6 +33,9 @@ RIVALS = 31
 PUBLISHED = {"0.25 sd": 0.80, "0.5 sd": 0.91, "1 sd": 0.98, "2 sd": 1.00}
 """Shares of `Verification.told_apart` of the released LeWorldModel on Push-T."""
 
+PUBLISHED_END = (0.14, 0.18)
+"""`Verification.end_error` of a repeated training and of the released LeWorldModel on Push-T."""
+
 CHUNK = 256  # frames that are encoded at once
 
 
