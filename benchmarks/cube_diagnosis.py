@@ -33,7 +33,6 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import pad
-from wrapped_model import WrappedModel  # beside this file
 
 from lwm_agent import Agent
 from lwm_agent.agent.objective import ModelObjective
@@ -45,6 +44,7 @@ from lwm_agent.envs.cube_simulator import centre, simulator
 from lwm_agent.eval import Task, run_info, shipped_tasks, wilson
 from lwm_agent.files import write_text
 from lwm_agent.models import WorldModel
+from lwm_agent.models.wrapped import WrappedModel
 from lwm_agent.planners import make_planner, plan
 from lwm_agent.protocols import Belief, Plan, Problem
 from lwm_agent.training.monitors import probe

@@ -32,6 +32,7 @@ from lwm_agent.experiments.config import (
     ReportConfig,
     TasksConfig,
 )
+from lwm_agent.experiments.diagnosis.config import DiagnoseConfig
 from lwm_agent.experiments.film_config import DemoConfig, RecordConfig
 from lwm_agent.experiments.policies import MODEL_FREE_POLICIES
 from lwm_agent.experiments.probe_config import ProbeConfig
@@ -69,6 +70,7 @@ COMMANDS = {
     "surprise": SurpriseConfig,
     "report": ReportConfig,
     "probe": ProbeConfig,
+    "diagnose": DiagnoseConfig,
     "export": ExportConfig,
     "push": PushConfig,
     "pull": PullConfig,

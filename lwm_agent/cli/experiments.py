@@ -1,4 +1,4 @@
-"""Commands that show and measure: demo, record, play, eval, recommend, bench, compare, surprise, report."""
+"""Commands that show and measure: demo, record, play, eval, recommend, bench, compare, report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from rich.table import Table
 from ..experiments.comparison_config import CompareConfig
 from ..experiments.config import BenchConfig, EvalConfig, RecommendConfig, ReportConfig
 from ..experiments.film_config import DemoConfig, RecordConfig
-from ..experiments.surprise_config import SurpriseConfig
 from ..play.config import PlayConfig
 from .options import command
 from .progress import bar, console, counted, show_table, show_text_table
@@ -29,7 +28,6 @@ def add_commands(app: typer.Typer) -> None:
     command(app, "compare", CompareConfig, "the same command goes on with the cells and episodes that are left")(
         compare
     )
-    command(app, "surprise", SurpriseConfig, "nothing was written; run it again")(surprise)
     command(app, "report", ReportConfig)(report)
 
 
@@ -177,20 +175,6 @@ def _compare_models(config: CompareConfig) -> None:
     if failed:
         console.print(f"{counted(len(failed), 'cell')} failed: the same command tries again")
         raise typer.Exit(1)
-
-
-def surprise(config: SurpriseConfig) -> None:
-    """Measure by which impossible events a world model is surprised."""
-    from ..eval.surprise import surprise_table
-    from ..experiments.surprise import run_surprise
-
-    with bar("surprise", "events") as update:
-        surprises = run_surprise(config, update)
-    show_table(surprise_table(surprises.outcomes, f"{config.checkpoint}, {config.data.name}"))
-    for name, reason in surprises.left_out.items():
-        console.print(f"left out: {name}: {reason}")
-    console.print(f"detected: surprise above {surprises.threshold:.3g}, as one in a hundred steps without an event has")
-    console.print(f"wrote {config.out / 'results.json'}, surprise.png, surprise.svg and events.png")
 
 
 def report(config: ReportConfig) -> None:

@@ -1,17 +1,24 @@
-"""Commands that look inside a model: probe."""
+"""Commands that look inside a checkpoint: probe, surprise, diagnose."""
 
 from __future__ import annotations
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
+from ..experiments.diagnosis.config import DiagnoseConfig
 from ..experiments.probe_config import ProbeConfig
+from ..experiments.surprise_config import SurpriseConfig
 from .options import command
-from .progress import bars, console, show_table
+from .progress import bar, bars, console, show_table
 
 
 def add_commands(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    command(app, "probe", ProbeConfig, "nothing was written; run it again")(probe)
+    resume = "nothing was written; run it again"
+    command(app, "probe", ProbeConfig, resume)(probe)
+    command(app, "surprise", SurpriseConfig, resume)(surprise)
+    command(app, "diagnose", DiagnoseConfig, resume)(diagnose)
 
 
 def probe(config: ProbeConfig) -> None:
@@ -32,3 +39,33 @@ def probe(config: ProbeConfig) -> None:
     for name, reason in report.left_out.items():
         console.print(f"left out: {name}, which {reason}")
     console.print(f"wrote {config.out / 'results.json'}, table.md{' and figures' if config.plot else ''}")
+
+
+def surprise(config: SurpriseConfig) -> None:
+    """Measure by which impossible events a world model is surprised."""
+    from ..eval.surprise import surprise_table
+    from ..experiments.surprise import run_surprise
+
+    with bar("surprise", "events") as update:
+        surprises = run_surprise(config, update)
+    show_table(surprise_table(surprises.outcomes, f"{config.checkpoint}, {config.data.name}"))
+    for name, reason in surprises.left_out.items():
+        console.print(f"left out: {name}: {reason}")
+    console.print(f"detected: surprise above {surprises.threshold:.3g}, as one in a hundred steps without an event has")
+    console.print(f"wrote {config.out / 'results.json'}, surprise.png, surprise.svg and events.png")
+
+
+def diagnose(config: DiagnoseConfig) -> None:
+    """Find out why an agent fails: by its data, its latents, its predictor, its cost or its search."""
+    from ..experiments.diagnosis.run import diagnose as run
+
+    with bars() as update:
+        diagnosis = run(config, update)
+    table = Table("part", "", "what was found", "what to do", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for finding in diagnosis.findings:
+        table.add_row(finding.part, finding.grade, finding.text, finding.advice)
+    show_table(table)
+    if diagnosis.trials is None:
+        console.print(f"no trials: {diagnosis.no_trials}")
+    console.print(diagnosis.verdict)
+    console.print(f"wrote {config.output_dir / 'diagnosis.json'}, diagnosis.png and diagnosis.svg beside it")

@@ -1,12 +1,12 @@
-"""A world model behind which the benchmarks put other futures and distances."""
+"""A world model behind which instruments put other futures and distances."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from lwm_agent.models import WorldModel
-from lwm_agent.protocols import Batch, Belief
+from ..protocols import Batch, Belief
+from .base import WorldModel
 
 
 class WrappedModel(WorldModel):
