@@ -51,7 +51,7 @@ def agent(**settings: Any) -> Agent:
 
 
 def encoded(agent: Agent, play: Path, count: int = 40) -> EncodedClips:
-    config = DiagnoseConfig(env="pusht", planner="guided", data=(play,), clips=count, output_dir=Path("unused"))
+    config = DiagnoseConfig(env="pusht", planner="guided", data=(play,), clips=count, out=Path("unused"))
     return encode_clips(agent, sample_clips(config, agent))
 
 
@@ -171,7 +171,7 @@ def test_true_states_are_judged_by_their_errors(twin: PushTEnv) -> None:
 
 def test_the_command_writes_what_it_found(play: Path, tmp_path: Path) -> None:
     said = run(
-        f"diagnose --data {play} --clips 40 --episodes 2 --output-dir out --budget-iterations 1 {SMALL}", tmp_path
+        f"diagnose --data {play} --clips 40 --episodes 2 --out out --budget-iterations 1 {SMALL}", tmp_path
     )
     assert "picks the recorded one" in said
     contents = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
@@ -186,7 +186,7 @@ def test_the_command_writes_what_it_found(play: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("checkpoint", ["pusht-dreamer", "pusht-dino-wm-lite"])
 def test_other_world_models_are_diagnosed(checkpoint: str, play: Path, tmp_path: Path) -> None:
-    run(f"diagnose --checkpoint {checkpoint} --data {play} --clips 6 --episodes 0 --output-dir out", tmp_path)
+    run(f"diagnose --checkpoint {checkpoint} --data {play} --clips 6 --episodes 0 --out out", tmp_path)
     contents = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
     assert contents["trials"] == "not asked for (--episodes 0)"
     assert 0 < contents["verification"]["error_by_block"][-1] < 2

@@ -68,4 +68,4 @@ def diagnose(config: DiagnoseConfig) -> None:
     if diagnosis.trials is None:
         console.print(f"no trials: {diagnosis.no_trials}")
     console.print(diagnosis.verdict)
-    console.print(f"wrote {config.output_dir / 'diagnosis.json'}, diagnosis.png and diagnosis.svg beside it")
+    console.print(f"wrote {config.out / 'diagnosis.json'}, diagnosis.png and diagnosis.svg beside it")

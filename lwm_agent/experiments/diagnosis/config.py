@@ -22,7 +22,7 @@ class DiagnoseConfig(AgentConfig):
         episodes: tasks to play in each trial, from the first; 0 for no trials, where there is no simulator.
         offset: environment steps from start to goal, in the tasks of the package.
         tasks: task file to use instead.
-        output_dir: folder of the results and figures.
+        out: folder of the results and figures.
     """
 
     data: tuple[Path, ...]
@@ -30,7 +30,7 @@ class DiagnoseConfig(AgentConfig):
     episodes: Annotated[int, Range(least=0)] = 20
     offset: Count = 25
     tasks: Path | None = None
-    output_dir: Annotated[OutputFolder, Option(default="out/diagnosis-ENV")]
+    out: Annotated[OutputFolder, Option(default="out/diagnosis-ENV")]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,7 +41,7 @@ class DiagnoseConfig(AgentConfig):
     def from_options(cls, **options: Any) -> DiagnoseConfig:
         """Settings with the default planner and output folder, where none is named."""
         options = cls.with_defaults(options)
-        return cls(**{"output_dir": output_folder("diagnosis", options["env"]), **options})
+        return cls(**{"out": output_folder("diagnosis", options["env"]), **options})
 
     @property
     def evaluation(self) -> EvalConfig:
@@ -52,5 +52,5 @@ class DiagnoseConfig(AgentConfig):
             offset=self.offset,
             tasks=self.tasks,
             episodes=self.episodes or None,
-            output_dir=self.output_dir,
+            output_dir=self.out,
         )

@@ -84,8 +84,8 @@ def diagnose(config: DiagnoseConfig, progress: Progress = lambda *_: None) -> Di
         reason = _no_simulator(task_set)
         trials = None if reason else run_trials(config, task_set, agent, progress)
     result = Diagnosis(data, verification, trials, reason, find(data, verification, trials))
-    write_text(config.output_dir / "diagnosis.json", json.dumps(_contents(config, agent, result), indent=1) + "\n")
-    draw_diagnosis(verification, trials, config.output_dir)
+    write_text(config.out / "diagnosis.json", json.dumps(_contents(config, agent, result), indent=1) + "\n")
+    draw_diagnosis(verification, trials, config.out)
     return result
 
 
