@@ -17,45 +17,13 @@ from .comparison_table import (
     reason_table,
     summary_sentence,
 )
-from .figures import FAINT, GRID, INK
 from .side_by_side import TaskVideo
-
-STYLE = """
-:root { --ink: #24292f; --faint: #57606a; --paper: #ffffff; --line: #d8dee4; --soft: #f6f8fa; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6edf3; --faint: #9da7b1; --paper: #0d1117; --line: #30363d; --soft: #161b22; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; color: var(--ink); background: var(--paper); font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 75rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.6rem; margin: 0.5rem 0; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 0.5rem; border-bottom: 1px solid var(--line); }
-.lead { font-size: 1.1rem; }
-.wide { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
-caption { max-width: calc(100vw - 2rem); }
-caption { text-align: left; color: var(--faint); padding-bottom: 0.4rem; position: sticky; left: 0; }
-th, td { padding: 0.3rem 0.6rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { background: var(--soft); font-weight: 600; }
-td { white-space: nowrap; }
-td:last-child { white-space: normal; min-width: 4rem; }
-.number { text-align: right; }
-figure { margin: 1.5rem 0; }
-figure svg { display: block; max-width: max(100%, 38rem); height: auto; }
-figcaption, dt { color: var(--faint); font-size: 0.875rem; }
-.films { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 1rem; }
-.films figure { margin: 0; }
-video { width: 100%; height: auto; background: #ffffff; border: 1px solid var(--line); }
-summary { cursor: pointer; }
-dd { margin: 0 0 0.6rem; overflow-wrap: anywhere; }
-"""
 
 
 def report_page(comparison: ModelComparison, pictures: Sequence[Picture], videos: Sequence[TaskVideo]) -> str:
     """The whole page."""
     return html.page(
         "Comparison of models",
-        STYLE,
         html.element("h1", "Comparison of models"),
         html.element("p", html.text(summary_sentence(comparison)), class_="lead"),
         _table(headline_table(comparison)),
@@ -120,7 +88,7 @@ def _table(table: TextTable) -> str:
 
 def _figure(picture: Picture) -> str:
     """A figure whose words and lines take the colours of the page."""
-    drawing = picture.svg.replace(INK, "currentColor").replace(FAINT, "var(--faint)").replace(GRID, "var(--line)")
+    drawing = html.drawing(picture.svg)
     described = html.element("div", drawing, class_="wide", role="img", aria_label=picture.alt, tabindex="0")
     return html.element("figure", described, html.element("figcaption", html.text(picture.caption)))
 

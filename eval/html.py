@@ -7,6 +7,38 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 
+from .figures import FAINT, GRID, INK
+
+STYLE = """
+:root { --ink: #24292f; --faint: #57606a; --paper: #ffffff; --line: #d8dee4; --soft: #f6f8fa; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --faint: #9da7b1; --paper: #0d1117; --line: #30363d; --soft: #161b22; }
+}
+* { box-sizing: border-box; }
+body { margin: 0; color: var(--ink); background: var(--paper); font: 16px/1.5 system-ui, sans-serif; }
+main { max-width: 75rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.6rem; margin: 0.5rem 0; }
+h2 { font-size: 1.2rem; margin: 2.5rem 0 0.5rem; border-bottom: 1px solid var(--line); }
+.lead { font-size: 1.1rem; }
+.wide { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
+caption { max-width: calc(100vw - 2rem); }
+caption { text-align: left; color: var(--faint); padding-bottom: 0.4rem; position: sticky; left: 0; }
+th, td { padding: 0.3rem 0.6rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { background: var(--soft); font-weight: 600; }
+td { white-space: nowrap; }
+td:last-child { white-space: normal; min-width: 4rem; }
+.number { text-align: right; }
+figure { margin: 1.5rem 0; }
+figure svg { display: block; max-width: max(100%, 38rem); height: auto; }
+figcaption, dt { color: var(--faint); font-size: 0.875rem; }
+.films { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 1rem; }
+.films figure { margin: 0; }
+video { width: 100%; height: auto; background: #ffffff; border: 1px solid var(--line); }
+summary { cursor: pointer; }
+dd { margin: 0 0 0.6rem; overflow-wrap: anywhere; }
+"""
+
 
 def element(name: str, *content: str, **attributes: str) -> str:
     """An element around `content`, which is HTML; attributes are text, ``class_`` stands for class."""
@@ -44,11 +76,21 @@ def video(path: Path, label: str) -> str:
     return f'{opening} src="data:video/mp4;base64,{data}"></video>'
 
 
-def page(title: str, style: str, *content: str) -> str:
-    """A whole page."""
+def drawing(svg: str) -> str:
+    """A figure of the house as a part of the page, in whose colours it is drawn."""
+    return (
+        svg[svg.index("<svg") :]
+        .replace(INK, "currentColor")
+        .replace(FAINT, "var(--faint)")
+        .replace(GRID, "var(--line)")
+    )
+
+
+def page(title: str, *content: str) -> str:
+    """A whole page in the style of the house, light or dark as the reader likes it."""
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
     )
-    head += element("title", text(title)) + element("style", style)
+    head += element("title", text(title)) + element("style", STYLE)
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{element("main", *content)}</body></html>\n'

@@ -33,6 +33,7 @@ from lwm_agent.experiments.config import (
     TasksConfig,
 )
 from lwm_agent.experiments.diagnosis.config import DiagnoseConfig
+from lwm_agent.experiments.explain_config import ExplainConfig
 from lwm_agent.experiments.film_config import DemoConfig, RecordConfig
 from lwm_agent.experiments.policies import MODEL_FREE_POLICIES
 from lwm_agent.experiments.probe_config import ProbeConfig
@@ -71,6 +72,7 @@ COMMANDS = {
     "report": ReportConfig,
     "probe": ProbeConfig,
     "diagnose": DiagnoseConfig,
+    "explain": ExplainConfig,
     "export": ExportConfig,
     "push": PushConfig,
     "pull": PullConfig,

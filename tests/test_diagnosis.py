@@ -170,9 +170,7 @@ def test_true_states_are_judged_by_their_errors(twin: PushTEnv) -> None:
 
 
 def test_the_command_writes_what_it_found(play: Path, tmp_path: Path) -> None:
-    said = run(
-        f"diagnose --data {play} --clips 40 --episodes 2 --out out --budget-iterations 1 {SMALL}", tmp_path
-    )
+    said = run(f"diagnose --data {play} --clips 40 --episodes 2 --out out --budget-iterations 1 {SMALL}", tmp_path)
     assert "picks the recorded one" in said
     contents = json.loads((tmp_path / "out" / "diagnosis.json").read_text())
     assert set(contents["trials"]) == set(TRIALS)

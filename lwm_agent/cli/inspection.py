@@ -1,4 +1,4 @@
-"""Commands that look inside a checkpoint: probe, surprise, diagnose."""
+"""Commands that look inside a checkpoint: probe, surprise, diagnose, explain."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ..experiments.diagnosis.config import DiagnoseConfig
+from ..experiments.explain_config import ExplainConfig
 from ..experiments.probe_config import ProbeConfig
 from ..experiments.surprise_config import SurpriseConfig
 from .options import command
-from .progress import bar, bars, console, show_table
+from .progress import bar, bars, console, show_table, show_text_table
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -19,6 +20,7 @@ def add_commands(app: typer.Typer) -> None:
     command(app, "probe", ProbeConfig, resume)(probe)
     command(app, "surprise", SurpriseConfig, resume)(surprise)
     command(app, "diagnose", DiagnoseConfig, resume)(diagnose)
+    command(app, "explain", ExplainConfig, resume)(explain)
 
 
 def probe(config: ProbeConfig) -> None:
@@ -69,3 +71,15 @@ def diagnose(config: DiagnoseConfig) -> None:
         console.print(f"no trials: {diagnosis.no_trials}")
     console.print(diagnosis.verdict)
     console.print(f"wrote {config.out / 'diagnosis.json'}, diagnosis.png and diagnosis.svg beside it")
+
+
+def explain(config: ExplainConfig) -> None:
+    """Find out why the failed tasks of an evaluation failed: model, search, cost or time."""
+    from ..eval.explanation import cause_table
+    from ..experiments.explain import explain as run
+
+    with bars() as update:
+        explanation = run(config, update)
+    show_text_table(cause_table(explanation))
+    console.print(explanation.summary)
+    console.print(f"wrote {config.out / 'explanation.html'}, explanation.json, explanation.png and explanation.svg")
