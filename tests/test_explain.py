@@ -118,8 +118,8 @@ def test_results_of_others_are_refused(evaluated: Path) -> None:
     path = evaluated / "none" / "results.json"
     with pytest.raises(UserError, match="is of none, which makes no plans"):
         evaluation_of(parse_results(path), path, None, None, "cpu")
+    shipped = Path(__file__).parent.parent / "results" / "pusht-guided-25.json"
     with pytest.raises(UserError, match="is of an earlier version"):
-        shipped = Path(__file__).parent.parent / "results" / "pusht-guided-25.json"
         evaluation_of(parse_results(shipped), shipped, None, None, "cpu")
 
 
