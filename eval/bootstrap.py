@@ -83,6 +83,9 @@ class Bootstrap:
 
 
 def _interval(statistics: Array) -> Interval:
-    """Interval of statistics ``(1 + RESAMPLES,)``, without those of resamples in which nothing varies."""
+    """Interval of statistics ``(1 + RESAMPLES,)``, without those of resamples in which nothing varies.
+
+    Numbers have five digits, which is more than any interval allows, so that a table is that of its file.
+    """
     low, high = np.quantile(statistics[1:][np.isfinite(statistics[1:])], [0.025, 0.975])
-    return Interval(float(statistics[0]), float(low), float(high))
+    return Interval(*(float(f"{number:.5g}") for number in (statistics[0], low, high)))

@@ -143,8 +143,7 @@ def points(quantity: Quantity, targets: NDArray[np.float64]) -> list[list[list[f
 
 def save_report(report: ProbeReport, run: Mapping[str, Any], path: Path) -> None:
     """Writes a report and the provenance `run` as JSON, at once or not at all."""
-    contents = _rounded({"run": dict(run), **asdict(report)})
-    write_text(path, json.dumps(contents, allow_nan=False) + "\n")
+    write_text(path, json.dumps({"run": dict(run), **asdict(report)}, allow_nan=False) + "\n")
 
 
 def read_report(path: Path | str) -> ProbeReport:
@@ -168,12 +167,3 @@ def _score(entry: Mapping[str, Any]) -> Score:
         key: Interval(**value) if isinstance(value, dict) else value for key, value in entry.items()
     }
     return Score(**values)
-
-
-def _rounded(value: Any) -> Any:
-    """`value` with numbers of five digits, which is more than any interval allows."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, Mapping):
-        return {key: _rounded(entry) for key, entry in value.items()}
-    return [_rounded(entry) for entry in value] if isinstance(value, list | tuple) else value

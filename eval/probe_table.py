@@ -61,7 +61,7 @@ def readings(report: ProbeReport) -> Cells:
         ]
         for quantity in report.quantities
         for latents in (FRAMES, PAINTED)
-        for one in report.select(quantity=quantity, latents=latents)
+        for one in report.select(quantity=quantity, latents=latents, block=None)
         if latents == FRAMES or one.probe == BEST
     ]
     read = max(one.n for one in report.scores)

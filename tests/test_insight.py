@@ -97,7 +97,7 @@ def test_distance_and_surprise_come_when_the_agent_looks() -> None:
     looks = [step % 5 == 0 for step in range(11)]
     assert [each.distance is not None for each in told] == looks
     assert [each.surprise is not None for each in told] == [step in (5, 10) for step in range(11)]
-    assert told[10].distance == pytest.approx(expected, rel=0.01)
+    assert told[10].distance == pytest.approx(expected, rel=0.05)
     assert told[0].plan is not None
     assert (told[0].plan.pictures, told[0].plan.search) == (None, ())  # it was not asked to keep them
 

@@ -72,17 +72,21 @@ def let_go(window: Window, session: Session, steps: int) -> None:
         time.sleep(0.002)
 
 
-def test_the_agent_acts_and_the_window_shows_it(session: Session, window: Window) -> None:
-    before = session.env.get_state()
-    let_go(window, session, 12)
-    assert np.linalg.norm(session.env.get_state()[:2] - before[:2]) > 5
+def test_the_agent_acts_as_without_a_window_and_the_window_shows_it(session: Session, window: Window) -> None:
+    env = gym.make("lwm/PushT-v0", terminate_on_success=False, disable_env_checker=True)
+    observation, info = env.reset(options=shipped_tasks("pusht", "strict", "test", 50).tasks[0].reset_options)
+    state = None
+    for _ in range(12):
+        action, state = session.agent.predict(observation, state)
+        observation, _, _, _, info = env.step(action)
+    let_go(window, session, 9)
     first = window.picture
     let_go(window, session, 3)
+    np.testing.assert_allclose(session.env.get_state(), info["state"], atol=1e-3)
     assert first.shape == (HEIGHT, WIDTH, 3)
     changed = (first != window.picture).any(-1)
-    table, beside = changed[TOP : TOP + TABLE, MARGIN : MARGIN + TABLE], changed[:, MARGIN + TABLE + MARGIN :]
-    assert table.sum() > 100
-    assert beside.sum() > 20  # graphs
+    assert changed[TOP : TOP + TABLE, MARGIN : MARGIN + TABLE].any()  # the table
+    assert changed[:, MARGIN + TABLE + MARGIN :].any()  # graphs
     assert session.plan is not None
     assert session.plan.pictures is not None
 

@@ -193,10 +193,9 @@ class Agent:
         model, planner = type(self.checkpoint.model).__name__, type(self.planner).__name__
         if self.planner.reactive:
             return f"{model}, acts by its own policy"
-        units = {"num_samples": "candidates", "iterations": "iterations"}
-        counts = [
-            f"{getattr(self.planner, name)} {unit}" for name, unit in units.items() if hasattr(self.planner, name)
-        ]
+        units = {"num_samples": "candidate", "iterations": "iteration"}
+        numbers = {unit: getattr(self.planner, name) for name, unit in units.items() if hasattr(self.planner, name)}
+        counts = [f"{number} {unit}" + "s" * (number != 1) for unit, number in numbers.items()]
         return f"{model}, plans by {planner}" + (f" ({', '.join(counts)})" if counts else "")
 
     def settings(self) -> dict[str, Any]:
