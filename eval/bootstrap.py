@@ -40,7 +40,10 @@ class Bootstrap:
         numbers, self._places = np.unique(episodes, return_inverse=True)
         self.num_episodes = len(numbers)
         if self.num_episodes < 2:
-            raise UserError("intervals need at least two held-out episodes: raise --validation, or collect more")
+            raise UserError(
+                "intervals need at least two held-out episodes: raise --validation, or collect data that the model was "
+                "not trained on, of whose episodes its training holds out a share of its own"
+            )
         draws = np.random.default_rng(seed).multinomial(
             self.num_episodes, np.full(self.num_episodes, 1 / self.num_episodes), RESAMPLES
         )

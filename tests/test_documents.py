@@ -79,6 +79,16 @@ def test_tables_are_those_of_the_results_files(document: str, mark: str, pattern
     assert table == make(paths, (ROOT / document).parent)
 
 
+def test_rates_of_readers_are_those_that_were_measured() -> None:
+    layouts = json.loads((ROOT / "docs" / "readers.json").read_text(encoding="utf-8"))["layouts"]
+    table = text_of("docs/data.md").split("<!-- readers -->\n")[1].split("\n<!-- /readers -->")[0]
+    shown = [re.findall(r"\| ([\d,]+) \(([\d,]+)-([\d,]+)\) \| ([\d,]+)", row) for row in table.splitlines()[2:]]
+    for place, layout in enumerate(("ours", "released")):
+        for row, reader in zip(shown, layouts[layout].values(), strict=True):
+            numbers = (reader[name] for name in ("frames_per_second", "least", "most", "peak_mib"))
+            assert row[place] == tuple(f"{number:,}" for number in numbers)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("*.json")), ids=lambda path: path.stem)
 def test_results_are_those_of_the_shipped_checkpoint(path: Path) -> None:
     env, *_ = path.stem.split("-")

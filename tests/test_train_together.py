@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+
+sys.path.append(sys.argv[5])
 from tests.test_train import config
 from lwm_agent.data.clips import Clips
 from lwm_agent.training import train as training
@@ -48,18 +49,10 @@ def test_two_processes_learn_what_one_learns(projector_size: int, data: str, tmp
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     root = str(Path(__file__).parent.parent)
-    path = os.pathsep.join([*os.environ.get("PYTHONPATH", "").split(os.pathsep), root])
-    for processes in (1, 2):
-        command = [
-            sys.executable,
-            str(script),
-            data,
-            str(tmp_path / str(processes)),
-            str(processes),
-            str(projector_size),
-        ]
+    for processes in ("1", "2"):
+        arguments = [data, str(tmp_path / processes), processes, str(projector_size), root]
         done = subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300
+            [sys.executable, str(script), *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, done.stderr
     one, two = (load_file(tmp_path / processes / "training.safetensors") for processes in ("1", "2"))
