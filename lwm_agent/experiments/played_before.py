@@ -49,8 +49,8 @@ def evaluation_of(results: Results, path: Path, checkpoint: str | None, tasks: P
         )
     limits = {key: value for key, value in _limits(budget) if value is not None}
     settings = dict(_flat(planner))
-    if limits and "budget_iterations" not in limits:
-        settings = {key: value for key, value in settings.items() if key.split(".")[-1] != "iterations"}
+    if limits:  # a budget takes the place of iterations, but for those of the first of two planners
+        settings = {key: value for key, value in settings.items() if key not in ("iterations", "second.iterations")}
     chosen = {key: agent[key] for key in AGENT_SETTINGS if agent[key] is not None}
     chosen["proposal"] = agent["proposal"] or "none"
     if agent["proposal"] is None:
