@@ -13,6 +13,9 @@ from .scenery import Frame
 SAMPLES = 6
 """Frames, evenly spaced, from which the palette is made."""
 
+MOST = 64
+"""Most often that a colour counts."""
+
 
 class GifWriter:
     """Writes a GIF that loops, in imageio's manner; frames are kept compressed until it is closed.
@@ -35,8 +38,7 @@ class GifWriter:
         if not self._frames:
             return
         chosen = np.unique(np.linspace(0, len(self._frames) - 1, SAMPLES).round().astype(int))
-        sample = np.concatenate([self._frame(number)[::2, ::2] for number in chosen])
-        palette = Image.fromarray(sample).quantize(256, method=Image.Quantize.MEDIANCUT)
+        palette = palette_of(np.concatenate([self._frame(number)[::2, ::2] for number in chosen]))
         images = [
             Image.fromarray(self._frame(number)).quantize(palette=palette, dither=Image.Dither.NONE)
             for number in range(len(self._frames))
@@ -54,3 +56,16 @@ class GifWriter:
     def _frame(self, number: int) -> Frame:
         data, shape = self._frames[number]
         return np.frombuffer(zlib.decompress(data), np.uint8).reshape(shape)
+
+
+def palette_of(sample: Frame) -> Image.Image:
+    """A picture whose palette fits the colours of `sample` ``(h, w, 3)``, rare ones too.
+
+    Each colour counts by the square root of its pixels: by all of them, a cube of 100 px would take the colour of the
+    gripper beside it.
+    """
+    cells = (sample.reshape(-1, 3) >> 3).astype(np.int64) @ (1 << 10, 1 << 5, 1)
+    _, first, counts = np.unique(cells, return_index=True, return_counts=True)
+    times = np.minimum(np.ceil(np.sqrt(counts) / 4), MOST).astype(np.int64)
+    colours = np.repeat(sample.reshape(-1, 3)[first], times, axis=0)
+    return Image.fromarray(colours[None]).quantize(256, method=Image.Quantize.MEDIANCUT)

@@ -208,6 +208,19 @@ def test_ways_are_drawn_where_they_lead() -> None:
     assert (searched[2, 2] == 153).all()  # the picture is pale
 
 
+def test_gifs_keep_the_colour_of_small_things(tmp_path: Path) -> None:
+    """A red cube of 30 px before a magenta gripper and a wide blue floor with all its shades."""
+    rng = np.random.default_rng(0)
+    frame = np.zeros((240, 320, 3), np.uint8)
+    frame[...] = rng.integers(0, 80, (240, 320, 1)) + np.array([60, 90, 150])
+    frame[50:90, 50:90] = rng.integers(0, 50, (40, 40, 1)) + np.array([180, 20, 180])
+    frame[60:66, 60:65] = (220, 20, 20)
+    write_episode(tmp_path / "film.gif", [frame, frame[::-1]])
+    written = _frames(tmp_path / "film.gif")[0][..., :3].astype(int)
+    assert np.abs(written[61:65, 61:64] - (220, 20, 20)).max() < 30
+    assert np.abs(written - frame).mean() < 6
+
+
 def test_frame_has_its_panels() -> None:
     now, goal = np.full((256, 256, 3), 40, np.uint8), np.full((64, 64, 3), 90, np.uint8)
     frame = compose([Panel(now, "now"), Panel(goal, "goal")], "task 0", "someone", None)
