@@ -92,7 +92,7 @@ def with_released_layout(source: Path, target: Path) -> None:
 
 def main(
     data: Annotated[Path, typer.Option(help="File of trajectories.")],
-    rounds: Annotated[int, typer.Option(help="Measurements of each reader.", min=1)] = 5,
+    rounds: Annotated[int, typer.Option(help="Measurements of each reader.", min=1)] = 3,
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("out/readers.json"),
     reader: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:

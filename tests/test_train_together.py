@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -39,7 +38,7 @@ training._Run.draw = draw
 training.validate = partial(validate, num_clips=8)
 training.recalibrate_batch_norm = partial(recalibrate_batch_norm, num_batches=2)
 model = {"dropout": 0.0, "projector_size": projector_size}
-settings = {"steps": 3, "learning_rate": 0.01, "precision": "32-true", "keep_state": True}
+settings = {"steps": 1, "precision": "32-true", "keep_state": True}
 training.train(config(data, out, num_devices=processes, model_settings=model, **settings))
 """
 
@@ -57,11 +56,14 @@ def test_two_processes_learn_what_one_learns(projector_size: int, data: str, tmp
         assert done.returncode == 0, done.stderr
     one, two = (load_file(tmp_path / processes / "training.safetensors") for processes in ("1", "2"))
     assert one.keys() == two.keys()
-    weights = [name for name in one if name.startswith("model/")]
-    assert any("running_mean" in name for name in weights) == bool(projector_size)
-    for name in weights:
-        assert torch.allclose(one[name].float(), two[name].float(), rtol=1e-3, atol=1e-5), name
+    statistics = [name for name in one if "running" in name]
+    assert bool(statistics) == bool(projector_size)
+    gradients = [name for name in one if name.endswith("/exp_avg")]  # a tenth of each, after one step
+    assert len(gradients) > 10
+    for name in (*statistics, *gradients):
+        assert torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-5 * float(one[name].abs().max())), name
     logs = [(tmp_path / processes / "metrics.jsonl").read_text().splitlines() for processes in ("1", "2")]
-    statistics = [[json.loads(line)["train/sigreg"] for line in log if "train/sigreg" in line] for log in logs]
-    assert len(statistics[0]) == 3
-    np.testing.assert_allclose(statistics[1], statistics[0], rtol=1e-4)
+    for name in ("train/sigreg", "validation/loss"):  # other losses of a step are those of the first process alone
+        losses = [[json.loads(line)[name] for line in log if name in line] for log in logs]
+        assert len(losses[0]) == 1
+        assert losses[1] == pytest.approx(losses[0], rel=1e-2), name

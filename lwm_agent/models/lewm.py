@@ -184,7 +184,8 @@ class LeWorldModel(LatentPredictor):
         clips, length = batch.pixels.shape[:2]
         latents = self.embed(batch.pixels.flatten(0, 1)).unflatten(0, (clips, length))
         losses = self.prediction_losses(latents, batch.actions, generator)
-        losses["sigreg"] = sigreg(latents.transpose(0, 1), self.sigreg_directions, generator)
+        # Processes train on clips of their own, and validate on the same ones.
+        losses["sigreg"] = sigreg(latents.transpose(0, 1), self.sigreg_directions, generator, self.training)
         losses["loss"] = losses["loss"] + self.sigreg_weight * losses["sigreg"]
         if self.inverse_weight > 0:
             decoded = self.inverse(latents[:, 1:] - latents[:, :-1])

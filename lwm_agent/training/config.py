@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from inspect import signature
 from typing import Annotated, Any, ClassVar
 
 from ..envs import ENVS, import_env
@@ -143,12 +144,14 @@ class TrainConfig(Config):
 
     @property
     def image_size(self) -> int:
-        """Side of the frames that the model takes, px; 64 where it takes those of the data."""
+        """Side of the frames that the model takes, px: of its settings, its preset, or by default."""
         if self.init is not None:
             return trained_image_size(self.init)
         from ..models import find_model
 
-        sizes = {"image_size": 64, **find_model(self.model).presets[self.preset], **self.model_settings}
+        kind = find_model(self.model)
+        usual = signature(kind.model).parameters["image_size"].default
+        sizes = {"image_size": usual, **kind.presets[self.preset], **self.model_settings}
         return int(sizes["image_size"])
 
     @property
