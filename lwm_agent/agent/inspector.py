@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,8 @@ class Inspector:
         model, schedule, ages = self.observer.model, self.observer.schedule, state.ages - 1
         if not isinstance(model, WorldModel) or not schedule.looks(ages)[0]:
             return None
-        now = select(state.beliefs, (torch.zeros(1, dtype=torch.long), torch.from_numpy(schedule.phases(ages)))).latent
+        place = self.observer.places(replace(state, ages=ages), np.arange(1))
+        now = select(state.beliefs, place).latent
         return float(model.distance(now[:, None, None], state.goal))
 
     def _surprise(self, state: AgentState) -> float | None:
