@@ -680,7 +680,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "discrete text": (attribute("discrete", "yes"), "discrete='yes' must be True or False"),
     "version": (attribute("schema_version", 2), "schema_version=.*2.* is not known here"),
     "pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "a pipe, socket or device, name a regular file"),
-    "folder": (lambda path: (path.unlink(), path.mkdir()), "a folder, name a regular file"),
+    "folder": (lambda path: (path.unlink(), path.mkdir()), "is a folder: .*lwm-agent convert .*data-converted.h5"),
     "flipped bit": (flip_stored, "damaged or cut short"),
 }
 

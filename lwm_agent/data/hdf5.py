@@ -90,7 +90,9 @@ def _check_kind(path: Path) -> None:
 
 
 def _convert(path: Path) -> str:
-    return f"make a file of trajectories of it with `lwm-agent convert {path} --out {path.with_suffix('.h5')}`"
+    out = path.with_suffix(".h5")
+    out = path.with_name(f"{path.stem}-converted.h5") if out == path else out
+    return f"make a file of trajectories of it with `lwm-agent convert {path} --out {out}`"
 
 
 def _check_columns(file: h5py.File, path: Path) -> None:
