@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class Witness:
         """Costs of the plan and of the recorded actions, imagined and real, and of doing nothing, as in `Evidence`."""
         agent = self.agent
         observation, _ = self.twin.reset(options=task.reset_options)
-        _, state = agent.predict(cast(Mapping[str, Any], observation))
+        _, state = agent.predict(observation)
         plan = agent.insight(state).plan
         assert plan is not None
         nothing = self._nothing(task, plan.env_actions.shape)

@@ -47,7 +47,7 @@ def evaluation_of(results: Results, path: Path, checkpoint: str | None, tasks: P
             f"{path} is of another checkpoint than {checkpoint!r}: pass --checkpoint with that of the evaluation "
             f"({run.get('command', 'its command is not known')})"
         )
-    limits = {key: value for key, value in _limits(budget) if value is not None}
+    limits: dict[str, Any] = {key: value for key, value in _limits(budget) if value is not None}
     settings = dict(_flat(planner))
     if limits:  # a budget takes the place of iterations, but for those of the first of two planners
         settings = {key: value for key, value in settings.items() if key not in ("iterations", "second.iterations")}
