@@ -103,7 +103,11 @@ def _of_predictor(test: Verification) -> Iterator[Finding]:
             f"it tells the recorded block from one that is a deviation away in {100 * rate.share:.0f} % of the clips."
         )
         yield _graded(
-            "one step of the predictor", rate.share, TOLD_APART, text, f"It hardly listens to actions. {learn}"
+            "one step of the predictor",
+            rate.share,
+            TOLD_APART,
+            text,
+            f"Its predictions depend too little on the actions. {learn}",
         )
     text = f"the imagined end of a recorded plan is off by {100 * test.end_error:.0f} % of the way."
     yield _graded("rollouts of the predictor", -test.end_error, (-END_ERROR[0], -END_ERROR[1]), text, learn)
