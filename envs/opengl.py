@@ -51,16 +51,24 @@ def prepare_drawing() -> str | None:
 
     Returns the reason why MuJoCo cannot draw on this machine, with the fix; None if there is no such reason.
     """
-    if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
-        return None
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    if os.environ.get("MUJOCO_GL") or find_spec("mujoco") is None:
+    if not prepare_window() or os.environ.get("MUJOCO_GL") or find_spec("mujoco") is None:
         return None
     try:
         choose_backend()
     except MachineError as error:
         return str(error)
     return None
+
+
+def prepare_window() -> bool:
+    """Chooses SDL's dummy driver on Linux without a display, unless SDL_VIDEODRIVER is set; True without a display.
+
+    SDL's own choice there draws by EGL. With its window, it ends the EGL display of the process, and MuJoCo's pictures.
+    """
+    if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        return False
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    return True
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pygame
 from numpy.typing import NDArray
 
 from .base import State
+from .opengl import prepare_window
 from .pusht_geometry import AGENT_RADIUS, WORLD, block_polygons
 
 BACKGROUND, AGENT_COLOR, BLOCK_COLOR, GOAL_COLOR = "white", "royalblue", "lightslategray", "lightgreen"
@@ -63,6 +64,7 @@ class Window:
     def show(self, canvas: pygame.Surface) -> None:
         """Draws a surface on the window."""
         if self._surface is None or pygame.display.get_surface() is not self._surface:
+            prepare_window()
             pygame.display.init()
             self._surface = pygame.display.set_mode(canvas.get_size())
         self._surface.blit(canvas, (0, 0))

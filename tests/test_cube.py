@@ -385,6 +385,26 @@ def test_gymnasiums_environments_draw_without_a_display(tmp_path: Path) -> None:
     assert (run.returncode, run.stderr) == (0, "")
 
 
+WINDOW = """
+import gymnasium, lwm_agent
+cube = gymnasium.make("lwm/Cube-v0", image_size=16)
+before, _ = cube.reset(seed=0)
+with gymnasium.make("lwm/PushT-v0", render_mode="human") as shown:
+    shown.reset(seed=0)
+after, _ = cube.reset(seed=0)
+assert (after["pixels"] == before["pixels"]).all()
+"""
+
+
+def test_a_window_without_a_display_leaves_mujocos_pictures(tmp_path: Path) -> None:
+    hidden = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "XDG_RUNTIME_DIR")
+    variables = {name: value for name, value in os.environ.items() if name not in hidden}
+    run = subprocess.run(
+        [sys.executable, "-c", WINDOW], cwd=tmp_path, env=variables, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [

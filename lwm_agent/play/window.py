@@ -15,6 +15,7 @@ from ..agent.config import load_agent
 from ..checkpoint import Checkpoint
 from ..compatibility import conventions
 from ..envs.base import GoalImageEnv, Place
+from ..envs.opengl import prepare_window
 from ..errors import UserError
 from ..eval.scenery import Frame
 from ..experiments.config import EvalConfig
@@ -39,6 +40,7 @@ class Window:
 
     def __init__(self, session: Session, words: str) -> None:
         self._session, self._words = session, words
+        prepare_window()
         pygame.display.init()
         pygame.display.set_caption("lwm-agent play")
         self._surface = pygame.display.set_mode((WIDTH, HEIGHT))
