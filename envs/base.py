@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -128,6 +129,17 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     @abstractmethod
     def simulate(self, action: NDArray[np.float32]) -> None:
         """Replaces ``self._state`` by the state after one control step of an action inside `action_space`."""
+
+    def follow(self, state: State, env_actions: NDArray[Any]) -> Iterator[State]:
+        """States after each of `env_actions` ``(N, A)`` from `state` on; the simulation goes along.
+
+        Raises:
+            UserError: an action is none, or the simulator cannot go on from a state.
+        """
+        self.set_state(state)
+        for action in env_actions:
+            self.simulate(self.executed_action(action))
+            yield self.get_state()
 
     def scripted_action(self, action: NDArray[np.float32], state: State) -> NDArray[np.float32]:
         """The action of this environment that does in `state` what `action` does in one of default arguments.

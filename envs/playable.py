@@ -1,4 +1,4 @@
-"""What an environment needs to be played with in a window."""
+"""Interface of environments that people play with in a window."""
 
 from __future__ import annotations
 

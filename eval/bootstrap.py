@@ -31,12 +31,13 @@ class Bootstrap:
     Args:
         episodes: number of each row's episode, ``(N,)``.
         seed: source of the draws.
+        resamples: R, number of them.
 
     Raises:
         UserError: there are fewer than two episodes.
     """
 
-    def __init__(self, episodes: NDArray[np.int64], seed: int = 0) -> None:
+    def __init__(self, episodes: NDArray[np.int64], seed: int = 0, resamples: int = RESAMPLES) -> None:
         numbers, self._places = np.unique(episodes, return_inverse=True)
         self.num_episodes = len(numbers)
         if self.num_episodes < 2:
@@ -45,24 +46,24 @@ class Bootstrap:
                 "not trained on, of whose episodes its training holds out a share of its own"
             )
         draws = np.random.default_rng(seed).multinomial(
-            self.num_episodes, np.full(self.num_episodes, 1 / self.num_episodes), RESAMPLES
+            self.num_episodes, np.full(self.num_episodes, 1 / self.num_episodes), resamples
         )
         self._counts = np.concatenate([np.ones((1, self.num_episodes)), draws])
 
     def mean(self, values: Array) -> Interval:
         """Mean of `values` ``(N,)``."""
-        weights = self._weights()
+        weights = self.weights
         return _interval(weights @ values / weights.sum(axis=1))
 
     def quantile(self, values: Array, share: float) -> Interval:
         """Smallest of `values` ``(N,)`` that a `share` of them does not exceed."""
         order = np.argsort(values)
-        reached = np.cumsum(self._weights()[:, order], axis=1)
+        reached = np.cumsum(self.weights[:, order], axis=1)
         return _interval(values[order][(reached < share * reached[:, -1:] - 1e-9).sum(axis=1)])
 
     def r2(self, predicted: Array, true: Array) -> Interval:
         """Coefficient of determination: mean of those of the columns ``(N, m)``."""
-        weights = self._weights()
+        weights = self.weights
         total = weights.sum(axis=1, keepdims=True)
         variation = weights @ true**2 - (weights @ true) ** 2 / total
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -71,7 +72,7 @@ class Bootstrap:
     def pearson(self, predicted: Array, true: Array) -> Interval:
         """Correlation: mean of those of the columns ``(N, m)``; 0 where nothing but a constant is predicted."""
         predicted, true = predicted - predicted.mean(axis=0), true - true.mean(axis=0)  # for rounding
-        weights = self._weights()
+        weights = self.weights
         total = weights.sum(axis=1, keepdims=True)
 
         def covariance(first: Array, second: Array) -> Array:
@@ -80,13 +81,14 @@ class Bootstrap:
         scale = np.sqrt(np.maximum(covariance(predicted, predicted) * covariance(true, true), 1e-24))
         return _interval((covariance(predicted, true) / scale).mean(axis=1))
 
-    def _weights(self) -> Array:
-        """How often each row is in each resample, ``(1 + RESAMPLES, N)``."""
+    @property
+    def weights(self) -> Array:
+        """Number of times that each row is in each resample, ``(1 + R, N)``."""
         return self._counts[:, self._places]
 
 
 def _interval(statistics: Array) -> Interval:
-    """Interval of statistics ``(1 + RESAMPLES,)``, without those of resamples in which nothing varies.
+    """Interval of statistics ``(1 + R,)``, without those of resamples in which nothing varies.
 
     Numbers have five digits, which is more than any interval allows, so that a table is that of its file.
     """

@@ -48,10 +48,15 @@ def markdown(comparison: ModelComparison) -> str:
 
 def markdown_of(table: TextTable) -> str:
     """A table in Markdown, below its caption; the caption alone where it has no rows."""
+    caption = f"**{table.caption}**"
+    return f"{caption}\n\n{markdown_rows(table)}" if table.rows else caption
+
+
+def markdown_rows(table: TextTable) -> str:
+    """A table in Markdown, without its caption."""
     lines = [table.header, ["---" if column < table.words else "---:" for column in range(len(table.header))]]
     lines += [[plain_text(value) for value in row] for row in table.rows]
-    caption = f"**{table.caption}**"
-    return caption + "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) if table.rows else caption
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def all_tables(comparison: ModelComparison) -> list[TextTable]:

@@ -8,22 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .bootstrap import Bootstrap, Interval
+
 Scores = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Area:
-    """Area under a ROC curve: the chance that an event scores higher than a control; equal scores count half.
-
-    Attributes:
-        value: the area.
-        low: lower bound of its 95 % interval.
-        high: upper bound.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -41,20 +28,21 @@ class SignedRank:
 
 def area_under_curve(
     events: Scores, controls: Scores, groups: NDArray[np.int64], seed: int = 0, resamples: int = 2000
-) -> Area:
-    """Area of `events` ``(n,)`` against `controls` ``(n,)``, with an interval by a bootstrap of their groups.
+) -> Interval:
+    """Area under the ROC curve of `events` ``(n,)`` against `controls` ``(n,)``, with an interval by a bootstrap.
 
-    Event and control of one place are a pair, and stay together. `groups` ``(n,)`` are the numbers of what is drawn,
-    such as episodes: pairs of one episode are not independent.
+    The area is the chance that an event scores higher than a control; equal scores count half. Event and control of one
+    place are a pair, and stay together. `groups` ``(n,)`` are the numbers of what is drawn, such as episodes: pairs of
+    one episode are not independent.
+
+    Raises:
+        UserError: there are fewer than two groups.
     """
     higher = np.sign(events[:, None] - controls) / 2 + 0.5  # (n, n)
-    _, members = np.unique(groups, return_inverse=True)
-    count = int(members.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    weights = drawn[:, members].astype(float)  # (resamples, n)
+    weights = Bootstrap(groups, seed, resamples).weights
     areas = ((weights @ higher) * weights).sum(1) / weights.sum(1) ** 2
-    low, high = np.quantile(areas, [0.025, 0.975])
-    return Area(float(higher.mean()), float(low), float(high))
+    low, high = np.quantile(areas[1:], [0.025, 0.975])
+    return Interval(float(areas[0]), float(low), float(high))
 
 
 def signed_rank(differences: Scores) -> SignedRank:

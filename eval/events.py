@@ -37,7 +37,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an event happens, and what it may draw from.
+    """Place of an event in a clip, and all that it may draw from.
 
     Attributes:
         at: number of the first frame that shows it, 1 or more.

@@ -26,7 +26,7 @@ CAUSES = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a failed task. Costs are those of plans at the first decision.
+    """Evidence of why a task failed. Costs are those of plans at the first decision.
 
     Attributes:
         task: its number.
@@ -71,7 +71,7 @@ class Evidence:
 
     @property
     def misjudged(self) -> float:
-        """How much more the plan really costs than was imagined."""
+        """Cost of the plan beyond what was imagined."""
         return self.plan_real - self.plan_imagined
 
 

@@ -122,13 +122,13 @@ class Film:
         return shot.picture
 
     def _columns(self) -> list[Callable[[Frame, _Plan | None, int], Panel]]:
-        """What draws the panels beside the present and the goal: the same for all frames of the film."""
-        first = next((shot for shot in self._shots if shot.insight is not None and shot.insight.plan is not None), None)
-        if first is None or first.insight is None or first.insight.plan is None:
+        """Drawers of the panels beside the present and the goal: the same for all frames of the film."""
+        made = ((shot, shot.insight.plan) for shot in self._shots if shot.insight and shot.insight.plan)
+        shot, plan = next(made, (None, None))
+        if shot is None or plan is None:
             return []
-        plan = self._open(0, first, first.insight.plan)
-        searched = plan.chosen is not None and len(plan.insight.search) > 0
-        shown = {self._imagined: plan.insight.pictures is not None, self._search: searched}
+        searched = len(plan.search) > 0 and self._chosen(shot, plan) is not None
+        shown = {self._imagined: plan.pictures is not None, self._search: searched}
         return [draw for draw, there in shown.items() if there]
 
     def _open(self, step: int, shot: _Shot, plan: PlanInsight) -> _Plan:
@@ -137,9 +137,15 @@ class Film:
         steps = next(later, plan.env_actions.shape[1])
         if self._scenery is None or shot.state is None:
             return _Plan(plan, step, steps, None, None, None)
-        chosen = self._scenery.steered(shot.state, plan.env_actions[None])
         outcome = self._scenery.outcome(shot.state, plan.env_actions)
-        return _Plan(plan, step, steps, shot.state, outcome, None if chosen is None else chosen[0])
+        return _Plan(plan, step, steps, shot.state, outcome, self._chosen(shot, plan))
+
+    def _chosen(self, shot: _Shot, plan: PlanInsight) -> NDArray[np.float64] | None:
+        """Way ``(N + 1, 2)`` that a plan asks for, where that can be told."""
+        if self._scenery is None or shot.state is None:
+            return None
+        ways = self._scenery.steered(shot.state, plan.env_actions[None])
+        return None if ways is None else ways[0]
 
     @staticmethod
     def _now(now: Frame, plan: _Plan | None) -> Panel:
@@ -190,7 +196,7 @@ class Film:
 
 
 def graphs_of(told: Sequence[tuple[int, Insight]]) -> list[Graph]:
-    """What is known over time, of insights and their environment steps."""
+    """Graphs of what is known over time, of insights and their environment steps."""
     series = {
         "latent distance to the goal": [(step, insight.distance) for step, insight in told],
         "surprise (1 is usual)": [(step, insight.surprise) for step, insight in told],

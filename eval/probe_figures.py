@@ -17,8 +17,6 @@ WIDTH, HEIGHT = 3.6, 2.7  # inches of a panel
 MOST = 12
 """Panels of a figure: of more quantities, the first are drawn."""
 
-FORMATS = (".png", ".svg")
-
 LINES = {
     STILL: ("nothing moves", FAINT, ":"),
     FRAMES: ("of the frame", FAINT, "--"),
@@ -33,8 +31,7 @@ def draw_figures(report: ProbeReport, folder: Path) -> list[str]:
     if report.horizon > 0:
         figures["horizon"] = _horizon(report)
     for name, figure in figures.items():
-        for suffix in FORMATS:
-            save_figure(figure, folder / f"{name}{suffix}")
+        save_figure(figure, folder / f"{name}.png")
     return list(figures)
 
 

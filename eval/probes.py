@@ -72,7 +72,7 @@ class Scale:
 
     @classmethod
     def of(cls, examples: Examples) -> Scale:
-        """That of some examples; a number that hardly varies is not blown up."""
+        """The scale of some examples; a number that hardly varies is not blown up."""
         latents, targets = examples.latents.double(), torch.from_numpy(examples.targets)
         std, target_std = latents.std(0), targets.std(0)
         return cls(latents.mean(0), std.clamp_min(1e-3 * float(std.mean()) + 1e-12), targets.mean(0), target_std)

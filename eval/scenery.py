@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -53,14 +54,10 @@ class Scenery:
     def outcome(self, state: State, env_actions: NDArray[Any]) -> Outcome:
         """What the simulator makes of a plan ``(T, F, A)`` from `state` on; it ends where the simulation breaks."""
         env, frameskip = self._env, env_actions.shape[1]
-        env.set_state(state)
-        states = [env.get_state()]
-        for action in env_actions.reshape(-1, *env_actions.shape[2:]):
-            try:
-                env.simulate(env.executed_action(action))
-            except UserError:  # a state that no simulator can go on from
-                break
-            states.append(env.get_state())
+        states = [env.check_state(state, "state")]
+        with suppress(UserError):  # at a state that no simulator can go on from
+            for reached in env.follow(state, env_actions.reshape(-1, *env_actions.shape[2:])):
+                states.append(reached)
         marks = [env.landmarks(each) for each in states]
         ways = {name: np.array([mark[name] for mark in marks]) for name in marks[0]}
         return Outcome(ways, np.stack([env.view(each) for each in states[frameskip::frameskip] or states]))

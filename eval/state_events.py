@@ -120,13 +120,9 @@ class Recoloured(Event):
 
 def _continued(clip: Clip, place: Place, start: States) -> Clip | None:
     """`clip`, from frame `place.at` on as the environment simulates it from the state `start`."""
-    env = place.drawer
-    env.set_state(start)
-    frames = [env.picture(start)]
-    for block in clip.env_action[place.at :]:
-        for action in block:
-            env.simulate(env.executed_action(action))
-        frames.append(env.picture(env.get_state()))
+    env, blocks = place.drawer, clip.env_action[place.at :]
+    reached = [start, *env.follow(start, blocks.reshape(-1, blocks.shape[-1]))][:: blocks.shape[1]]
+    frames = [env.picture(state) for state in reached]
     return refilmed(clip, np.concatenate([clip.frames[: place.at], np.stack(frames)]), place.at)
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
-from .detection import Area, area_under_curve, signed_rank
+from .bootstrap import Interval
+from .comparison_table import TextTable
+from .detection import area_under_curve, signed_rank
 from .events import Frames
 from .figures import FAINT, INK, color_of, new_figure, quiet_axes, save_figure
 from .statistics import holm
@@ -60,8 +60,8 @@ class Outcome:
 
     n: int
     episodes: int
-    at_once: Area
-    later: Area
+    at_once: Interval
+    later: Interval
     p_value: float
     effect: float
     detected: float
@@ -105,15 +105,13 @@ def corrected(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
     return {name: replace(one, p_value=p) for (name, one), p in zip(outcomes.items(), p_values, strict=True)}
 
 
-def surprise_table(outcomes: Mapping[str, Outcome], title: str) -> Table:
+def surprise_table(outcomes: Mapping[str, Outcome], title: str) -> TextTable:
     """One line an event."""
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("event")
-    for name in ("n", "AUROC at once", "within the clip", "detected", "p", "effect", "mean", "control"):
-        table.add_column(name, justify="right", no_wrap=True)
+    header = ("event", "n", "AUROC at once", "within the clip", "detected", "p", "effect", "mean", "control")
+    rows = []
     for name, one in outcomes.items():
         first = len(one.event.mean) // 2 - 1  # as many steps before the event as after its first
-        table.add_row(
+        rows.append((
             name,
             str(one.n),
             _interval(one.at_once),
@@ -123,15 +121,15 @@ def surprise_table(outcomes: Mapping[str, Outcome], title: str) -> Table:
             f"{one.effect:.2f}",
             f"{one.event.mean[first]:.3g}",
             f"{one.control.mean[first]:.3g}",
-        )
-    return table
+        ))  # fmt: skip
+    return TextTable(title, header, tuple(rows), words=1)
 
 
-def _interval(area: Area) -> str:
+def _interval(area: Interval) -> str:
     return f"{area.value:.3f} [{area.low:.3f}, {area.high:.3f}]"
 
 
-def draw_courses(outcomes: Mapping[str, Outcome], first: int, paths: tuple[Path, ...]) -> None:
+def draw_courses(outcomes: Mapping[str, Outcome], first: int, path: Path) -> None:
     """Draws surprise over time, a panel for each event: means, and quartiles as bands, with the event and without."""
     rows = math.ceil(len(outcomes) / COLUMNS)
     figure = new_figure(2.6 * COLUMNS, 0.4 + 1.9 * rows)
@@ -148,8 +146,7 @@ def draw_courses(outcomes: Mapping[str, Outcome], first: int, paths: tuple[Path,
         axes.flat[0].text(0.98, height, text, transform=corner, fontsize=8, color=color_of(number), ha="right")
     figure.supxlabel("model steps from the event", fontsize=9, color=FAINT)
     figure.supylabel("surprise (1: usual)", fontsize=9, color=FAINT)
-    for path in paths:
-        save_figure(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_course(ax: Axes, outcome: Outcome, first: int) -> None:

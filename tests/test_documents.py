@@ -20,6 +20,7 @@ from lwm_agent.cli.options import TRACEBACK, configure
 from lwm_agent.cli.settings import parse_settings
 from lwm_agent.data.trajectories import Trajectories
 from lwm_agent.eval import compact_table, markdown_table
+from lwm_agent.eval.comparison_table import markdown_rows
 from lwm_agent.eval.probe_scores import read_report
 from lwm_agent.eval.probe_table import tables
 
@@ -272,7 +273,7 @@ def test_example_of_quantities_names_them() -> None:
 def test_tables_of_probes_are_those_of_their_files(path: Path) -> None:
     name, report = path.stem.removeprefix("probe-"), read_report(path)
     table = text_of("docs/probes.md").split(f"<!-- {name} -->\n")[1].split(f"\n<!-- /{name} -->")[0]
-    assert table == "\n\n".join(cells.markdown() for cells in tables(report))
+    assert table == "\n\n".join(map(markdown_rows, tables(report)))
     assert json.loads(path.read_text(encoding="utf-8"))["run"]["checkpoint"] == checksum(name)
 
 

@@ -31,7 +31,7 @@ def probe(config: ProbeConfig) -> None:
     with bars() as update:
         report = run_probe(config, update)
     for table in tables(report):
-        show_table(table.rich())
+        show_text_table(table)
     straight = report.straightness
     console.print(
         f"effective rank {report.effective_rank:.1f} of {report.latent_size}; cosine of successive changes "
@@ -50,7 +50,7 @@ def surprise(config: SurpriseConfig) -> None:
 
     with bar("surprise", "events") as update:
         surprises = run_surprise(config, update)
-    show_table(surprise_table(surprises.outcomes, f"{config.checkpoint}, {config.data.name}"))
+    show_text_table(surprise_table(surprises.outcomes, f"{config.checkpoint}, {config.data.name}"))
     for name, reason in surprises.left_out.items():
         console.print(f"left out: {name}: {reason}")
     console.print(f"detected: surprise above {surprises.threshold:.3g}, as one in a hundred steps without an event has")

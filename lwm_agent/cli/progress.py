@@ -58,7 +58,10 @@ def show_table(table: Table) -> None:
 
 def show_text_table(table: TextTable) -> None:
     """Prints a table of plain text."""
-    shown = Table(*table.header, title=table.caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown = Table(title=table.caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column, name in enumerate(table.header):
+        number = column >= table.words
+        shown.add_column(name, justify="right" if number else "left", no_wrap=number)
     for row in table.rows:
         shown.add_row(*row)
     show_table(shown)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +68,7 @@ def encode_clips(
         blocks = checkpoint.normalizer.blocks(clips.env_action, device)
         parts.append(_latents(checkpoint, clips.pixels, blocks, device, ahead))
         on_chunk(len(blocks))
-    seen, imagined, painted = (_joined(column) for column in zip(*parts, strict=True))
+    seen, imagined, painted = (joined(column) for column in zip(*parts, strict=True))
     assert seen is not None
     return ClipLatents(seen, imagined, painted)
 
@@ -105,6 +105,7 @@ def _stacked(beliefs: Sequence[Belief]) -> Tensor:
     return torch.stack([belief.latent for belief in beliefs], dim=1)
 
 
-def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+def joined(parts: Iterable[Tensor | None]) -> Tensor | None:
+    """All `parts` in a row, None where there are none."""
     present = [part for part in parts if part is not None]
     return torch.cat(present) if present else None

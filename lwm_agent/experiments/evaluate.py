@@ -20,7 +20,6 @@ from ..eval import (
     TaskSet,
     evaluate,
     fingerprint,
-    run_info,
     save_results,
     shipped_tasks,
     summarize,
@@ -79,14 +78,7 @@ def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None
     task_set = load_tasks(config)
     num_tasks = len(task_set.tasks)
     entrant = make_policy(config, task_set)
-    run = run_info(
-        task_set,
-        seed=config.seed,
-        planner=entrant.planner,
-        env_kwargs=entrant.env_kwargs,
-        checkpoint=entrant.checkpoint,
-        model=entrant.account,
-    )
+    run = entrant.run_info(task_set, config.seed)
     run["max_rollouts"] = entrant.max_rollouts
     path = config.output_dir / "episodes.jsonl"
     log = EpisodeLog(path, fingerprint(run), num_tasks=num_tasks, overwrite=config.overwrite)

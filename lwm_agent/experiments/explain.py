@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import cast
 
@@ -15,12 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..agent.agent import Agent
-from ..agent.config import load_agent
 from ..agent.objective import ModelObjective
-from ..checkpoint import Checkpoint
 from ..envs.base import GoalImageEnv
 from ..errors import UserError
-from ..eval import Episode, Recorder, Task, TaskSet, evaluate, make_env
+from ..eval import Episode, Task, TaskSet, evaluate, make_env
 from ..eval.explanation import CAUSES, Evidence, Explanation, draw_explanation, explanation_page
 from ..eval.figures import new_figure
 from ..eval.provenance import command_line, machine
@@ -30,12 +29,14 @@ from .config import EvalConfig
 from .evaluate import load_tasks
 from .explain_config import ExplainConfig
 from .played_before import evaluation_of
-from .policies import agreed_env_kwargs, with_protocol
+from .policies import ConfiguredPolicy, make_policy
+from .record import film_tasks
 
 LONGER = 2
 """Times the steps of a task, to see whether it was a matter of time."""
 
 Progress = Callable[[str, int, int], object]
+OnEpisode = Callable[[Episode], None]
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,9 @@ class Witness:
 
     def _outcome(self, task: Task, env_actions: NDArray[np.float32]) -> Tensor:
         """Latents ``(T, *Z)`` of what the simulator makes of blocks ``(T, F, A)`` from the start of the task."""
-        self.twin.set_state(np.array(task.state))
-        pictures = []
-        for block in env_actions:
-            for action in block:
-                self.twin.simulate(self.twin.executed_action(action))
-            pictures.append(self.twin.picture(self.twin.get_state()))
-        return self.agent.observer.begin(np.stack(pictures)).latent
+        frameskip, actions = env_actions.shape[1], env_actions.reshape(-1, env_actions.shape[2])
+        reached = [*self.twin.follow(np.array(task.state), actions)][frameskip - 1 :: frameskip]
+        return self.agent.observer.begin(np.stack([self.twin.picture(state) for state in reached])).latent
 
 
 def explain(config: ExplainConfig, progress: Progress = lambda *_: None) -> Explanation:
@@ -117,12 +114,11 @@ def explain(config: ExplainConfig, progress: Progress = lambda *_: None) -> Expl
         raise UserError(f"{config.results} is of other tasks: pass --tasks with the task file of the evaluation")
     failed = [index for index, solved in sorted(results.solved.items()) if not solved]
     looked_at = failed[: config.failures]
-    checkpoint = Checkpoint.load(entry.checkpoint_name)
-    evidence = _evidence(entry, task_set, checkpoint, looked_at, progress)
+    evidence = _evidence(entry, task_set, looked_at, progress) if looked_at else []
     tasks = f"{task_set.protocol} {task_set.split} tasks, goals {task_set.offset_env_steps} steps away"
     title = f"{config.results}: {entry.env}, {tasks}, {entry.planner}"
     explanation = Explanation(title, len(results.solved), len(failed), tuple(evidence))
-    films = _film_worst(config, entry, task_set, checkpoint, explanation, progress)
+    films = _film_worst(config, entry, task_set, explanation, progress)
     contents = {
         "command": command_line(),
         "results": str(config.results),
@@ -140,21 +136,17 @@ def explain(config: ExplainConfig, progress: Progress = lambda *_: None) -> Expl
     return explanation
 
 
-def _evidence(
-    entry: EvalConfig, task_set: TaskSet, checkpoint: Checkpoint, failed: Sequence[int], progress: Progress
-) -> list[Evidence]:
+def _evidence(entry: EvalConfig, task_set: TaskSet, failed: Sequence[int], progress: Progress) -> list[Evidence]:
     """Evidence of the `failed` tasks."""
-    if not failed:
-        return []
-    agent = _agent(entry, task_set, checkpoint)
-    again = _play(agent, entry, task_set, failed, lambda done: progress("as before", done, len(failed)))
+    entrant = make_policy(entry, task_set)
+    again = _play(entrant, entry, task_set, failed, _counted(progress, "as before", len(failed)))
     longer = replace(task_set, budget_env_steps=LONGER * task_set.budget_env_steps)
     deadline = {"deadline_env_steps": longer.budget_env_steps}
-    patient = _agent(replace(entry, agent_settings={**entry.agent_settings, **deadline}), longer, checkpoint)
-    later = _play(patient, entry, longer, failed, lambda done: progress("with twice the steps", done, len(failed)))
+    patient = make_policy(replace(entry, agent_settings={**entry.agent_settings, **deadline}), longer)
+    later = _play(patient, entry, longer, failed, _counted(progress, "with twice the steps", len(failed)))
     evidence = []
-    with closing(make_env(task_set, agreed_env_kwargs(entry, task_set, checkpoint))) as env:
-        witness = Witness(agent, cast(GoalImageEnv, env.unwrapped))
+    with closing(make_env(task_set, entrant.env_kwargs)) as env:
+        witness = Witness(cast(Agent, entrant.policy), cast(GoalImageEnv, env.unwrapped))
         for episode, more in zip(again, later, strict=True):
             costs = witness.costs(task_set.tasks[episode.index])
             evidence.append(
@@ -170,53 +162,39 @@ def _evidence(
     return evidence
 
 
-def _agent(entry: EvalConfig, task_set: TaskSet, checkpoint: Checkpoint, thoughts: bool = False) -> Agent:
-    return load_agent(with_protocol(entry, task_set, checkpoint.model.frameskip), checkpoint, keep_thoughts=thoughts)
-
-
 def _play(
-    agent: Agent,
-    entry: EvalConfig,
-    task_set: TaskSet,
-    indices: Sequence[int],
-    on_done: Callable[[int], object],
-    recorder: Recorder | None = None,
+    entrant: ConfiguredPolicy, entry: EvalConfig, task_set: TaskSet, indices: Sequence[int], on_episode: OnEpisode
 ) -> list[Episode]:
-    """Episodes of some tasks; `on_done` is called with the number of those that are over."""
-    over: list[int] = []
-
-    def count(episode: Episode) -> None:
-        over.append(episode.index)
-        on_done(len(over))
-
+    """Episodes of some tasks."""
     return evaluate(
-        agent,
+        entrant.policy,
         task_set,
-        batch_size=entry.batch_size if recorder is None else 1,  # plans of films take the time of one episode
+        batch_size=entry.batch_size,
         indices=indices,
         seed=entry.seed,
-        env_kwargs=agreed_env_kwargs(entry, task_set, agent.checkpoint),
-        on_episode=count,
-        recorder=recorder,
+        env_kwargs=entrant.env_kwargs,
+        on_episode=on_episode,
     )
 
 
 def _film_worst(
-    config: ExplainConfig,
-    entry: EvalConfig,
-    task_set: TaskSet,
-    checkpoint: Checkpoint,
-    explanation: Explanation,
-    progress: Progress,
+    config: ExplainConfig, entry: EvalConfig, task_set: TaskSet, explanation: Explanation, progress: Progress
 ) -> list[Path]:
     """Films of the tasks of which the model was most wrong."""
     worst = sorted(explanation.evidence, key=lambda each: each.misjudged, reverse=True)[: config.films]
     indices = sorted(each.task for each in worst)
     if not indices:
         return []
-    agent = _agent(entry, task_set, checkpoint, thoughts=True)
-    words = f"{entry.checkpoint_name}: {agent.describe()}"
-    folder = config.out / "films"
-    recorder = Recorder(folder, task_set, count=max(indices) + 1, inspect=agent.insight, words=words)
-    _play(agent, entry, task_set, indices, lambda done: progress("films", done, len(indices)), recorder)
-    return [recorder.path(index) for index in indices]
+    entrant, report = make_policy(replace(entry, video=1), task_set), _counted(progress, "films", len(indices))
+    _, files = film_tasks(entrant, task_set, indices, entry.seed, config.out / "films", on_episode=report)
+    return [film for (film,) in files]
+
+
+def _counted(progress: Progress, part: str, total: int) -> OnEpisode:
+    """A report of how many episodes of a part are over."""
+    done = count(1)
+
+    def report(episode: Episode) -> None:
+        progress(part, next(done), total)
+
+    return report

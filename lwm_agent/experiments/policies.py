@@ -14,7 +14,7 @@ from ..checkpoint import Checkpoint, checksum
 from ..compatibility import check_compatible, conventions
 from ..envs.base import GoalImageEnv
 from ..errors import UserError
-from ..eval import Inspect, ModelAccount, NoOpPolicy, RandomPolicy, ReplayPolicy, TaskSet, make_env
+from ..eval import Inspect, ModelAccount, NoOpPolicy, RandomPolicy, ReplayPolicy, TaskSet, make_env, run_info
 from ..protocols import Policy
 from .accounting import account_of
 from .config import EvalConfig, protocol_settings
@@ -51,6 +51,17 @@ class ConfiguredPolicy:
     account: ModelAccount | None = None
     inspect: Inspect | None = None
     words: str = ""
+
+    def run_info(self, task_set: TaskSet, seed: int) -> dict[str, Any]:
+        """Provenance of episodes that it plays."""
+        return run_info(
+            task_set,
+            seed=seed,
+            planner=self.planner,
+            env_kwargs=self.env_kwargs,
+            checkpoint=self.checkpoint,
+            model=self.account,
+        )
 
 
 def make_policy(config: EvalConfig, task_set: TaskSet) -> ConfiguredPolicy:

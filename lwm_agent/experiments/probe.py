@@ -11,10 +11,11 @@ import torch
 
 from ..checkpoint import Checkpoint, checksum
 from ..compute.device import resolve_device
-from ..data.trajectories import DatasetError, Trajectories
+from ..data.trajectories import DatasetError
 from ..envs import name_of, spec_of
 from ..envs.quantities import Quantity
 from ..eval.bootstrap import Bootstrap
+from ..eval.comparison_table import markdown_rows
 from ..eval.figures import new_figure
 from ..eval.latent_geometry import effective_rank, straightness
 from ..eval.probe_figures import draw_figures
@@ -24,7 +25,7 @@ from ..eval.probes import PROBES, Examples, Probe
 from ..eval.provenance import command_line, machine, sources
 from ..eval.published_probes import PUBLISHED
 from ..files import write_text
-from ..training.frozen_encoder import check_fit
+from ..training.frozen_encoder import open_fitting
 from ..training.held_out import follow_splits
 from ..training.latent_cache import OnProgress
 from .clip_latents import CONTEXT
@@ -43,9 +44,7 @@ def run_probe(config: ProbeConfig, on_progress: OnProgress = lambda *_: None) ->
         new_figure(1, 1)  # first: without matplotlib, nothing need be encoded
     device = resolve_device(config.device)
     checkpoint = Checkpoint.load(config.checkpoint, device)
-    files = [Trajectories.open(path, in_memory=False) for path in config.data]
-    for file in files:
-        check_fit(checkpoint, file)
+    files = open_fitting(checkpoint, config.data)
     records = follow_splits(checkpoint.training, files, config)
     splits = [record.split(file) for record, file in zip(records, files, strict=True)]
     training, validation = zip(*splits, strict=True)
@@ -148,6 +147,6 @@ def _write(config: ProbeConfig, report: ProbeReport, records: list[dict[str, Any
         **machine(),
     }
     save_report(report, run, config.out / "results.json")
-    write_text(config.out / "table.md", "\n\n".join(table.markdown() for table in tables(report)) + "\n")
+    write_text(config.out / "table.md", "\n\n".join(map(markdown_rows, tables(report))) + "\n")
     if config.plot:
         draw_figures(report, config.out)

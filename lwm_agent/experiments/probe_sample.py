@@ -15,7 +15,7 @@ from ..data.clips import Windows, shares
 from ..data.trajectories import DatasetError, Trajectories
 from ..envs.quantities import Quantity
 from ..training.latent_cache import OnProgress
-from .clip_latents import CONTEXT, ClipLatents, encode_clips
+from .clip_latents import CONTEXT, ClipLatents, encode_clips, joined
 from .probe_config import ProbeConfig
 from .probe_quantities import RecordedQuantities
 
@@ -113,11 +113,9 @@ def _windows(file: Trajectories, episodes: NDArray[np.int64], horizon: int, fram
 
 def _joined(parts: Sequence[Sample]) -> Sample:
     """Samples of several files as one, with the quantities that all of them have."""
-
-    def tensors(column: str) -> Tensor | None:
-        present = [part for sample in parts if (part := getattr(sample.clips, column)) is not None]
-        return torch.cat(present) if present else None
-
+    imagined, painted = (
+        joined(getattr(sample.clips, column) for sample in parts) for column in ("imagined", "painted")
+    )
     seen = torch.cat([sample.clips.seen for sample in parts])
     quantities = {
         name: replace(quantity, values=np.concatenate([sample.quantities[name].values for sample in parts]))
@@ -125,4 +123,4 @@ def _joined(parts: Sequence[Sample]) -> Sample:
         if all(name in sample.quantities for sample in parts)
     }
     episodes = np.concatenate([sample.clip_episodes for sample in parts])
-    return Sample(ClipLatents(seen, tensors("imagined"), tensors("painted")), episodes, quantities)
+    return Sample(ClipLatents(seen, imagined, painted), episodes, quantities)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..eval import Episode, Recorder, TaskSet, evaluate, run_info
+from ..eval import Episode, Recorder, TaskSet, evaluate
 from ..files import write_text
 from .config import EvalConfig
 from .evaluate import load_tasks
 from .film_config import DemoConfig, FilmConfig, RecordConfig
-from .policies import make_policy
+from .policies import ConfiguredPolicy, make_policy
 
 FILMS = "films.json"
 
@@ -63,6 +63,24 @@ def _film(
     task_set = load_tasks(entry)
     indices = choose(len(task_set.tasks))
     entrant = make_policy(entry, task_set)
+    episodes, files = film_tasks(entrant, task_set, indices, config.seed, folder, suffixes, on_episode)
+    run = entrant.run_info(task_set, config.seed)
+    shown = [_shown(episode, paths) for episode, paths in zip(episodes, files, strict=True)]
+    contents = {"format": "lwm-agent films 1", "shows": entrant.words, "films": shown, "run": run}
+    write_text(folder / FILMS, json.dumps(contents, indent=1) + "\n")
+    return Films(episodes, task_set, files)
+
+
+def film_tasks(
+    entrant: ConfiguredPolicy,
+    task_set: TaskSet,
+    indices: Sequence[int],
+    seed: int,
+    folder: Path,
+    suffixes: Sequence[str] = (".mp4",),
+    on_episode: Callable[[Episode], None] | None = None,
+) -> tuple[list[Episode], list[list[Path]]]:
+    """Plays some tasks, one after the other, and films them; returns the episodes, and the films of each."""
     recorder = Recorder(
         folder, task_set, count=max(indices) + 1, suffixes=suffixes, inspect=entrant.inspect, words=entrant.words
     )
@@ -71,24 +89,12 @@ def _film(
         task_set,
         batch_size=1,
         indices=indices,
-        seed=config.seed,
+        seed=seed,
         env_kwargs=entrant.env_kwargs,
         on_episode=on_episode,
         recorder=recorder,
     )
-    files = [[recorder.path(index, suffix) for suffix in suffixes] for index in indices]
-    run = run_info(
-        task_set,
-        seed=config.seed,
-        planner=entrant.planner,
-        env_kwargs=entrant.env_kwargs,
-        checkpoint=entrant.checkpoint,
-        model=entrant.account,
-    )
-    shown = [_shown(episode, paths) for episode, paths in zip(episodes, files, strict=True)]
-    contents = {"format": "lwm-agent films 1", "shows": entrant.words, "films": shown, "run": run}
-    write_text(folder / FILMS, json.dumps(contents, indent=1) + "\n")
-    return Films(episodes, task_set, files)
+    return episodes, [[recorder.path(index, suffix) for suffix in suffixes] for index in indices]
 
 
 def _shown(episode: Episode, files: Sequence[Path]) -> dict[str, Any]:

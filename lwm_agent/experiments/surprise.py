@@ -26,7 +26,7 @@ from ..eval.state_events import events_of
 from ..eval.surprise import FALSE_ALARMS, Outcome, Surprise, corrected, draw_courses, draw_examples, judge
 from ..files import write_text
 from ..imports import import_requested
-from ..training.frozen_encoder import check_fit
+from ..training.frozen_encoder import open_fitting
 from ..training.held_out import unseen_episodes
 from .surprise_config import SurpriseConfig
 
@@ -67,7 +67,7 @@ class _Recording:
 
 
 def run_surprise(config: SurpriseConfig, progress: Progress = lambda *_: None) -> Surprises:
-    """Injects events, measures the surprise, and writes results.json, surprise.png, surprise.svg and events.png.
+    """Injects events, measures the surprise, and writes results.json, surprise.png and events.png, and an SVG of each.
 
     Raises:
         UserError: the model imagines nothing, the data do not fit it or are too few, or there is no such event.
@@ -75,8 +75,7 @@ def run_surprise(config: SurpriseConfig, progress: Progress = lambda *_: None) -
     new_figure(1, 1)  # without matplotlib, nothing need be measured
     device = resolve_device(config.device)
     checkpoint = Checkpoint.load(config.checkpoint, device)
-    file = Trajectories.open(config.data, in_memory=False)
-    check_fit(checkpoint, file)
+    (file,) = open_fitting(checkpoint, [config.data])
     recording = _record(config, checkpoint, file)
     env, reason = _drawer(file, recording.clips)
     events, left_out = _chosen(config, checkpoint, file, reason)
@@ -98,7 +97,7 @@ def run_surprise(config: SurpriseConfig, progress: Progress = lambda *_: None) -
     surprises = Surprises(corrected(outcomes), left_out, threshold)
     _save(config, checkpoint, file, recording, control, surprises)
     if outcomes:
-        draw_courses(surprises.outcomes, first, (config.out / "surprise.png", config.out / "surprise.svg"))
+        draw_courses(surprises.outcomes, first, config.out / "surprise.png")
         draw_examples(examples, config.steps, config.out / "events.png")
     return surprises
 

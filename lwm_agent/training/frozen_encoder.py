@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -40,10 +40,21 @@ def open_all(
     output_folder(config.checkpoint, config.out)  # before the work
     device = resolve_device(config.device)
     checkpoint = Checkpoint.load(config.checkpoint, device)
-    files = [Trajectories.open(path, in_memory) for path in config.data]
+    return checkpoint, open_fitting(checkpoint, config.data, in_memory), device
+
+
+def open_fitting(
+    checkpoint: Checkpoint, paths: Iterable[str | Path], in_memory: bool | Literal["auto"] = False
+) -> list[Trajectories]:
+    """Files of data that fit a checkpoint.
+
+    Raises:
+        DatasetError: one does not, or cannot be read.
+    """
+    files = [Trajectories.open(path, in_memory) for path in paths]
     for file in files:
         check_fit(checkpoint, file)
-    return checkpoint, files, device
+    return files
 
 
 def encode_all(

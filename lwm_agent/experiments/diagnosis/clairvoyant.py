@@ -44,13 +44,9 @@ class SimulatedModel(WrappedModel, ABC):
     def rollout(self, belief: Belief, actions: Tensor) -> Tensor:
         """What is seen ``(1, S, T, ...)`` after each block of `actions` ``(1, S, T, F*A)``."""
         env_actions = self.observer.normalizer.env_actions(actions[0])  # (S, T, F, A)
-        present, states = self.twin.get_state(), []
-        for candidate in env_actions:
-            self.twin.set_state(present)
-            for block in candidate:
-                for action in block:
-                    self.twin.simulate(action)
-                states.append(self.twin.get_state())
+        present, states, frameskip = self.twin.get_state(), [], env_actions.shape[2]
+        for candidate in env_actions.reshape(len(env_actions), -1, env_actions.shape[3]):
+            states += [*self.twin.follow(present, candidate)][frameskip - 1 :: frameskip]
         self.twin.set_state(present)
         return self.see(states).unflatten(0, actions.shape[:3])
 

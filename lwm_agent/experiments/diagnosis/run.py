@@ -13,14 +13,13 @@ from ...agent.agent import Agent
 from ...agent.config import load_agent
 from ...checkpoint import checksum
 from ...data.clips import Clips, Mixture, Windows
-from ...data.trajectories import Trajectories
 from ...envs.base import GoalImageEnv
 from ...errors import UserError
 from ...eval import TaskSet, make_env
 from ...eval.figures import new_figure
 from ...eval.provenance import command_line, machine
 from ...files import write_text
-from ...training.frozen_encoder import check_fit
+from ...training.frozen_encoder import open_fitting
 from ...training.held_out import unseen_episodes
 from ..evaluate import load_tasks
 from .config import DiagnoseConfig
@@ -91,9 +90,7 @@ def diagnose(config: DiagnoseConfig, progress: Progress = lambda *_: None) -> Di
 
 def sample_clips(config: DiagnoseConfig, agent: Agent) -> Clips:
     """Clips as long as a plan, of held-out episodes."""
-    files = [Trajectories.open(path, in_memory=False) for path in config.data]
-    for file in files:
-        check_fit(agent.checkpoint, file)
+    files = open_fitting(agent.checkpoint, config.data)
     length = agent.schedule.horizon + 1
     windows = [
         Windows(file, unseen_episodes(agent.checkpoint.training, file), length, agent.model.frameskip) for file in files

@@ -110,13 +110,8 @@ def encode_clips(agent: Agent, clips: Clips) -> EncodedClips:
     later = clips.pixels[:, 1:]
     frames = later.reshape(-1, *later.shape[2:])
     parts = np.array_split(frames, max(1, len(frames) // CHUNK))
-    latents = torch.cat([_embed(agent, part) for part in parts])
+    latents = torch.cat([observer.begin(part).latent.float() for part in parts])
     return EncodedClips(belief, units.blocks(clips.env_action, agent.device), latents.unflatten(0, later.shape[:2]))
-
-
-def _embed(agent: Agent, frames: np.ndarray) -> Tensor:
-    with autocast(agent.device, agent.bf16):
-        return agent.model.embed(agent.checkpoint.normalizer.pixels(frames, agent.device)).float()
 
 
 @torch.no_grad()
