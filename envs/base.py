@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .arguments import check_choice, check_flag, check_size
 from .quantities import Quantity
+from .variation import Factor, Value, checked_variation
 
 Observation = dict[str, NDArray[np.uint8]]
 State = NDArray[np.float64]
@@ -30,6 +31,7 @@ class _ResetOptions(NamedTuple):
     state: State | None
     goal_state: State | None
     goal_image: NDArray[np.uint8] | None
+    variation: dict[str, Value]
 
 
 class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
@@ -43,7 +45,8 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
 
     Reset options: `state` and `goal_state` (vectors as in ``info``) set both exactly. `goal_image` (uint8 ``(h, w,
         3)``) sets the picture of the goal alone: without `goal_state`, the goal's state is then NaN and success is
-        never reported. Refused options change nothing.
+        never reported. `variation` sets values of `factors` for the episode, by name, for its goal picture too; all
+        others have their usual value. Refused options change nothing.
 
     Reward is 1.0 on success, else 0.0; an episode terminates on success unless `terminate_on_success` is False.
 
@@ -65,6 +68,7 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     * if the default does not suit: `successes` (names of success criteria, of which the constructor has a default),
       `is_nontrivial`, `errors`, `quantities`, `view`, `landmarks`, `steered`, `scripted_action`, `extra_info`,
       ``render`` and `metadata`;
+    * for a world that may look or be different, `factors` and `vary`;
     * for attributes that cannot be copied, their names in `uncopied` and a `build` that makes them anew;
     * `lwm_agent.register_env`, with a scripted data policy called ``play``.
     """
@@ -73,6 +77,7 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     state_size: int
     successes: tuple[str, ...] = ("default",)
     uncopied: tuple[str, ...] = ()
+    factors: Mapping[str, Factor] = {}
 
     def __init__(
         self,
@@ -95,6 +100,7 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
         self._goal_state: State = np.full(self.state_size, np.nan)
         self._goal = np.zeros(shape, np.uint8)
         self._state: State | None = None
+        self._variation = checked_variation({}, self.factors)
 
     def restore(self, state: State) -> None:
         """Puts the simulation into `state`, a checked vector; nothing of the past remains."""
@@ -165,12 +171,20 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
         """
         return None
 
+    def vary(self) -> None:
+        """Takes up `variation`, of which a reset has changed something."""
+
     def extra_info(self) -> dict[str, Any]:
         """Entries that a subclass adds to ``info``; their arrays are copies."""
         return {}
 
     def build(self) -> None:
         """Makes the attributes named in `uncopied`, at construction and in a copy, as ``self._state`` needs them."""
+
+    @property
+    def variation(self) -> dict[str, Value]:
+        """Value of each of `factors` in this episode."""
+        return dict(self._variation)
 
     @property
     def goal_state(self) -> State:
@@ -213,6 +227,9 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     ) -> tuple[Observation, dict[str, Any]]:
         passed = self._checked_options(options)
         super().reset(seed=seed)
+        if passed.variation != self._variation:
+            self._variation = passed.variation
+            self.vary()
         state = self.sample_state() if passed.state is None else passed.state
         goal_state, goal = passed.goal_state, passed.goal_image
         if goal is None:
@@ -257,7 +274,9 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
             self.check_state(passed[name], f"options[{name!r}]") if name in passed else None
             for name in ("state", "goal_state")
         )
-        return _ResetOptions(state, goal_state, self._checked_picture(passed.get("goal_image")))
+        picture = self._checked_picture(passed.get("goal_image"))
+        variation = checked_variation(passed.get("variation", {}), self.factors)
+        return _ResetOptions(state, goal_state, picture, variation)
 
     def _checked_picture(self, picture: Any) -> NDArray[np.uint8] | None:
         if picture is None:

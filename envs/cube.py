@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .arguments import check_choice, check_flag
 from .base import GoalImageEnv, Place, State
-from .cube_scene import scene
+from .cube_scene import Look, scene
 from .cube_simulator import centre, quaternion, simulator, state_size
 from .quantities import Quantity
+from .variation import ColorFactor, ScaleFactor
 
 FIDELITIES = ("lite", "stock", "blank")
 REACHED_M, REACHED_DEG = 0.04, 15.0
@@ -45,6 +46,9 @@ class CubeEnv(GoalImageEnv):
     Physics is a function of the state alone, which makes restoring exact: ogbench's solver is not started from the last
     step's forces, and its controller reads the present place of the gripper, not the place of a substep of 2 ms ago.
 
+    Factors, of the reset option `variation`: `cube_color` (of the first cube), `gripper_color`, `floor_color` (a tint;
+    red, green, blue) and `lamps` (their brightness, a multiple of the usual). Physics is as before.
+
     Threads: an environment may be used in another thread than the one that made it. The first step and the first
     picture in a thread take about a second more each, since each thread has its own simulator and OpenGL context.
 
@@ -63,6 +67,12 @@ class CubeEnv(GoalImageEnv):
     num_cubes = 1
     state_size = state_size(num_cubes)
     successes = ("position", "pose")
+    factors = {  # noqa: RUF012  (never changed)
+        "cube_color": ColorFactor(usual=Look.cube_color),
+        "gripper_color": ColorFactor(usual=Look.gripper_color),
+        "floor_color": ColorFactor(usual=Look.floor_color),
+        "lamps": ScaleFactor(least=0.1, most=1.9, strengths=(0.25, 0.5, 0.9)),
+    }
 
     def __init__(
         self,
@@ -179,11 +189,16 @@ class CubeEnv(GoalImageEnv):
         """The observation ``(h, w, 3)`` of a state, without ogbench's mark of the goal."""
         if self.fidelity == "blank":
             return np.zeros((self.image_size, self.image_size, 3), np.uint8)
-        return scene(self.num_cubes, self.image_size, self.fidelity, self.shadows).picture(state)
+        return scene(self.num_cubes, self.image_size, self.fidelity, self.shadows).picture(state, look=self._look)
 
     def view(self, state: State) -> NDArray[np.uint8]:
         """The picture of a state with a bright light and an opaque arm, which the observation does not have."""
-        return scene(self.num_cubes, self.image_size, self._view_fidelity, self.shadows).picture(state)
+        return scene(self.num_cubes, self.image_size, self._view_fidelity, self.shadows).picture(state, look=self._look)
+
+    @property
+    def _look(self) -> Look:
+        values: dict[str, Any] = self.variation
+        return Look(values["cube_color"], values["gripper_color"], values["floor_color"], values["lamps"])
 
     @property
     def _view_fidelity(self) -> str:
@@ -196,7 +211,7 @@ class CubeEnv(GoalImageEnv):
             return None
         goal_state = self.goal_state if np.isfinite(self.goal_state).all() else None
         drawn = scene(self.num_cubes, self.render_size, self._view_fidelity, self.shadows)
-        return drawn.picture(self.get_state(), goal_state)
+        return drawn.picture(self.get_state(), goal_state, self._look)
 
 
 class CubeDoubleEnv(CubeEnv):

@@ -13,6 +13,7 @@ from .base import State
 from .cube_simulator import centre, mujoco, quaternion, simulator
 from .mujoco_rendering import Renderer
 from .per_thread import one_per_thread
+from .variation import Color
 
 CAMERA = "front_pixels"  # as in ogbench's visual environments
 LARGEST_CELL_M = 0.012
@@ -20,6 +21,30 @@ FILM_OPACITY, FILM_AMBIENT = 0.8, 0.4  # of the arm; light from everywhere
 FILM_FLOOR = (1.5, 60)  # factor and sum of the floor's colours
 MARKER_OPACITY = 0.4
 MARKER = "target_object_{}"
+CUBE, FLOOR = "object_0", "grid"
+GRIPPER = "ur5e/robotiq/black", "ur5e/robotiq/pad_gray"
+"""Names in ogbench's model: of a geom, and of materials."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colours and light of the scene.
+
+    Attributes:
+        cube_color: colour of the first cube.
+        gripper_color: that of the gripper.
+        floor_color: what the floor's own colours are multiplied by, as a share of white.
+        light: brightness of the lamps, 1 as ogbench has it.
+    """
+
+    cube_color: Color = (245, 66, 84)
+    gripper_color: Color = (156, 71, 209)
+    floor_color: Color = (255, 255, 255)
+    light: float = 1.0
+
+
+USUAL = Look()
+"""The scene as ogbench has it."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +98,14 @@ class CubeScene:
         if not shadows:
             self._model.light_castshadow[:] = False
         self._renderer = Renderer(self._model, size)
+        self._look = USUAL
+        self._colors = {name: self._model.mat(name).rgba[:3].copy() for name in (*GRIPPER, FLOOR)}
+        self._colors[CUBE] = self._model.geom(CUBE).rgba[:3].copy()
+        self._lamps, self._headlight = self._model.light_diffuse.copy(), self._model.vis.headlight.diffuse.copy()
 
-    def picture(self, state: State, goal_state: State | None = None) -> NDArray[np.uint8]:
+    def picture(self, state: State, goal_state: State | None = None, look: Look = USUAL) -> NDArray[np.uint8]:
         """The scene ``(size, size, 3)`` in a state, with translucent cubes at the places of `goal_state`."""
+        self._take(look)
         for cube in range(self._num_cubes):
             marker = self._model.geom(MARKER.format(cube))
             marker.rgba[3] = 0.0 if goal_state is None else MARKER_OPACITY
@@ -88,6 +118,24 @@ class CubeScene:
         mujoco.mj_comPos(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)
         return self._renderer.picture(self._data, CAMERA)
+
+    def _take(self, look: Look) -> None:
+        """Colours and lights the scene."""
+        if look == self._look:
+            return
+        self._look = look
+        # Whole numbers would round ogbench's own colours, which are what they are where nothing is unusual.
+        model = self._model
+        for names, color, before in (
+            ((CUBE,), look.cube_color, USUAL.cube_color),
+            (GRIPPER, look.gripper_color, USUAL.gripper_color),
+            ((FLOOR,), look.floor_color, USUAL.floor_color),
+        ):
+            for name in names:
+                colored = model.geom(name).rgba if name == CUBE else model.mat(name).rgba
+                colored[:3] = self._colors[name] if color == before else np.array(color) / 255
+        model.light_diffuse[:] = look.light * self._lamps
+        model.vis.headlight.diffuse[:] = look.light * self._headlight
 
     def places(self, points_m: NDArray[np.float64]) -> NDArray[np.float64]:
         """Places ``(N, 2)`` of points ``(N, 3)`` in pictures: x and y from 0 at the left and the top to 1."""

@@ -16,21 +16,19 @@ from numpy.typing import NDArray
 from . import pusht_hands
 from .arguments import check_choice
 from .base import GoalImageEnv, Place, State
-from .pusht_drawing import Painter, Window, draw_table, to_array
+from .pusht_drawing import Painter, Table, Window, draw_table, to_array
 from .pusht_geometry import (
     AGENT_RADIUS,
     BAR,
-    CENTER_OF_GRAVITY,
-    STEM,
+    BLOCKS,
     WALLS,
     WORLD,
-    block_coverage,
-    block_polygons,
-    distance_to_block,
+    area,
     place,
 )
 from .pusht_public import PublicPainter
 from .quantities import Quantity
+from .variation import ColorFactor, ScaleFactor, WordFactor
 
 DT, SUBSTEPS = 0.01, 10  # 100 Hz physics, 10 Hz control
 K_P, K_V = 100.0, 20.0
@@ -54,6 +52,11 @@ class PushTEnv(GoalImageEnv):
 
     ``info`` adds `coverage`, the covered share of the goal block.
 
+    Factors, of the reset option `variation`: `agent_color`, `block_color`, `background_color` (red, green, blue),
+    `agent_size`, `block_size` (multiples of the usual) and `block_shape` (T, L, Z, I, square or +; all weigh the same).
+    States stay what they are: where something larger or of another shape would stand in something else at the start,
+    the first step pushes it out.
+
     Physics is a function of the state alone, which makes restoring exact. Unlike the public environment, this one
     carries no contact impulses over from one control step to the next, and it integrates the block's motion at the end
     of a control step.
@@ -76,7 +79,15 @@ class PushTEnv(GoalImageEnv):
     }
     state_size = 7
     successes = ("pose", "block", "coverage")
-    uncopied = ("_window", "_painter", "_agent", "_block", "_contents", "_space")
+    uncopied = ("_window", "_painter", "_table", "_agent", "_block", "_contents", "_space")
+    factors = {  # noqa: RUF012  (never changed)
+        "agent_color": ColorFactor(usual=Table.agent_color),
+        "block_color": ColorFactor(usual=Table.block_color),
+        "background_color": ColorFactor(usual=Table.background),
+        "agent_size": ScaleFactor(least=0.5, most=2.0),
+        "block_size": ScaleFactor(least=0.5, most=1.5),
+        "block_shape": WordFactor(usual="T", words=tuple(BLOCKS)),
+    }
 
     def __init__(
         self,
@@ -104,18 +115,27 @@ class PushTEnv(GoalImageEnv):
 
     def build(self) -> None:
         self._window = Window(self.metadata["render_fps"])
-        self._painter = LOOKS[self.look](self.image_size)
+        self.vary()
+
+    def vary(self) -> None:
+        values: dict[str, Any] = self.variation
+        self._table = table = Table(
+            values["background_color"],
+            values["agent_color"],
+            values["block_color"],
+            AGENT_RADIUS * values["agent_size"],
+            BLOCKS[values["block_shape"]].scaled(values["block_size"]),
+        )
+        self._painter = LOOKS[self.look](self.image_size, table)
         self._agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
-        # Both moments are the bar's: a slip of the public environment that defines its dynamics.
-        self._block = pymunk.Body(1.0, 2 * pymunk.moment_for_poly(1.0, BAR))
-        self._block.center_of_gravity = CENTER_OF_GRAVITY
-        table = pymunk.Body(body_type=pymunk.Body.STATIC)
+        self._block = pymunk.Body(1.0, _moment(values["block_shape"]) * values["block_size"] ** 2)
+        self._block.center_of_gravity = table.block.center_of_gravity
+        ground = pymunk.Body(body_type=pymunk.Body.STATIC)
         self._contents: tuple[pymunk.Body | pymunk.Shape, ...] = (
-            *(self._agent, self._block, table),
-            *(pymunk.Segment(table, a, b, 2) for a, b in itertools.pairwise(WALLS)),
-            pymunk.Circle(self._agent, AGENT_RADIUS),
-            pymunk.Poly(self._block, BAR),
-            pymunk.Poly(self._block, STEM),
+            *(self._agent, self._block, ground),
+            *(pymunk.Segment(ground, a, b, 2) for a, b in itertools.pairwise(WALLS)),
+            pymunk.Circle(self._agent, table.agent_radius),
+            *(pymunk.Poly(self._block, part) for part in table.block.parts),
         )
         self._space = pymunk.Space()
         self._space.add(*self._contents)
@@ -139,12 +159,13 @@ class PushTEnv(GoalImageEnv):
         self._space.add(*self._contents)
 
     def sample_state(self) -> State:
+        shape, radius = self._table.block, self._table.agent_radius
         while True:
             x, y = self.np_random.uniform(50, 450, 2)
             block = self.np_random.uniform((100, 100, -math.pi), (400, 400, math.pi))
-            corners = np.concatenate(block_polygons(*block))
+            corners = np.concatenate(shape.polygons(*block))
             inside = corners.min() > 10 and corners.max() < WORLD - 10
-            if inside and distance_to_block(x, y, *block) > AGENT_RADIUS + 1:
+            if inside and shape.distance(x, y, *block) > radius + 1:
                 return np.array([x, y, *block, 0.0, 0.0])
 
     def simulate(self, action: NDArray[np.float32]) -> None:
@@ -172,7 +193,7 @@ class PushTEnv(GoalImageEnv):
 
     def is_success(self, state: State, goal_state: State) -> bool:
         if self.success == "coverage":
-            return coverage(state, goal_state) > 0.95
+            return self._coverage(state, goal_state) > 0.95
         first = 0 if self.success == "pose" else 2
         return position_error(state, goal_state, first) < 20.0 and angle_error(state, goal_state) < math.pi / 9
 
@@ -196,11 +217,15 @@ class PushTEnv(GoalImageEnv):
         }
 
     def extra_info(self) -> dict[str, Any]:
-        return {"coverage": coverage(self.get_state(), self.goal_state)}
+        return {"coverage": self._coverage(self.get_state(), self.goal_state)}
+
+    def _coverage(self, state: State, goal_state: State) -> float:
+        """Share of the goal block that the block covers, in [0, 1]; 0 where the goal's state is unknown."""
+        return self._table.block.coverage(state[2:5].tolist(), goal_state[2:5].tolist())
 
     def landmarks(self, state: State) -> dict[str, Place]:
         """The agent and the block's centre of gravity."""
-        (centre,) = place((CENTER_OF_GRAVITY,), *state[2:5].tolist())
+        (centre,) = place((self._table.block.center_of_gravity,), *state[2:5].tolist())
         return {"agent": (state[0] / WORLD, state[1] / WORLD), "block": (centre[0] / WORLD, centre[1] / WORLD)}
 
     def steered(self, state: State, env_actions: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -234,7 +259,7 @@ class PushTEnv(GoalImageEnv):
             gym.logger.warn("render() needs a render_mode: gymnasium.make('lwm/PushT-v0', render_mode='rgb_array')")
             return None
         goal_state = self.goal_state if np.isfinite(self.goal_state).all() else None
-        table = draw_table(self.render_size, self.get_state(), goal_state)
+        table = draw_table(self.render_size, self.get_state(), goal_state, self._table)
         if self.render_mode == "rgb_array":
             return to_array(table)
         self._window.show(table)
@@ -264,6 +289,12 @@ def angle_error(state: State, goal_state: State) -> float:
     return abs((state[4] - goal_state[4] + math.pi) % (2 * math.pi) - math.pi)
 
 
-def coverage(state: State, goal_state: State) -> float:
-    """Share of the goal block that the block covers, in [0, 1]; 0 where the goal's state is unknown."""
-    return block_coverage(state[2:5].tolist(), goal_state[2:5].tolist())
+def _moment(shape: str) -> float:
+    """Moment of inertia of a block of mass 1."""
+    if shape == "T":  # both moments are the bar's: a slip of the public environment that defines its dynamics
+        return 2 * pymunk.moment_for_poly(1.0, BAR)
+    block = BLOCKS[shape]
+    x, y = block.center_of_gravity
+    shares = [abs(area(part)) / block.area for part in block.parts]
+    parts = zip(shares, block.parts, strict=True)
+    return sum(pymunk.moment_for_poly(share, part, (-x, -y)) for share, part in parts)

@@ -1,9 +1,11 @@
-"""Plane geometry of Push-T: the T of two convex polygons, its area, overlap and distance, in plain Python for speed."""
+"""Plane geometry of Push-T: blocks of convex polygons, their areas, overlap and distance, in plain Python for speed."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
+from functools import cached_property
 
 Point = tuple[float, float]
 Polygon = tuple[Point, ...]
@@ -16,9 +18,72 @@ WALLS = ((5, 506), (5, 5), (506, 5), (506, 506), (5, 506))  # px, ends of the fo
 
 BAR: Polygon = ((-60.0, 30.0), (60.0, 30.0), (60.0, 0.0), (-60.0, 0.0))
 STEM: Polygon = ((-15.0, 30.0), (-15.0, 120.0), (15.0, 120.0), (15.0, 30.0))
-BLOCK_AREA = 120.0 * 30.0 + 30.0 * 90.0
 CENTER_OF_GRAVITY = (0.0, 45.0)  # mean of the two rectangles' centres, as in the public environment
-REACH = math.hypot(15.0, 75.0)  # px from the centre of gravity to the farthest corners, at the stem's foot
+
+
+@dataclass(frozen=True)
+class Block:
+    """A rigid block in a frame of its own, px.
+
+    Attributes:
+        parts: its convex parts, rectangles along the axes, which do not overlap.
+        center_of_gravity: the point that it turns about.
+    """
+
+    parts: tuple[Polygon, ...]
+    center_of_gravity: Point
+
+    @classmethod
+    def of(cls, *parts: Polygon) -> Block:
+        """A block of even weight."""
+        sizes = [abs(area(part)) for part in parts]
+        middles = [[sum(axis) / len(part) for axis in zip(*part, strict=True)] for part in parts]
+        x, y = (
+            sum(size * middle[axis] for size, middle in zip(sizes, middles, strict=True)) / sum(sizes)
+            for axis in (0, 1)
+        )
+        return cls(parts, (x, y))
+
+    def scaled(self, factor: float) -> Block:
+        """The block in another size."""
+        x, y = self.center_of_gravity
+        return Block(
+            tuple(tuple((factor * u, factor * v) for u, v in part) for part in self.parts), (factor * x, factor * y)
+        )
+
+    @cached_property
+    def area(self) -> float:
+        """Area, px^2."""
+        return sum(abs(area(part)) for part in self.parts)
+
+    @cached_property
+    def reach(self) -> float:
+        """Distance from the centre of gravity to the farthest corner, px."""
+        return max(math.dist(corner, self.center_of_gravity) for part in self.parts for corner in part)
+
+    def polygons(self, x: float, y: float, angle: float) -> tuple[Polygon, ...]:
+        """Corners of the parts of the block at a pose (px, rad) in the world, px."""
+        return tuple(place(part, x, y, angle) for part in self.parts)
+
+    def coverage(self, pose: Pose, goal: Pose) -> float:
+        """Share of the block at `goal` that it covers at `pose`, in [0, 1]; 0 if the goal is NaN."""
+        centers = [place((self.center_of_gravity,), *each)[0] for each in (pose, goal)]
+        if not math.dist(*centers) < 2 * self.reach:  # NaN is not less, so it returns here too
+            return 0.0
+        parts = itertools.product(self.polygons(*pose), self.polygons(*goal))
+        return min(1.0, sum(overlap_area(part, goal_part) for part, goal_part in parts) / self.area)
+
+    def distance(self, x: float, y: float, block_x: float, block_y: float, angle: float) -> float:
+        """Distance in px from a point to the block at a pose, 0 inside."""
+        cos, sin = math.cos(angle), math.sin(angle)
+        local_x = cos * (x - block_x) + sin * (y - block_y)
+        local_y = -sin * (x - block_x) + cos * (y - block_y)
+        distances = []
+        for (left, top), (right, bottom) in map(_corners, self.parts):
+            beside = max(abs(local_x - (left + right) / 2) - (right - left) / 2, 0.0)
+            above = max(abs(local_y - (top + bottom) / 2) - (bottom - top) / 2, 0.0)
+            distances.append(math.hypot(beside, above))
+        return min(distances)
 
 
 def place(polygon: Polygon, x: float, y: float, angle: float) -> Polygon:
@@ -54,25 +119,24 @@ def overlap_area(subject: Polygon, clip: Polygon) -> float:
     return abs(area(subject))
 
 
-def block_polygons(x: float, y: float, angle: float) -> tuple[Polygon, Polygon]:
-    """Corners of the T's bar and stem in the world, px."""
-    return place(BAR, x, y, angle), place(STEM, x, y, angle)
+def rectangle(left: float, top: float, right: float, bottom: float) -> Polygon:
+    """A rectangle along the axes, px."""
+    return (left, top), (left, bottom), (right, bottom), (right, top)
 
 
-def block_coverage(block: Pose, goal: Pose) -> float:
-    """Share of the T at `goal` that the T at `block` covers, in [0, 1]; 0 if the goal is NaN."""
-    centers = [place((CENTER_OF_GRAVITY,), *pose)[0] for pose in (block, goal)]
-    if not math.dist(*centers) < 2 * REACH:  # NaN is not less, so it returns here too
-        return 0.0
-    parts = itertools.product(block_polygons(*block), block_polygons(*goal))
-    return min(1.0, sum(overlap_area(part, goal_part) for part, goal_part in parts) / BLOCK_AREA)
+TEE = Block((BAR, STEM), CENTER_OF_GRAVITY)
+BLOCKS = {
+    "T": TEE,
+    "L": Block.of(rectangle(-15, 0, 15, 120), rectangle(15, 90, 75, 120)),
+    "Z": Block.of(rectangle(-60, 15, 15, 45), rectangle(-15, 45, 60, 75)),
+    "I": Block.of(rectangle(-15, -15, 15, 105)),
+    "square": Block.of(rectangle(-40, 5, 40, 85)),
+    "+": Block.of(rectangle(-60, 30, 60, 60), rectangle(-15, -15, 15, 30), rectangle(-15, 60, 15, 105)),
+}
+"""Blocks by the names of their shapes, each with its centre near that of the T."""
 
 
-def distance_to_block(x: float, y: float, block_x: float, block_y: float, angle: float) -> float:
-    """Distance in px from a point to the T, 0 inside."""
-    cos, sin = math.cos(angle), math.sin(angle)
-    local_x = cos * (x - block_x) + sin * (y - block_y)
-    local_y = -sin * (x - block_x) + cos * (y - block_y)
-    bar = math.hypot(max(abs(local_x) - 60.0, 0.0), max(abs(local_y - 15.0) - 15.0, 0.0))
-    stem = math.hypot(max(abs(local_x) - 15.0, 0.0), max(abs(local_y - 75.0) - 45.0, 0.0))
-    return min(bar, stem)
+def _corners(part: Polygon) -> tuple[Point, Point]:
+    """Smallest and largest coordinates of a rectangle."""
+    xs, ys = zip(*part, strict=True)
+    return (min(xs), min(ys)), (max(xs), max(ys))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .base import Place, State
-from .pusht_geometry import AGENT_RADIUS, CENTER_OF_GRAVITY, WORLD, block_polygons, distance_to_block, place
+from .pusht_geometry import AGENT_RADIUS, CENTER_OF_GRAVITY, TEE, WORLD, place
 
 HAND_PX = 12.0  # radius of a hand
 WALL_PX = 8.0  # from the edge of the table to the inside of its walls
@@ -21,7 +21,7 @@ def drag_goal(goal_state: State, start: Place, end: Place) -> State:
     shift = WORLD * (np.array(end) - np.array(start))
     if math.dist((x, y), goal_state[:2]) < AGENT_RADIUS:
         moved[:2] += shift
-    elif distance_to_block(x, y, *goal_state[2:5].tolist()) < HAND_PX:
+    elif TEE.distance(x, y, *goal_state[2:5].tolist()) < HAND_PX:
         moved[:2] += shift
         moved[2:4] += shift
     return inside(moved)
@@ -35,7 +35,7 @@ def turn_goal(goal_state: State, turn_deg: float) -> State:
 def push(state: State, start: Place, end: Place) -> State:
     """The table after a hand that was on the block, or comes near it, has moved: a push off the centre turns it."""
     hand, shift = WORLD * np.array(start), WORLD * (np.array(end) - np.array(start))
-    if distance_to_block(*hand.tolist(), *state[2:5].tolist()) > HAND_PX:
+    if TEE.distance(*hand.tolist(), *state[2:5].tolist()) > HAND_PX:
         return state
     arm = hand - _centre(state)
     turn = float(arm[0] * shift[1] - arm[1] * shift[0]) / (TURNING_PX**2 + float(arm @ arm))
@@ -48,7 +48,7 @@ def inside(state: State) -> State:
     """`state` with agent and block moved inside the walls, as little as that takes."""
     kept = state.copy()
     kept[:2] = np.clip(kept[:2], WALL_PX + AGENT_RADIUS, WORLD - WALL_PX - AGENT_RADIUS)
-    corners = np.concatenate(block_polygons(*kept[2:5].tolist()))
+    corners = np.concatenate(TEE.polygons(*kept[2:5].tolist()))
     kept[2:4] += np.maximum(0.0, WALL_PX - corners.min(axis=0)) - np.maximum(
         0.0, corners.max(axis=0) - (WORLD - WALL_PX)
     )

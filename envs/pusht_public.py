@@ -11,8 +11,9 @@ import pygame
 from numpy.typing import NDArray
 
 from .base import State
-from .pusht_drawing import AGENT_COLOR, BACKGROUND, BLOCK_COLOR, GOAL_COLOR, WALL_COLOR
-from .pusht_geometry import AGENT_RADIUS, WALLS, WORLD, Polygon, Pose, block_polygons
+from .pusht_drawing import GOAL_COLOR, WALL_COLOR, Table
+from .pusht_geometry import WALLS, WORLD, Polygon, Pose
+from .variation import Color
 
 GOAL: Pose = (256.0, 256.0, math.pi / 4)
 """Pose of the green T, the goal of every episode of the public environment."""
@@ -30,12 +31,14 @@ class PublicPainter:
 
     Args:
         size: side of the pictures, px; 96 in the published data.
+        table: look of the table.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, table: Table) -> None:
+        self._look = table
         self._table = pygame.Surface((SIDE, SIDE), depth=32)
-        self._table.fill(BACKGROUND)
-        for polygon in block_polygons(*GOAL):
+        self._table.fill(table.background)
+        for polygon in table.block.polygons(*GOAL):
             pygame.draw.polygon(self._table, GOAL_COLOR, _corners(polygon))
         self._canvas = self._table.copy()
         # Each pixel mixes the two by two canvas pixels around its centre.
@@ -47,13 +50,14 @@ class PublicPainter:
     def picture(self, state: State) -> NDArray[np.uint8]:
         """Agent and block over the green T, whatever the goal is."""
         self._canvas.blit(self._table, (0, 0))
-        for polygon in block_polygons(*state[2:5].tolist()):
+        look = self._look
+        for polygon in look.block.polygons(*state[2:5].tolist()):
             corners = _corners(polygon)
-            pygame.draw.polygon(self._canvas, _brighter(BLOCK_COLOR), corners)
-            _draw_outline(self._canvas, BLOCK_COLOR, (*corners, corners[0]))
+            pygame.draw.polygon(self._canvas, _brighter(look.block_color), corners)
+            _draw_outline(self._canvas, look.block_color, (*corners, corners[0]))
         center = round(state[0]), round(state[1])
-        pygame.draw.circle(self._canvas, AGENT_COLOR, center, AGENT_RADIUS)
-        pygame.draw.circle(self._canvas, _brighter(AGENT_COLOR), center, AGENT_RADIUS - 2 * HALF_LINE)
+        pygame.draw.circle(self._canvas, look.agent_color, center, look.agent_radius)
+        pygame.draw.circle(self._canvas, _brighter(look.agent_color), center, look.agent_radius - 2 * HALF_LINE)
         _draw_outline(self._canvas, WALL_COLOR, WALLS)
         return self._shrunk()
 
@@ -65,7 +69,7 @@ class PublicPainter:
         return np.rint(mixed[..., 2::-1]).astype(np.uint8).swapaxes(0, 1).copy()  # blue is first
 
 
-def _draw_outline(canvas: pygame.Surface, color: str, corners: Sequence[tuple[int, int]]) -> None:
+def _draw_outline(canvas: pygame.Surface, color: str | Color, corners: Sequence[tuple[int, int]]) -> None:
     """Lines with round ends, one pixel wider where they do not fall to the right: a quirk of the public drawing."""
     for (x, y), (to_x, to_y) in itertools.pairwise(corners):
         pygame.draw.line(canvas, color, (x, y), (to_x, to_y), 2 * HALF_LINE)
@@ -82,5 +86,5 @@ def _corners(polygon: Polygon) -> tuple[tuple[int, int], ...]:
     return tuple((round(x), round(y)) for x, y in reversed(polygon))
 
 
-def _brighter(color: str) -> tuple[int, ...]:
-    return tuple(min(255, round(BRIGHTENING * part)) for part in pygame.Color(color)[:3])
+def _brighter(color: Color) -> tuple[int, ...]:
+    return tuple(min(255, round(BRIGHTENING * part)) for part in color)

@@ -175,7 +175,7 @@ def _line(run: dict[str, Any]) -> str:
         if value and "replan" not in name and name not in ("bf16", "device")
     }
     own = [setting for setting in changed_settings(run) if setting.startswith("agent.")]
-    return json.dumps([planner, agent, own, run.get("checkpoint")], sort_keys=True)
+    return json.dumps([planner, agent, own, run.get("checkpoint"), run.get("shifts", [])], sort_keys=True)
 
 
 def _series(points: Sequence[_Point], column: int, planners: Sequence[str]) -> list[Series]:

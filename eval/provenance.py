@@ -10,7 +10,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ def run_info(
     planner: Mapping[str, Any] | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     model: ModelAccount | None = None,
+    shifts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Settings, versions and hardware: all that is needed to repeat a run and to judge its timings.
 
@@ -40,6 +41,7 @@ def run_info(
         planner: settings of the policy's planner.
         env_kwargs: arguments of the environment on top of the set's own.
         model: costs of the policy's model.
+        shifts: differences of the environment from the usual.
     """
     return {
         "command": command_line(),
@@ -52,6 +54,7 @@ def run_info(
             "budget_env_steps": task_set.budget_env_steps,
             "sha256": task_set.sha256,
         },
+        "shifts": list(shifts),
         "checkpoint": checkpoint,
         "planner": dict(planner or {}),
         "model": None if model is None else asdict(model),
@@ -69,7 +72,7 @@ def fingerprint(run: Mapping[str, Any]) -> dict[str, Any]:
     actions by rounding only. The results record that of the last run.
     """
     code = {"version": run["versions"].get("lwm-agent"), "commit": run["commit"], "sources": run["sources"]}
-    return {**{key: run[key] for key in ("tasks", "checkpoint", "planner", "seed")}, "code": code}
+    return {**{key: run[key] for key in ("tasks", "shifts", "checkpoint", "planner", "seed")}, "code": code}
 
 
 def sources() -> str:

@@ -159,13 +159,14 @@ def budget_labels(planner: dict[str, Any]) -> list[str]:
 
 
 def changed_settings(run: dict[str, Any]) -> list[str]:
-    """Settings of the command line, without the proposal (see `proposal_label`), and an unusual planning cost."""
+    """Settings of the command line, without the proposal (see `proposal_label`); an unusual planning cost; shifts."""
     words = shlex.split(run["command"].replace("--set=", "--set "))
     settings = dict(value.split("=", 1) for option, value in pairwise(words) if option == "--set" and "=" in value)
     cost = run["planner"].get("agent", {}).get("cost", DEFAULT_COST)
     if cost != DEFAULT_COST:
         settings["agent.cost"] = cost  # it may come from the checkpoint or the protocol
-    return [f"{name}={value}" for name, value in settings.items() if name != "agent.proposal"]
+    changed = [f"{name}={value}" for name, value in settings.items() if name != "agent.proposal"]
+    return [*changed, *run.get("shifts", [])]
 
 
 def _gflop_label(summary: Summary) -> str:

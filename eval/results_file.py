@@ -176,7 +176,12 @@ def _checked_run(value: Any) -> dict[str, Any]:
             raise ValueError("run.planner.agent has no proposal")
         if agent["proposal"] is not None:
             checked_text(agent["proposal"], "run.planner.agent.proposal")
-    if run.get("model") is not None:  # earlier files have none
+    shifts = run.get("shifts", [])  # earlier files have none
+    if not isinstance(shifts, list):
+        raise ValueError("run.shifts is not a list")
+    for shift in shifts:
+        checked_text(shift, "run.shifts")
+    if run.get("model") is not None:  # the same
         parse_account(run["model"], "run.model")
     return run
 

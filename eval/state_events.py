@@ -139,10 +139,10 @@ def elsewhere(columns: Sequence[int], values: Sequence[float]) -> Callable[[Stat
 
 def apart(state: States) -> bool:
     """True if agent and block of Push-T do not overlap."""
-    from ..envs.pusht_geometry import AGENT_RADIUS, distance_to_block
+    from ..envs.pusht_geometry import AGENT_RADIUS, TEE
 
     x, y, *block = state[:5].tolist()
-    return distance_to_block(x, y, *block) > AGENT_RADIUS
+    return TEE.distance(x, y, *block) > AGENT_RADIUS
 
 
 def into_wall(state: States, before: States) -> States:

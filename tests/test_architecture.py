@@ -16,6 +16,7 @@ from .import_graph import LAYERS, circles, faults, import_graph, imported, packa
 
 MAY_IMPORT = {  # beside itself and the standard library; other modules may import anything
     "lwm_agent.envs": (
+        "PIL",
         "gymnasium",
         "mujoco",
         "numpy",

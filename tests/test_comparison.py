@@ -20,10 +20,10 @@ from lwm_agent.cli.main import app
 from lwm_agent.errors import UserError
 from lwm_agent.eval.comparison import BELOW_PLAN, BELOW_ROLLOUT, FAILED, PLAYED, POLICY, Limit, ModelComparison
 from lwm_agent.experiments import comparison as comparison_module
-from lwm_agent.experiments.comparison import failures, parallel_jobs, play, run_comparison
+from lwm_agent.experiments.comparison import failures, play, run_comparison
 from lwm_agent.experiments.comparison_config import CompareConfig
 from lwm_agent.experiments.comparison_grid import find_entrants, folder_of, make_floor_jobs, make_jobs
-from lwm_agent.experiments.engines import Outcome, run_jobs
+from lwm_agent.experiments.engines import Outcome, parallel_jobs, run_jobs
 from lwm_agent.models import MODELS, Heads
 
 from .test_bench import SMALL, untrained
@@ -98,8 +98,8 @@ def test_grid_has_every_combination_and_one_cell_for_a_policy(checkpoints: dict[
     filmed = {job.key.limit for job in jobs if job.config.video == 2}
     assert filmed == {Limit()}  # the last budget, and the policy
     assert {job.config.planner for job in make_floor_jobs(settings)} == {"random", "none", "replay"}
-    assert parallel_jobs(replace(settings, jobs=None), 34) == 1  # milliseconds
-    assert parallel_jobs(replace(settings, jobs=None, budget_ms=()), 34) == min(8, os.cpu_count() or 1)
+    assert parallel_jobs(replace(settings, jobs=None), 34, timed=True) == 1  # milliseconds
+    assert parallel_jobs(replace(settings, jobs=None), 34, timed=False) == min(8, os.cpu_count() or 1)
 
 
 def test_names_without_a_folder_are_the_packages_own(tmp_path: Path) -> None:

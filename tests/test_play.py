@@ -17,7 +17,7 @@ from PIL import Image
 
 from lwm_agent import Agent, GoalImageEnv, shipped_tasks
 from lwm_agent.envs.playable import Playable
-from lwm_agent.envs.pusht_geometry import block_polygons
+from lwm_agent.envs.pusht_geometry import TEE
 from lwm_agent.envs.pusht_hands import drag_goal, inside, push, turn_goal
 from lwm_agent.errors import UserError
 from lwm_agent.play.screen import HEIGHT, MARGIN, TABLE, TOP, WIDTH
@@ -94,8 +94,8 @@ def test_the_agent_acts_as_without_a_window_and_the_window_shows_it(session: Ses
 def test_the_goal_is_dragged_and_turned(session: Session, window: Window) -> None:
     session.toggle_pause()
     goal, state = session.env.goal_state, session.env.get_state()
-    x, y = block_polygons(*goal[2:5])[0][0]
-    cx, cy = block_polygons(*goal[2:5])[0][2]
+    x, y = TEE.polygons(*goal[2:5])[0][0]
+    cx, cy = TEE.polygons(*goal[2:5])[0][2]
     grip = (x + cx) / 2, (y + cy) / 2  # on the bar
     drag(1, on_screen(*grip), on_screen(grip[0] + 20, grip[1] - 15))
     window.refresh(0.0)
@@ -124,7 +124,7 @@ def test_a_new_goal_is_pursued(session: Session, window: Window) -> None:
 def test_the_block_is_pushed_away(session: Session, window: Window) -> None:
     session.toggle_pause()
     state, goal = session.env.get_state(), session.env.goal_state
-    corners = np.concatenate(block_polygons(*state[2:5]))
+    corners = np.concatenate(TEE.polygons(*state[2:5]))
     grip = corners[:4].mean(0)
     drag(3, on_screen(*grip), on_screen(grip[0] + 15, grip[1] + 10))
     window.refresh(0.0)
@@ -195,7 +195,7 @@ def test_hands_keep_things_on_the_table() -> None:
             push(STATE, (STATE[2] / WORLD, STATE[3] / WORLD), tuple(end)),
             turn_goal(inside(np.array([40.0, 40.0, 512 * x, 512 * y, 0.0, 0.0, 0.0])), rng.uniform(-180, 180)),
         ):
-            corners = np.concatenate(block_polygons(*changed[2:5]))
+            corners = np.concatenate(TEE.polygons(*changed[2:5]))
             assert corners.min() > 7
             assert corners.max() < 505
             assert (changed[:2] > 20).all()

@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 import lwm_agent  # noqa: F401  (registers the environment)
 from lwm_agent.envs import pusht_drawing
 from lwm_agent.envs.pusht import PushTEnv
-from lwm_agent.envs.pusht_geometry import AGENT_RADIUS, WORLD, block_polygons, distance_to_block
+from lwm_agent.envs.pusht_geometry import AGENT_RADIUS, TEE, WORLD
 
 State = NDArray[np.float64]
 ENV_ID = "lwm/PushT-v0"
@@ -142,10 +142,10 @@ def test_random_starts_are_on_the_table_and_apart() -> None:
     env = small()
     env.reset(seed=0)
     for state in (env.sample_state() for _ in range(100)):
-        corners = np.concatenate(block_polygons(*state[2:5]))
+        corners = np.concatenate(TEE.polygons(*state[2:5]))
         assert corners.min() > 10
         assert corners.max() < WORLD - 10
-        assert distance_to_block(*state[:5]) > AGENT_RADIUS
+        assert TEE.distance(*state[:5]) > AGENT_RADIUS
 
 
 @pytest.mark.parametrize("image_size", [64, 96, 512])

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lwm_agent.envs.pusht import PushTEnv, angle_error, coverage, position_error
-from lwm_agent.envs.pusht_geometry import AGENT_RADIUS, CENTER_OF_GRAVITY, WORLD, block_coverage, place
+from lwm_agent.envs.pusht import PushTEnv, angle_error, position_error
+from lwm_agent.envs.pusht_geometry import AGENT_RADIUS, CENTER_OF_GRAVITY, TEE, WORLD, place
 
 State = NDArray[np.float64]
 
@@ -171,17 +171,18 @@ def test_coverage_equals_counted_points() -> None:
         block = goal + rng.normal(0, (35, 35, rng.choice([0.3, 3.0])))
         world = points @ rotation(goal[2]).T + goal[:2]
         counted = in_block((world - block[:2]) @ rotation(block[2])).mean()
-        assert block_coverage(block.tolist(), goal.tolist()) == pytest.approx(counted, abs=0.005)
+        assert TEE.coverage(block.tolist(), goal.tolist()) == pytest.approx(counted, abs=0.005)
         overlapping += 0 < counted < 1
     assert overlapping > 50
 
 
 def test_coverage_of_known_poses() -> None:
     for pose in ((256.0, 256.0, 0.0), (301.7, 199.2, 2.2), (256.0, 256.0, -40.0)):
-        assert block_coverage(pose, pose) == pytest.approx(1.0, abs=1e-9)
-    assert coverage(at(block_x=266.0), at()) == pytest.approx(1 - 120 * 10 / 6300)
-    assert coverage(at(block_x=256.0 + 121.0), at()) == 0.0
-    assert coverage(at(), np.full(7, np.nan)) == 0.0
+        assert TEE.coverage(pose, pose) == pytest.approx(1.0, abs=1e-9)
+    pose = (256.0, 256.0, 0.0)
+    assert TEE.coverage((266.0, 256.0, 0.0), pose) == pytest.approx(1 - 120 * 10 / 6300)
+    assert TEE.coverage((256.0 + 121.0, 256.0, 0.0), pose) == 0.0
+    assert TEE.coverage(pose, (math.nan, math.nan, math.nan)) == 0.0
 
 
 def test_absolute_targets_are_reached() -> None:

@@ -1,4 +1,4 @@
-"""Commands that look inside a checkpoint: probe, surprise, diagnose, explain."""
+"""Commands that look inside a checkpoint: probe, surprise, robustness, diagnose, explain."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.table import Table
 from ..experiments.diagnosis.config import DiagnoseConfig
 from ..experiments.explain_config import ExplainConfig
 from ..experiments.probe_config import ProbeConfig
+from ..experiments.robustness_config import RobustnessConfig
 from ..experiments.surprise_config import SurpriseConfig
 from .options import command
 from .progress import bar, bars, console, show_table, show_text_table
@@ -19,6 +20,9 @@ def add_commands(app: typer.Typer) -> None:
     resume = "nothing was written; run it again"
     command(app, "probe", ProbeConfig, resume)(probe)
     command(app, "surprise", SurpriseConfig, resume)(surprise)
+    command(app, "robustness", RobustnessConfig, "the same command goes on after the last episode that was played")(
+        robustness
+    )
     command(app, "diagnose", DiagnoseConfig, resume)(diagnose)
     command(app, "explain", ExplainConfig, resume)(explain)
 
@@ -55,6 +59,17 @@ def surprise(config: SurpriseConfig) -> None:
         console.print(f"left out: {name}: {reason}")
     console.print(f"detected: surprise above {surprises.threshold:.3g}, as one in a hundred steps without an event has")
     console.print(f"wrote {config.out / 'results.json'}, surprise.png, surprise.svg and events.png")
+
+
+def robustness(config: RobustnessConfig) -> None:
+    """Measure how much of its success an agent keeps where something differs from its training."""
+    from ..eval.robustness import robustness_table
+    from ..experiments.robustness import run_robustness
+
+    with bar(f"{config.env} {config.planner}", "evaluations") as update:
+        measured = run_robustness(config, update)
+    show_text_table(robustness_table(measured))
+    console.print(f"wrote {config.output_dir / 'results.json'}, and table.md, robustness.png and shifts.png beside it")
 
 
 def diagnose(config: DiagnoseConfig) -> None:

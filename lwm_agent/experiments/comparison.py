@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from typing import Any
 
 from ..agent.agent import Agent
 from ..checkpoint import Checkpoint
-from ..compute.device import any_gpu, resolve_device
+from ..compute.device import any_gpu
 from ..errors import BudgetError, UserError
 from ..eval.accounting import ModelAccount
 from ..eval.comparison import BELOW_PLAN, BELOW_ROLLOUT, PLAYED, POLICY, Cell, ModelComparison
@@ -22,11 +21,10 @@ from .accounting import account_of, encoding_ms, frames_a_decision
 from .comparison_config import CompareConfig
 from .comparison_grid import Entrant, Job, find_entrants, folder_of, make_floor_jobs, make_jobs
 from .config import EvalConfig, protocol_settings
-from .engines import DONE, FAILED, Outcome, attempt, run_jobs
+from .engines import DONE, FAILED, Outcome, attempt, parallel_jobs, run_jobs
 from .evaluate import run_evaluation
 from .fitting import Prices, fit, prices_of
 
-MOST_JOBS = 8
 Progress = Callable[[int, int, str], object]
 
 
@@ -73,7 +71,7 @@ def run_comparison(config: CompareConfig, progress: Progress = lambda *_: None) 
     jobs = [_fitted(job, costs_of(job).prices) for job in jobs]
     outcomes = {job.key: outcome for job in jobs if (outcome := _unaffordable(job, costs_of(job))) is not None}
     playable = [job for job in (*floors, *jobs) if job.key not in outcomes]
-    parallel = parallel_jobs(config, len(playable))
+    parallel = parallel_jobs(config, len(playable), timed=bool(config.budget_ms))
     with closing(run_jobs(playable, play, config.engine, parallel, config.address, any_gpu(config.device))) as results:
         for job, outcome in results:
             outcomes[job.key] = outcome
@@ -102,17 +100,6 @@ def _play(config: EvalConfig) -> Outcome:
     except BudgetError as error:
         return Outcome(BELOW_PLAN, str(error))
     return Outcome()
-
-
-def parallel_jobs(config: CompareConfig, most: int) -> int:
-    """Cells that are played at a time."""
-    if config.jobs is not None:
-        return config.jobs
-    if config.budget_ms or resolve_device(config.device).type != "cpu":
-        return 1
-    if config.address is not None:
-        return max(1, most)  # the cluster knows its size
-    return max(1, min(MOST_JOBS, os.cpu_count() or 1, most))
 
 
 def failures(comparison: ModelComparison) -> list[Cell]:

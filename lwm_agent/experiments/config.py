@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from ..agent.config import DEFAULT_PLANNER, OWN_ENV, AgentConfig
 from ..envs import find_env, name_of
+from ..envs.shifts import parse_shift
 from ..errors import UserError
 from ..planners.registry import PLANNERS, find_planner
 from ..validation import Choices, Config, Count, Option, OutputFile, OutputFolder, Range, Seed
@@ -66,6 +67,7 @@ class EvalConfig(AgentConfig):
         workers: processes that share the episodes; of several GPUs, each has one.
         output_dir: folder of the results and videos, and of what is needed to resume.
         video: number of episodes to film, from the first.
+        shift: NAME=STRENGTH of what differs from the training, such as blur=1; the floors have it too, films do not.
         with_floors: run the policies random and none on the same tasks too.
         overwrite: replace the results of another evaluation in the folder.
         env_settings: conventions of the environment; a checkpoint allows none but its own.
@@ -85,6 +87,7 @@ class EvalConfig(AgentConfig):
     workers: Annotated[int, Range(least=1, most=512)] = 1
     output_dir: Annotated[OutputFolder, Option(default="out/ENV-PLANNER-PROTOCOL-SPLIT-OFFSET")]
     video: Annotated[int, Range(least=0, most=10_000)] = 0
+    shift: tuple[str, ...] = ()
     with_floors: Annotated[bool, Option(flag="--floors/--no-floors")] = True
     overwrite: bool = False
     env_settings: Annotated[Mapping[str, Any], Option(group="env")] = field(default_factory=dict)
@@ -95,6 +98,8 @@ class EvalConfig(AgentConfig):
             find_planner(name)
         if self.planner in MODEL_FREE and (self.planner_settings or self.agent_settings or self.limited):
             raise UserError(f"planner={self.planner!r} plans nothing: it has no settings and no budget")
+        for text in self.shift:
+            parse_shift(text, self.env)
         conventions = find_env(self.env).conventions
         unknown = sorted(self.env_settings.keys() - conventions.keys())
         if unknown:
@@ -112,7 +117,9 @@ class EvalConfig(AgentConfig):
         values = {**cls.defaults(), **options}
         options = cls.with_defaults(options, protocol_settings(values["protocol"], "agent"))
         tasks = "{protocol}-{split}-{offset}".format_map(values) if values["tasks"] is None else values["tasks"].stem
-        return cls(**{"output_dir": output_folder(options["env"], options["planner"], tasks), **options})
+        return cls(
+            **{"output_dir": output_folder(options["env"], options["planner"], tasks, *values["shift"]), **options}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from ..compute.device import resolve_device
 from ..errors import MachineError, UserError
 from ..files import write_text
 from ..imports import pip_install
@@ -23,6 +24,26 @@ from .child import Child
 
 DONE, FAILED = "done", "failed"
 KNOCK_SECONDS = 5.0
+MOST_JOBS = 8
+
+
+class ParallelSettings(Protocol):
+    """Settings of a command that does several jobs."""
+
+    @property
+    def jobs(self) -> int | None:
+        """Jobs at a time, None for what suits the machine."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Device of each."""
+        ...
+
+    @property
+    def address(self) -> str | None:
+        """Address of a Ray cluster."""
+        ...
 
 
 class Job(Protocol):
@@ -64,6 +85,17 @@ def attempt(work: Callable[[], Outcome], folder: Path) -> Outcome:
         path = folder / "error.txt"
         write_text(path, traceback.format_exc())
         return Outcome(FAILED, f"{type(error).__name__}: {error} (see {path})")
+
+
+def parallel_jobs(settings: ParallelSettings, most: int, *, timed: bool) -> int:
+    """Jobs to do at a time, of `most`; one where they are timed, so that none takes time from another."""
+    if settings.jobs is not None:
+        return settings.jobs
+    if timed or resolve_device(settings.device).type != "cpu":
+        return 1
+    if settings.address is not None:
+        return max(1, most)  # the cluster knows its size
+    return max(1, min(MOST_JOBS, os.cpu_count() or 1, most))
 
 
 def run_jobs(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..compute.device import any_gpu, count_devices
 from ..envs import ENVS, find_env, name_of
+from ..envs.shifts import shifted
 from ..errors import UserError
 from ..eval import (
     Episode,
@@ -78,7 +79,7 @@ def run_evaluation(config: EvalConfig, on_episode: Callable[[Episode, int], None
     task_set = load_tasks(config)
     num_tasks = len(task_set.tasks)
     entrant = make_policy(config, task_set)
-    run = entrant.run_info(task_set, config.seed)
+    run = entrant.run_info(task_set, config.seed, config.shift)
     run["max_rollouts"] = entrant.max_rollouts
     path = config.output_dir / "episodes.jsonl"
     log = EpisodeLog(path, fingerprint(run), num_tasks=num_tasks, overwrite=config.overwrite)
@@ -182,6 +183,7 @@ def _play(
             batch_size=config.batch_size,
             seed=config.seed,
             env_kwargs=entrant.env_kwargs if floor is None else blind,
+            wrap_env=partial(shifted, shifts=config.shift, name=config.env),
             indices=[item.task for item in group],
             on_episode=partial(finish, floor),
             recorder=recorder if floor is None else None,

@@ -102,12 +102,13 @@ def card_with_scores(folder: Path, results: Sequence[Path], film: Path | None) -
 
 def _with_index(card: str, folder: Path, results: Sequence[Results]) -> str:
     """The card with ``model-index`` in its header, which the hub shows; JSON is YAML."""
+    tasks = "{env_id} {protocol} {split}, offset {offset_env_steps}"
     entries = [
         {
             "task": {"type": "reinforcement-learning", "name": "goal-conditioned planning"},
             "dataset": {
                 "type": result.run["tasks"]["env_id"],
-                "name": "{env_id} {protocol} {split}, offset {offset_env_steps}".format_map(result.run["tasks"]),
+                "name": ", ".join([tasks.format_map(result.run["tasks"]), *result.run.get("shifts", [])]),
             },
             "metrics": [
                 {

@@ -38,6 +38,8 @@ def evaluation_of(results: Results, path: Path, checkpoint: str | None, tasks: P
     name, budget, agent = planner.pop("name"), planner.pop("budget", None), planner.pop("agent", None)
     if name in (*MODEL_FREE, "policy") or agent is None:
         raise UserError(f"{path} is of {name}, which makes no plans that could be explained")
+    if run.get("shifts"):
+        raise UserError(f"{path} is of a shifted environment ({', '.join(run['shifts'])}): explain one without --shift")
     missing = [key for key in AGENT_SETTINGS if key not in agent]
     if missing:
         raise UserError(f"{path} is of an earlier version, which did not record {', '.join(missing)}: evaluate again")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
@@ -52,7 +52,7 @@ class ConfiguredPolicy:
     inspect: Inspect | None = None
     words: str = ""
 
-    def run_info(self, task_set: TaskSet, seed: int) -> dict[str, Any]:
+    def run_info(self, task_set: TaskSet, seed: int, shifts: Sequence[str] = ()) -> dict[str, Any]:
         """Provenance of episodes that it plays."""
         return run_info(
             task_set,
@@ -61,6 +61,7 @@ class ConfiguredPolicy:
             env_kwargs=self.env_kwargs,
             checkpoint=self.checkpoint,
             model=self.account,
+            shifts=shifts,
         )
 
 
