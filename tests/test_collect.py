@@ -474,3 +474,24 @@ def test_config_imports_neither_torch_nor_a_simulator() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
+def test_a_shift_is_drawn_anew_for_each_episode(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"episodes": 3, "episode_env_steps": 12, "seed": 4, "workers": 1, "env": "pusht"}
+    usual = collect(CollectConfig(out=str(tmp_path / "usual.h5"), **settings))
+    varied = collect(CollectConfig(out=str(tmp_path / "varied.h5"), shift=("background-color=1", "blur=1"), **settings))
+    with h5py.File(usual) as before, h5py.File(varied) as after:
+        np.testing.assert_array_equal(before["state"], after["state"])
+        assert after.attrs["shifts"] == "background-color=1 blur=1"
+        assert "shifts" not in before.attrs
+        corners = after["pixels"][:, 2, 8]  # of the table, where nothing else ever is
+        of_episodes = [corners[first : first + 13] for first in (0, 13, 26)]
+        for corner in of_episodes:
+            np.testing.assert_array_equal(corner, np.broadcast_to(corner[0], corner.shape))
+        assert len({tuple(corner[0]) for corner in of_episodes}) == 3
+    with pytest.raises(UserError, match="nothing can differ in a collection by an agent"):
+        CollectConfig(out="x.h5", policy="cem", checkpoint="pusht-tiny", shift=("blur=1",))
+    with pytest.raises(UserError, match="in CartPole-v1, which is not registered"):
+        CollectConfig(out="x.h5", env="CartPole-v1", policy="random", shift=("blur=1",))
+    with pytest.raises(UserError, match="shift 'smell=1' is unknown"):
+        CollectConfig(out="x.h5", shift=("smell=1",))

@@ -262,6 +262,13 @@ def test_example_of_surprise_goes_on_while_nothing_is_judged() -> None:
     assert np.isnan(run(example, {"observation": observation})["state"].surprise).all()
 
 
+def test_example_of_shifts_draws_them() -> None:
+    (example,) = examples_of("docs/robustness.md")
+    env = run(example, {})["env"]
+    assert env.unwrapped.variation["block_shape"] == "T"  # of the last reset
+    env.close()
+
+
 def test_example_of_quantities_names_them() -> None:
     (example,) = examples_of("docs/probes.md")
     hand, wrist = run(example, {})["ArmEnv"].quantities(None, np.array([[0.1, 0.2, np.pi / 2]])).values()
@@ -280,7 +287,7 @@ def test_tables_of_probes_are_those_of_their_files(path: Path) -> None:
 def test_all_examples_are_tested() -> None:
     tested = {"README.md": 1, "docs/agent.md": 4, "docs/data.md": 1, "docs/baselines.md": 1, "docs/planners.md": 1}
     tested |= {"docs/world-models.md": 1, "docs/imagination.md": 1, "docs/record.md": 1, "docs/surprise.md": 1}
-    tested |= {"docs/probes.md": 1}
+    tested |= {"docs/probes.md": 1, "docs/robustness.md": 1}
     assert {document: len(examples_of(document)) for document in DOCUMENTS if examples_of(document)} == tested
 
 

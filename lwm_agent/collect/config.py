@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from ..agent.config import trained_env
 from ..envs import ENVS, EnvSpec, import_env, spec_of
+from ..envs.shifts import parse_shift
 from ..errors import UserError
 from ..validation import Choices, Config, Count, Option, Range, Seed
 
@@ -38,6 +39,8 @@ class CollectConfig(Config):
         seed: source of every random choice; episode i is a function of (seed, i).
         workers: processes; 1 records in the calling one.
         image_size: side of the frames, px.
+        shift: NAME=STRENGTH of what differs from the usual, anew in each episode, such as agent-color=1, for agents
+            that shall bear it; only with scripted policies.
         env_kwargs: arguments of ``gymnasium.make``, which must fit in JSON.
         planner_settings: arguments of an agent's planner.
         agent_settings: arguments of `Agent`.
@@ -55,6 +58,7 @@ class CollectConfig(Config):
     seed: Seed = 0
     workers: Annotated[int, Range(least=1, most=512)] = 2
     image_size: Annotated[int, Range(least=16, most=512)] = 64
+    shift: tuple[str, ...] = ()
     env_kwargs: Annotated[Mapping[str, Any], Option(group="env")] = field(default_factory=dict, hash=False)
     planner_settings: Annotated[Mapping[str, Any], Option(group="planner")] = field(default_factory=dict, hash=False)
     agent_settings: Annotated[Mapping[str, Any], Option(group="agent")] = field(default_factory=dict, hash=False)
@@ -75,6 +79,11 @@ class CollectConfig(Config):
             json.dumps(dict(self.env_kwargs), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise UserError(f"env_kwargs={self.env_kwargs!r} must fit in JSON ({error})") from error
+        if self.shift and (self.spec is None or self.checkpoint is not None):
+            other = f"in {self.env}, which is not registered" if self.spec is None else "by an agent"
+            raise UserError(f"shift={' '.join(self.shift)}: nothing can differ in a collection {other}: leave it out")
+        for text in self.shift:
+            parse_shift(text, self.env)
         if self.checkpoint is None:
             self._check_policy()
         else:

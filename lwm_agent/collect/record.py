@@ -23,6 +23,7 @@ from ..data.writer import TrajectoryWriter, check_output
 from ..envs import ENVS
 from ..envs.base import GoalImageEnv
 from ..envs.opengl import opengl_errors
+from ..envs.shifts import shifted
 from ..errors import MachineError, UserError
 from .config import CollectConfig
 from .workers import ordered_map
@@ -112,6 +113,7 @@ def _writer(config: CollectConfig, space: ActionSpace, origin: dict[str, Any]) -
         discrete=isinstance(space, gym.spaces.Discrete),
         attributes={
             "policy": config.policy,
+            **({"shifts": " ".join(config.shift)} if config.shift else {}),
             **origin,
             "seed": config.seed,
             "episodes": config.episodes,
@@ -212,7 +214,7 @@ def make_env(config: CollectConfig) -> gym.Env[Any, Any]:
     """The environment to record: one of ours never stops early, any other shows itself by ``render()``."""
     if config.spec:
         try:
-            return gym.make(
+            env = gym.make(
                 config.env_id,
                 max_episode_steps=config.episode_env_steps,
                 disable_env_checker=True,
@@ -222,6 +224,7 @@ def make_env(config: CollectConfig) -> gym.Env[Any, Any]:
             )
         except TypeError as error:
             raise UserError(f"env_kwargs={dict(config.env_kwargs)} do not fit {config.env} ({error})") from error
+        return shifted(env, config.shift, config.env)
     try:
         return gym.make(config.env_id, render_mode="rgb_array", disable_env_checker=True, **config.env_kwargs)
     except (gym.error.Error, ImportError, TypeError) as error:  # an unknown name, module or argument
