@@ -30,8 +30,9 @@ class EnvSpec:
         entry_point: its class, ``module:class``.
         max_episode_steps: limit of an episode, in environment steps.
         policies: scripted data policies, name to ``module:class`` or ``module:function``. Each is called with a NumPy
-            generator and returns an object with ``reset()`` that maps an ``info`` to an action inside the Box. One is
-            called "play" (`PLAY`): tasks, and the goals of recorded agents, are states that it reaches.
+            generator and returns an object with ``reset()`` that maps an ``info`` to an action inside the Box, or to
+            None where the episode is over, after its first step. One is called "play" (`PLAY`): tasks, and the goals of
+            recorded agents, are states that it reaches.
         probes: quantities that training monitors predict, name to columns of ``info["state"]``; columns called
             ``angle`` are predicted as sine and cosine. `GoalImageEnv.quantities` names more, with units, for
             ``lwm-agent probe``.
@@ -81,6 +82,7 @@ ENVS = {
             "play": "lwm_agent.envs.pusht_play:PlayPolicy",
             "noisy": "lwm_agent.envs.pusht_play:NoisyPolicy",
             "mixed": "lwm_agent.envs.pusht_play:mixed_policy",
+            "expert": "lwm_agent.envs.pusht_expert:ExpertPolicy",
         },
         probes={"agent": (0, 1), "block": (2, 3), "angle": (4,)},
         no_pixels_kwargs={"image_size": 16},

@@ -198,7 +198,10 @@ def test_scripted_policies_act_inside_the_box(name: str) -> None:
             _, info = env.reset(seed=seed)
             actions = []
             for _ in range(20):
-                actions.append(policy(info))
+                action = policy(info)
+                if action is None and actions:  # its episode is over
+                    break
+                actions.append(action)
                 assert env.action_space.contains(actions[-1])
                 *_, info = env.step(actions[-1])
             assert np.std(actions) > 0

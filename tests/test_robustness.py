@@ -13,9 +13,10 @@ import pytest
 from lwm_agent.errors import UserError
 from lwm_agent.eval.report import markdown_table
 from lwm_agent.eval.results_file import parse_results
+from lwm_agent.experiments import evaluate as evaluate_module
 from lwm_agent.experiments import robustness as robustness_module
 from lwm_agent.experiments.config import EvalConfig
-from lwm_agent.experiments.evaluate import run_evaluation
+from lwm_agent.experiments.evaluate import Item, run_evaluation
 from lwm_agent.experiments.robustness import make_studies, run_robustness
 from lwm_agent.experiments.robustness_config import RobustnessConfig
 
@@ -52,7 +53,7 @@ def test_the_command_line_names_the_folder_after_the_shift(tmp_path: Path) -> No
 
 
 def test_results_of_shifts_are_not_explained(tmp_path: Path) -> None:
-    run("eval --planner cem --budget-rollouts 8 --no-floors --episodes 1 --shift blur=1 --output-dir e", tmp_path)
+    run("eval --planner cem --budget-rollouts 100 --no-floors --episodes 1 --shift blur=1 --output-dir e", tmp_path)
     assert "of a shifted environment (blur=1)" in run("explain e/results.json", tmp_path, code=2)
 
 
@@ -82,9 +83,12 @@ def test_a_study_has_every_strength_and_goes_on_where_it_stopped(
     assert iio.imread(tmp_path / "robustness.png").std() > 10
     assert iio.imread(tmp_path / "shifts.png").std() > 10
     assert "action-delay" not in (tmp_path / "shifts.svg").read_text("utf-8")  # nothing of it can be seen
-    monkeypatch.setattr("lwm_agent.experiments.evaluate._play", lambda *args: pytest.fail("played again"))
+    played: list[Item] = []
+    play = evaluate_module._play
+    monkeypatch.setattr(evaluate_module, "_play", lambda *args: (played.extend(args[3]), play(*args)))
     with_less = run_robustness(replace(config, shift=("action-delay=2",)))
     assert with_less.success == measured.success
+    assert {item.floor for item in played} == {"random", "none"}  # floors are cheap: they are played again
     monkeypatch.setattr(robustness_module, "run_evaluation", lambda config: (_ for _ in ()).throw(UserError("no room")))
     with pytest.raises(UserError, match="no shift: no room"):
         run_robustness(config)

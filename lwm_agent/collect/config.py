@@ -29,8 +29,8 @@ class CollectConfig(Config):
         out: HDF5 file to write.
         env: a name of `ENVS`, or any Gymnasium id; the latter is filmed by ``render()``. ``module:Name-v0`` imports a
             module first, which may lie in the working directory.
-        policy: a scripted policy of the environment (`EnvSpec.policies`), or "random": uniform over the action space;
-            with a checkpoint, the planner of an agent.
+        policy: a scripted policy of the environment (`EnvSpec.policies`; expert ends an episode at its goal), or
+            "random": uniform over the action space; with a checkpoint, the planner of an agent.
         checkpoint: world model of that agent, a folder or a name.
         offset: environment steps of scripted play to an agent's goals (default 25); for each goal it has twice as many
             steps, as in evaluations.
@@ -50,7 +50,9 @@ class CollectConfig(Config):
 
     out: Annotated[str | Path, Option(path="file")]
     env: Annotated[str, Choices(ENVS, "any Gymnasium id that renders rgb_array")] = "pusht"
-    policy: Annotated[str, Choices(("play", "noisy", "mixed", "random"), "with a checkpoint, a planner")] = "play"
+    policy: Annotated[str, Choices(("play", "noisy", "mixed", "expert", "random"), "with a checkpoint, a planner")] = (
+        "play"
+    )
     checkpoint: str | None = None
     offset: Count | None = None
     episodes: Annotated[int, Range(least=1, under=2**31)] = 1000

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .agent_policy import AgentDataPolicy
 
 DataPolicy = Callable[[dict[str, Any]], Any]
-"""``info`` to the action to take, in environment units."""
+"""``info`` to the action to take, in environment units; None where the episode is over, after its first step."""
 
 ActionSpace = gym.spaces.Box | gym.spaces.Discrete
 
@@ -156,6 +156,8 @@ class Recorder:
         ended = False
         while len(actions) < config.episode_env_steps and not ended:
             action = policy(observation, info)
+            if action is None:
+                break
             if not self.action_space.contains(action):
                 raise UserError(f"policy {config.policy!r} took {action!r}, which is not in {self.action_space}")
             observation, _, terminated, truncated, info = self._env.step(action)
@@ -182,7 +184,7 @@ class Recorder:
         return area_resize(frame, self._config.image_size)
 
     def _policy(self, rng: np.random.Generator) -> Callable[[Any, dict[str, Any]], Any]:
-        """Policy of one episode: observation and info to action."""
+        """Policy of one episode: observation and info to action, None where the episode is over."""
         config, space = self._config, self.action_space
         if self._agent is not None:
             return self._agent.policy(self._env, rng)
@@ -193,7 +195,12 @@ class Recorder:
         assert config.spec is not None
         policy: DataPolicy = pkgutil.resolve_name(config.spec.policies[config.policy])(rng)
         simulator = cast(GoalImageEnv, self._env.unwrapped)
-        return lambda observation, info: simulator.scripted_action(policy(info), info["state"])
+
+        def act(observation: Any, info: dict[str, Any]) -> NDArray[np.float32] | None:
+            action = policy(info)
+            return None if action is None else simulator.scripted_action(action, info["state"])
+
+        return act
 
 
 def read_frame(env: gym.Env[Any, Any], observation: Any, config: CollectConfig) -> NDArray[np.uint8]:
