@@ -9,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lwm_agent.compute.device import autocast
+from lwm_agent.errors import UserError
 from lwm_agent.models import MODELS, LeWorldModel
 from lwm_agent.models.encoders import ConvNet, ViT
 from lwm_agent.models.sigreg import sigreg
@@ -174,6 +175,38 @@ def test_losses_reach_every_part_of_the_model(model: LeWorldModel) -> None:
     losses["loss"].backward()  # type: ignore[no-untyped-call]
     idle = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert idle == []
+
+
+def test_actor_beside_learns_from_pairs_of_the_clip_and_from_goals_that_follow() -> None:
+    torch.manual_seed(0)
+    model = LeWorldModel(action_size=A, **{**SMALL, "actor_weight": 0.7}).train()
+    assert model.needs_goals
+    assert not LeWorldModel(action_size=A, **SMALL).needs_goals
+    pixels, actions = frames(2, L), blocks(2, L - 1)
+    steps = torch.tensor([F * 3.0 - 1, torch.inf])  # the first goal is before the fourth frame, the second unrelated
+
+    def losses(goal: torch.Tensor) -> dict[str, torch.Tensor]:
+        return model.loss(Batch(pixels, actions, goal=goal, goal_steps=steps), torch.Generator().manual_seed(0))
+
+    found = losses(frames(2, seed=3))
+    without = found["loss"] - 0.7 * found["actor"]
+    latents = model.embed(pixels.flatten(0, 1)).unflatten(0, (2, L))
+    goal = model.embed(frames(2, seed=3))
+    pairs = [(b, i, latents[b, j], j - i) for b in range(2) for i in range(L - 1) for j in range(i + 1, L)]
+    pairs += [(0, i, goal[0], 3 - i) for i in range(3)]
+    errors = []
+    for clip, frame, end, left in pairs:
+        mean, std = model.actor(latents[clip, frame][None], end[None], torch.tensor([left]))
+        errors.append(torch.nn.functional.gaussian_nll_loss(mean, actions[clip, frame][None], std.square()))
+    assert torch.allclose(found["actor"], torch.stack(errors).mean(), rtol=1e-4)
+    other = torch.cat([frames(1, seed=3), frames(1, seed=4)])  # an unrelated goal teaches nothing
+    other[0] = frames(2, seed=3)[0]
+    assert torch.allclose(losses(other)["actor"], found["actor"], rtol=1e-4)
+    assert torch.isfinite(without)
+    found["loss"].backward()  # type: ignore[no-untyped-call]
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    with pytest.raises(UserError, match=r"model.actor_weight needs goals"):
+        model.loss(Batch(pixels, actions))
 
 
 @pytest.mark.parametrize("decay", [0.3, 1.0])

@@ -47,7 +47,7 @@ class LatentModel(nn.Module, ABC):
     external_parts: ClassVar[Sequence[str]] = ()
     """Names of frozen parts whose weights come from elsewhere: checkpoints leave them out."""
 
-    needs_goals: ClassVar[bool] = False
+    needs_goals: bool = False
     """True if `loss` needs goals in its batches."""
 
     collapse_remedy: ClassVar[str | None] = None

@@ -89,7 +89,7 @@ class Dreamer(WorldModel):
         imitation_weight: weight of the data's actions in the actor's loss (off at 0).
     """
 
-    needs_goals: ClassVar[bool] = True
+    needs_goals = True
     prediction_loss: ClassVar[str] = "kl_dyn"
 
     def __init__(

@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..protocols import Batch, Belief
 from .base import LatentPredictor, checked
 from .encoders import ENCODERS
+from .heads import Actor
 from .layers import linear_weights, projector
 from .predictors import Predictor, ResidualMLP, Transformer
 from .sigreg import sigreg
@@ -52,6 +53,9 @@ PREDICTORS: dict[str, Callable[..., Predictor]] = {"transformer": Transformer, "
 PREDICTOR_SETTINGS = ("predictor", "history", "residual", "depth", "width", "heads", "head_size", "mlp_size", "dropout")
 """Constructor arguments that are of the predictor alone."""
 
+ACTOR_WIDTH, ACTOR_STEPS = 384, 25
+"""Hidden width of the actor beside, and the most model steps to a goal that it tells apart, as in `Heads`."""
+
 THUMBNAIL = 16
 """Side, in px, of the pictures that the reconstruction loss asks for."""
 
@@ -64,7 +68,10 @@ class LeWorldModel(LatentPredictor):
     of an imagined rollout is added, its k-th step weighted by `rollout_decay` to the power k; with `inverse_weight`
     above 0, the error of reading the action block from the change of the latent (arXiv 2606.31232); with
     `reconstruction_weight` above 0, the error of painting the frame, at 16 x 16 px, from the latent. The last asks for
-    what moves seldom, such as a block's angle, which is easily predicted and hard to see.
+    what moves seldom, such as a block's angle, which is easily predicted and hard to see. With `actor_weight` above 0,
+    an actor learns beside, whose loss shapes the encoder too (INTACT; LeWAM, arXiv 2610.12818): which block leads from
+    a frame to a later one of its clip, and to a hindsight goal. It is not part of what plans: ``train-heads`` trains
+    that on the latents.
 
     Args:
         action_size: A, numbers in an environment action.
@@ -89,6 +96,7 @@ class LeWorldModel(LatentPredictor):
         rollout_decay: weight of each rollout step relative to the one before.
         inverse_weight: weight of the inverse-dynamics loss (off at 0).
         reconstruction_weight: weight of the reconstruction loss (off at 0).
+        actor_weight: weight of the loss of the actor beside (off at 0).
     """
 
     predictor: Predictor
@@ -120,6 +128,7 @@ class LeWorldModel(LatentPredictor):
         rollout_decay: float = 0.8,
         inverse_weight: float = 0.0,
         reconstruction_weight: float = 0.0,
+        actor_weight: float = 0.0,
     ) -> None:
         super().__init__(
             action_size=action_size, frameskip=frameskip, image_size=image_size, latent_shape=(latent_size,)
@@ -151,6 +160,9 @@ class LeWorldModel(LatentPredictor):
             self.decoder = nn.Sequential(
                 nn.Linear(latent_size, 2 * latent_size), nn.GELU(), nn.Linear(2 * latent_size, 3 * THUMBNAIL**2)
             )
+        self.actor_weight, self.needs_goals = actor_weight, actor_weight > 0
+        if actor_weight > 0:
+            self.actor = Actor(latent_size, self.block_size, ACTOR_WIDTH, ACTOR_STEPS)
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Latents ``(N, D)`` of frames ``(N, C, h, w)``."""
@@ -182,7 +194,9 @@ class LeWorldModel(LatentPredictor):
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Losses of `batch`; `generator` (on the CPU) draws SIGReg's directions and the rollout's context."""
         clips, length = batch.pixels.shape[:2]
-        latents = self.embed(batch.pixels.flatten(0, 1)).unflatten(0, (clips, length))
+        pictures = batch.pixels if self.actor_weight == 0 else _with_goals(batch)
+        every = self.embed(pictures.flatten(0, 1)).unflatten(0, (clips, -1))
+        latents = every[:, :length]
         losses = self.prediction_losses(latents, batch.actions, generator)
         # Processes train on clips of their own, and validate on the same ones.
         losses["sigreg"] = sigreg(latents.transpose(0, 1), self.sigreg_directions, generator, self.training)
@@ -195,7 +209,28 @@ class LeWorldModel(LatentPredictor):
             thumbnails = F.adaptive_avg_pool2d(batch.pixels.flatten(0, 1), THUMBNAIL).flatten(1)
             losses["reconstruction"] = F.mse_loss(self.decoder(latents.flatten(0, 1)).float(), thumbnails)
             losses["loss"] = losses["loss"] + self.reconstruction_weight * losses["reconstruction"]
+        if self.actor_weight > 0:
+            losses["actor"] = self._actor_loss(latents, every[:, -1], batch)
+            losses["loss"] = losses["loss"] + self.actor_weight * losses["actor"]
         return losses
+
+    def _actor_loss(self, latents: Tensor, goal: Tensor, batch: Batch) -> Tensor:
+        """Negative log-likelihood of the blocks that lead to later frames of the clip, and to the goal ``(B, D)``."""
+        clips, length = latents.shape[:2]
+        first, second = torch.triu_indices(length - 1, length, offset=1, device=latents.device)
+        frames = torch.arange(length - 1, device=latents.device)
+        assert batch.goal_steps is not None
+        to_goal = (batch.goal_steps[:, None] / self.frameskip - frames).ceil()  # (B, L - 1), infinite to unrelated ones
+        steps = torch.cat([(second - first).float().expand(clips, -1), to_goal], dim=1)
+        start = torch.cat([first, frames])
+        ends = torch.cat([latents[:, second], goal[:, None].expand(-1, length - 1, -1)], dim=1)
+        known = steps.isfinite() & (steps >= 1)
+        mean, std = self.actor(
+            latents[:, start].flatten(0, 1), ends.flatten(0, 1), steps.where(known, 1).long().flatten()
+        )
+        blocks = batch.actions[:, start].flatten(0, 1)
+        errors = F.gaussian_nll_loss(mean, blocks, std.square(), reduction="none").mean(-1)
+        return (errors * known.flatten()).sum() / known.sum()
 
     @property
     def min_clip_length(self) -> int:
@@ -244,3 +279,14 @@ class LeWorldModel(LatentPredictor):
     def describe(self) -> str:
         """Implements `WorldModel`."""
         return f"LeWorldModel with a predictor of kind `{self.predictor_kind}`"
+
+
+def _with_goals(batch: Batch) -> Tensor:
+    """The frames of each clip, and its goal after them, ``(B, L + 1, C, h, w)``.
+
+    Raises:
+        UserError: the batch has no goals.
+    """
+    if batch.goal is None or batch.goal_steps is None:
+        raise UserError("model.actor_weight needs goals, and this batch has none")
+    return torch.cat([batch.pixels, batch.goal.unsqueeze(1)], dim=1)
