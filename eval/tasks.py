@@ -7,7 +7,7 @@ import json
 import math
 import pkgutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,17 +26,19 @@ FORMAT = "lwm-agent tasks 1"
 # Training episodes are drawn from SeedSequence([seed, episode]), which NumPy pads with zeros: a third word that is not
 # zero keeps the held-out episodes apart from the training data of every seed.
 HELD_OUT = 0x7E57
+DRAWN = "drawn"
+"""Protocol of goals that no play has reached."""
 MAX_TRIES = 50  # episodes played for a task before the protocol is called impossible
 
 
 @dataclass(frozen=True)
 class Task:
-    """One start and goal, cut out of an episode of scripted play.
+    """One start and goal: both cut out of an episode of scripted play, or the goal drawn.
 
     Attributes:
         state: simulator state at the start, as in ``info["state"]``.
         goal_state: simulator state at the goal.
-        env_actions: the actions between them, (offset, A), exact in float32.
+        env_actions: the actions between them, (offset, A), exact in float32; none to a goal that was drawn.
         episode_seed: seed with which the episode was reset.
         start_step: environment step of the episode at which the window starts.
     """
@@ -61,9 +63,10 @@ class TaskSet:
         env: name in `ENVS`.
         env_id: id for ``gymnasium.make``.
         env_kwargs: its arguments, such as the success criterion.
-        protocol: rule that chose the windows, a key of `PROTOCOLS`.
+        protocol: rule that chose the tasks, a key of `PROTOCOLS`.
         split: ``test``, ``val`` or ``custom``.
-        offset_env_steps: environment steps between start and goal in the episode they come from.
+        offset_env_steps: environment steps between start and goal in the episode they come from; of drawn goals, half
+            the budget.
         budget_env_steps: environment steps that a policy may use.
         seed: source of the episodes.
         tasks: the tasks.
@@ -88,8 +91,9 @@ class TaskSet:
                 raise UserError(f"task {index}: start and goal must have {state_size} numbers, as in task 0")
             if not all(map(math.isfinite, (*task.state, *task.goal_state))):
                 raise UserError(f"task {index}: start and goal must be finite")
-            if len(task.env_actions) != self.offset_env_steps:
-                raise UserError(f"task {index}: {len(task.env_actions)} actions, expected {self.offset_env_steps}")
+            expected = 0 if self.protocol == DRAWN else self.offset_env_steps
+            if len(task.env_actions) != expected:
+                raise UserError(f"task {index}: {len(task.env_actions)} actions, expected {expected}")
 
     @property
     def sha256(self) -> str:
@@ -159,7 +163,7 @@ def shipped_tasks(env: str, protocol: str = "strict", split: str = "test", offse
 
     Args:
         env: name of an environment.
-        protocol: strict, or lewm-paper.
+        protocol: strict, drawn or lewm-paper.
         split: test, or val for tuning.
         offset: environment steps from start to goal: 25, 50, 75 or 100.
 
@@ -186,6 +190,7 @@ def _unfiltered(env: GoalImageEnv, state: State, goal_state: State) -> bool:
 
 PROTOCOLS: dict[str, Callable[[GoalImageEnv, State, State], bool]] = {
     "strict": _strict,  # not solved at the start, and not solvable by moving the agent alone
+    DRAWN: _strict,  # of a start in play and any state that the environment may start in
     "lewm-paper": _unfiltered,  # arXiv 2603.19312: any window, so some are solved before the first step
 }
 
@@ -201,6 +206,8 @@ def make_tasks(
     progress: Callable[[int, int], None] | None = None,
 ) -> TaskSet:
     """Cuts one random window out of each of `episodes` held-out episodes of the environment's scripted play.
+
+    With the protocol `DRAWN`, goals are drawn as the starts of episodes are, instead: nobody has reached them.
 
     Args:
         env: name in `ENVS`, or MODULE:NAME.
@@ -218,9 +225,12 @@ def make_tasks(
         simulator = cast(GoalImageEnv, player.unwrapped)
         for episode in range(MAX_TRIES * episodes):
             task = _cut_window(player, spec, offset, np.random.SeedSequence([seed, episode, HELD_OUT]))
+            if protocol == DRAWN:
+                task = replace(task, goal_state=tuple(simulator.sample_state().tolist()), env_actions=())
             if not PROTOCOLS[protocol](simulator, np.array(task.state), np.array(task.goal_state)):
                 continue
-            _check_replay(player, task)
+            if task.env_actions:
+                _check_replay(player, task)
             tasks.append(task)
             if progress is not None:
                 progress(len(tasks), episodes)

@@ -13,7 +13,13 @@ import pytest
 from lwm_agent.envs.pusht import PushTEnv, angle_error, position_error
 from lwm_agent.errors import UserError
 from lwm_agent.eval import TaskSet, make_env, make_tasks, shipped_tasks
+from lwm_agent.eval.results_file import parse_results
 from lwm_agent.eval.tasks import HELD_OUT, SHIPPED
+from lwm_agent.experiments.config import EvalConfig
+from lwm_agent.experiments.evaluate import run_evaluation
+from lwm_agent.experiments.played_before import evaluation_of
+
+from .test_env_contract import every_env, make
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +218,40 @@ def test_load_requires_the_environment_s_id_and_a_finite_budget(
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ValueError, match=words):
         TaskSet.load(path)
+
+
+@every_env
+def test_drawn_goals_have_no_actions_and_round_trip(name: str, tmp_path: Path) -> None:
+    task_set = make_tasks(name, 3, 2, seed=1, protocol="drawn")
+    assert task_set.budget_env_steps == 6
+    assert {task.env_actions for task in task_set.tasks} == {()}
+    assert len({task.goal_state for task in task_set.tasks}) == 2
+    task_set.save(tmp_path / "tasks.json")
+    assert TaskSet.load(tmp_path / "tasks.json") == task_set
+    assert make_tasks(name, 3, 2, seed=1, protocol="drawn") == task_set
+    played = make_tasks(name, 3, 2, seed=1)
+    assert {task.goal_state for task in task_set.tasks}.isdisjoint(task.goal_state for task in played.tasks)
+    with make(name) as env:
+        for task in task_set.tasks:
+            _, info = env.reset(options=task.reset_options)
+            assert not info["is_success"]
+            assert env.is_nontrivial(info["state"], info["goal_state"])
+    with pytest.raises(UserError, match="expected 0"):
+        replace(played, protocol="drawn")
+
+
+def test_drawn_goals_are_evaluated_and_nobody_replays_them(tmp_path: Path) -> None:
+    make_tasks("pusht", 3, 2, seed=1, protocol="drawn").save(tmp_path / "tasks.json")
+    settings: dict[str, Any] = {
+        "env": "pusht",
+        "protocol": "drawn",
+        "tasks": tmp_path / "tasks.json",
+        "with_floors": False,
+    }
+    report = run_evaluation(EvalConfig(planner="actor", output_dir=tmp_path / "actor", device="cpu", **settings))
+    assert report.summaries["actor"].n == 2
+    with pytest.raises(UserError, match="nobody has reached goals that were drawn"):
+        run_evaluation(EvalConfig(planner="replay", output_dir=tmp_path / "replay", **settings))
+    run_evaluation(EvalConfig(planner="cem", budget_rollouts=64, output_dir=tmp_path / "cem", device="cpu", **settings))
+    with pytest.raises(UserError, match="which no recorded actions reach"):
+        evaluation_of(parse_results(tmp_path / "cem/results.json"), tmp_path / "x", None, None, "cpu")

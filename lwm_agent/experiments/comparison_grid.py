@@ -13,6 +13,7 @@ from ..envs import name_of
 from ..errors import UserError
 from ..eval import TaskSet
 from ..eval.comparison import CEILING, FLOORS, POLICY, CellKey, Limit
+from ..eval.tasks import DRAWN
 from ..models import WorldModel, find_model
 from .comparison_config import CompareConfig
 from .config import EvalConfig
@@ -178,10 +179,11 @@ def make_jobs(config: CompareConfig, entrants: Sequence[Entrant]) -> list[Job]:
 
 def make_floor_jobs(config: CompareConfig) -> list[Job]:
     """Cells of the policies without a model: the floors and the ceiling."""
+    names = FLOORS if config.protocol == DRAWN else (*FLOORS, CEILING)  # nobody has reached drawn goals
     return [
         _job(config, CellKey(env=tasks.env, offset=tasks.offset, model=name, planner=name), tasks, None, 0)
         for tasks in find_tasks(config)
-        for name in (*FLOORS, CEILING)
+        for name in names
     ]
 
 

@@ -21,7 +21,7 @@ EvalConfigType = TypeVar("EvalConfigType", bound="EvalConfig")
 MODEL_FREE = ("random", "none", "replay")
 """Policies without a model: two floors and the ceiling."""
 
-PROTOCOL_NAMES = ("strict", "lewm-paper")
+PROTOCOL_NAMES = ("strict", "drawn", "lewm-paper")
 """Names of `lwm_agent.eval.PROTOCOLS`, for help texts."""
 
 ENGINES = ("local", "ray")
@@ -58,7 +58,8 @@ class EvalConfig(AgentConfig):
     """Evaluation of a planner; the seed decides about the floors too.
 
     Attributes:
-        protocol: strict, or lewm-paper: 50 unfiltered tasks, and agent and CEM as in the paper.
+        protocol: strict; drawn: goals that no play has reached; or lewm-paper: 50 unfiltered tasks, and agent and CEM
+            as in the paper.
         split: split of the tasks: test, or val for tuning.
         offset: environment steps from start to goal; there are tasks for 25, 50, 75 and 100.
         tasks: task file to use instead, of the same protocol.

@@ -10,6 +10,7 @@ from ..checkpoint import checksum
 from ..envs import name_of
 from ..errors import UserError
 from ..eval.results_file import Results
+from ..eval.tasks import DRAWN
 from .config import MODEL_FREE, EvalConfig
 
 AGENT_SETTINGS = (
@@ -40,6 +41,8 @@ def evaluation_of(results: Results, path: Path, checkpoint: str | None, tasks: P
         raise UserError(f"{path} is of {name}, which makes no plans that could be explained")
     if run.get("shifts"):
         raise UserError(f"{path} is of a shifted environment ({', '.join(run['shifts'])}): explain one without --shift")
+    if run["tasks"]["protocol"] == DRAWN:
+        raise UserError(f"{path} is of drawn goals, which no recorded actions reach: explain one of other tasks")
     missing = [key for key in AGENT_SETTINGS if key not in agent]
     if missing:
         raise UserError(f"{path} is of an earlier version, which did not record {', '.join(missing)}: evaluate again")

@@ -15,6 +15,7 @@ from ..compatibility import check_compatible, conventions
 from ..envs.base import GoalImageEnv
 from ..errors import UserError
 from ..eval import Inspect, ModelAccount, NoOpPolicy, RandomPolicy, ReplayPolicy, TaskSet, make_env, run_info
+from ..eval.tasks import DRAWN
 from ..protocols import Policy
 from .accounting import account_of
 from .config import EvalConfig, protocol_settings
@@ -107,7 +108,9 @@ def model_free_policy(name: str, task_set: TaskSet, env_kwargs: Mapping[str, Any
 
 
 def _check_replayed(task_set: TaskSet, space: gym.spaces.Box) -> None:
-    """Refuses to replay the actions of tasks in an action space that is not theirs."""
+    """Refuses to replay the actions of tasks that have none, or in an action space that is not theirs."""
+    if task_set.protocol == DRAWN:
+        raise UserError("planner='replay': nobody has reached goals that were drawn: choose another planner")
     with closing(make_env(task_set)) as env:
         if env.action_space != space:
             raise UserError(
