@@ -104,7 +104,8 @@ def _modules(package: str, folder: Path) -> dict[str, Path]:
 
 def command_line() -> str:
     """The command that is running."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0]).name
+    return shlex.join(["lwm-agent" if program == "__main__.py" else program, *sys.argv[1:]])
 
 
 def machine() -> dict[str, Any]:
