@@ -26,6 +26,7 @@ from .checkpoint_config import (
     FORMAT,
     HASHES,
     HEADS,
+    REPLAN,
     WEIGHTS,
     check_arguments,
     check_external,
@@ -62,6 +63,7 @@ class Checkpoint:
         training: settings, data and validation results of the training, for the model card.
         heads: actor and temporal distance learned on its latents, or None.
         cost: planning cost that agents use by default, such as one chosen on validation tasks.
+        replan_every_env_steps: environment steps between two plans of agents by default; None is a block.
         decoder: painter of latents, to look at what the model imagines, or None.
     """
 
@@ -74,6 +76,7 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
     heads: Heads | None = None
     cost: str = DEFAULT_COST
+    replan_every_env_steps: int | None = None
     decoder: Decoder | None = None
 
     @property
@@ -157,6 +160,7 @@ class Checkpoint:
                 "training": self.training,
                 "heads": None if self.heads is None else self.heads.settings,
                 "cost": self.cost,
+                **({} if self.replan_every_env_steps is None else {REPLAN: self.replan_every_env_steps}),
                 **({EXTERNAL: external} if (external := external_entry(self.model)) else {}),
             }
             if self.decoder is not None:
@@ -209,6 +213,7 @@ class Checkpoint:
             env_kwargs=config["env_kwargs"],
             training=_migrated(config["training"], config["model"]),
             cost=config.get("cost", DEFAULT_COST),
+            replan_every_env_steps=config.get(REPLAN),
             decoder=None if decoder is None else decoder.to(device),
         )
 
@@ -241,11 +246,15 @@ def find_checkpoint(path_or_name: Path | str) -> Path:
 
 
 def checksum(path_or_name: Path | str) -> str:
-    """SHA-256 of a checkpoint's configuration, but for its hashes, and weights; results are stamped with it."""
+    """SHA-256 of a checkpoint's configuration and weights; results are stamped with it.
+
+    Neither its hashes are part of it nor how often agents plan by default: results have that beside it.
+    """
     folder = find_checkpoint(path_or_name)
     config = read_config(folder)
     known = HASHES in config
-    config.pop(HASHES, None)
+    for entry in (HASHES, REPLAN):
+        config.pop(entry, None)
     digest = hashlib.sha256(serialized(config).encode() if known else (folder / CONFIG).read_bytes())
     for name in (WEIGHTS, HEADS):
         if (folder / name).exists():

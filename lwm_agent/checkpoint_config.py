@@ -37,7 +37,8 @@ ENTRIES: dict[str, type] = {  # of config.json
     "env_kwargs": dict,
     "training": dict,
 }
-OPTIONAL_ENTRIES = {"heads": dict | None, "cost": str, EXTERNAL: dict, HASHES: dict}
+REPLAN = "replan_every_env_steps"
+OPTIONAL_ENTRIES = {"heads": dict | None, "cost": str, REPLAN: int, EXTERNAL: dict, HASHES: dict}
 MOST_BYTES = 1 << 24
 """Largest config.json that is read."""
 
@@ -89,6 +90,8 @@ def _check_entries(path: Path, config: Mapping[str, Any]) -> None:
             raise CheckpointError(f"{error}: copy or train the checkpoint again") from error
     if not config["env"] or not config.get("cost", DEFAULT_COST):
         raise CheckpointError(f"{path}: env and cost must not be empty: copy or train the checkpoint again")
+    if config.get(REPLAN, 1) < 1:
+        raise CheckpointError(f"{path}: {REPLAN} must be at least 1: copy or train the checkpoint again")
     _check_conventions(path, config["env"], config["env_kwargs"])
 
 

@@ -144,9 +144,11 @@ def _released(origin: Any) -> str:
 def _planning(checkpoint: Checkpoint) -> str:
     """Section about the planning cost, where it was chosen or differs from the usual one."""
     chosen = checkpoint.training.get("recommendation")
-    if checkpoint.cost == DEFAULT_COST and chosen is None:
+    steps = checkpoint.replan_every_env_steps
+    if checkpoint.cost == DEFAULT_COST and chosen is None and steps is None:
         return ""
-    section = f"\n## Planning\n\nThe default planning cost of agents is {_code(checkpoint.cost)}.\n"
+    often = "" if steps is None else f" They plan again every {steps} environment step{'s' if steps > 1 else ''}."
+    section = f"\n## Planning\n\nThe default planning cost of agents is {_code(checkpoint.cost)}.{often}\n"
     if not isinstance(chosen, Mapping):
         return section
     how = ", ".join(_text(chosen.get(name, "not recorded")) for name in ("planner", "tasks"))

@@ -164,6 +164,8 @@ BATCH_NORM = "projector.1.running_var"
     [
         (lambda f: damage_config(f, cost=1.5), "cost must be str, got 1.5"),
         (lambda f: damage_config(f, cost=""), "env and cost must not be empty"),
+        (lambda f: damage_config(f, replan_every_env_steps=0), "replan_every_env_steps must be at least 1"),
+        (lambda f: damage_config(f, replan_every_env_steps=1.5), "replan_every_env_steps must be int, got 1.5"),
         (lambda f: damage_config(f, env=["pusht"]), r"env must be str, got \['pusht'\]"),
         (lambda f: damage_config(f, env=""), "env and cost must not be empty"),
         (lambda f: damage_config(f, env_kwargs=[]), r"env_kwargs must be dict, got \[\]"),

@@ -16,9 +16,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.cli.main import app
 from lwm_agent.errors import UserError
 from lwm_agent.eval.comparison import BELOW_PLAN, BELOW_ROLLOUT, FAILED, PLAYED, POLICY, Limit, ModelComparison
+from lwm_agent.eval.results_file import parse_results
 from lwm_agent.experiments import comparison as comparison_module
 from lwm_agent.experiments.comparison import failures, play, run_comparison
 from lwm_agent.experiments.comparison_config import CompareConfig
@@ -202,6 +204,18 @@ def test_interrupted_comparison_goes_on_inside_a_cell(
     monkeypatch.setattr(comparison_module, "run_evaluation", lambda job: resumed.append(run(job).num_resumed))
     assert outcomes(run_comparison(settings)) == outcomes(whole)
     assert resumed == [2, 2, 2, 2, 1]
+
+
+@pytest.mark.usefixtures("unwritten")
+def test_decisions_are_as_many_whatever_a_checkpoint_recommends(checkpoints: dict[str, str], tmp_path: Path) -> None:
+    eager = replace(Checkpoint.load(checkpoints["one"]), replan_every_env_steps=1)
+    eager.save(tmp_path / "eager", "# card\n")
+    models = [f"one={checkpoints['one']}", f"eager={tmp_path / 'eager'}", f"eager-actor={tmp_path / 'eager'}"]
+    comparison = run_comparison(config(tmp_path / "out", *models))
+    paths = [tmp_path / "out" / folder_of(cell.key) / "results.json" for cell in comparison.cells]
+    assert [parse_results(path).run["planner"]["agent"]["replan_every_env_steps"] for path in paths] == [5, 5, 5]
+    one, other, _ = outcomes(comparison)[3:]  # after the floors
+    assert one[1:] == other[1:]
 
 
 @pytest.mark.usefixtures("unwritten")

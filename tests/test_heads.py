@@ -323,6 +323,31 @@ def test_a_checkpoint_recommends_a_cost(headed: Path, tmp_path: Path) -> None:
         Agent(replace(Checkpoint.load(tmp_path / "own"), heads=None), device="cpu")
 
 
+def test_a_checkpoint_recommends_how_often_to_plan(copied: Path) -> None:
+    before = checksum(copied)
+    assert agent(copied).settings()["replan_every_env_steps"] == 5
+    command = [
+        "recommend",
+        "--checkpoint",
+        str(copied),
+        "--cost",
+        "best-step",
+        "--set",
+        "agent.replan_every_env_steps=2",
+    ]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "best-step, and plan every 2 environment steps, with" in done.output
+    assert agent(copied).settings()["replan_every_env_steps"] == 2
+    assert agent(copied, replan_every_env_steps=5).settings()["replan_every_env_steps"] == 5
+    assert "They plan again every 2 environment steps." in (copied / "README.md").read_text()
+    assert checksum(copied) == before  # results say beside it how often was planned
+    assert CliRunner().invoke(app, [*command[:-1], "agent.replan_every_env_steps=26"]).exit_code != 0
+    assert Checkpoint.load(copied).replan_every_env_steps == 2
+    with pytest.raises(ValueError, match="replan_every_env_steps=0 must be from 1 to 25"):
+        agent(copied, replan_every_env_steps=0)
+
+
 def agent(path: Path, planner: str = "cem", **settings: Any) -> Agent:
     return Agent.load(path, planner, **{"device": "cpu", "bf16": False, **settings})
 

@@ -313,7 +313,7 @@ def test_training_on_does_not_throw_away_what_was_added(data: str, tmp_path: Pat
     folder = tmp_path / "run" / "checkpoint"
     replace(trained, cost="running", training={**trained.training, "predictor": {}}).save(folder, "card")
     with pytest.raises(
-        ValueError, match=r"checkpoint has predictor and recommended cost of its own.*move it elsewhere"
+        ValueError, match=r"checkpoint has predictor and recommended settings of plans of its own.*move it elsewhere"
     ):
         train(config(data, tmp_path / "run", steps=4), resume=True)
     assert Checkpoint.load(folder).cost == "running"

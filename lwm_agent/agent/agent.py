@@ -64,8 +64,8 @@ class Agent:
         num_proposals: P, futures that the actor imagines, the first from its mean actions, the others from random ones.
         proposal_std: standard deviation of the first candidates around the best proposal, normalised.
         horizon: T, blocks that a plan looks ahead.
-        replan_every_env_steps: environment steps executed before planning again; None is a block, the model's own step.
-            The last block before the deadline is executed whole.
+        replan_every_env_steps: environment steps executed before planning again; None is what the checkpoint
+            recommends, else a block, the model's own step. The last block before the deadline is executed whole.
         deadline_env_steps: environment steps that the agent has for a goal, if that is known: plans then end with the
             block that reaches the deadline.
         budget: limit of what one call may spend; None leaves it to the planner's own number of iterations.
@@ -118,7 +118,8 @@ class Agent:
         if not isinstance(self.planner, Planner):
             raise UserTypeError(f"planner={planner!r} is no planner: name one, or derive yours from Planner")
         frameskip = checkpoint.model.frameskip
-        replan = frameskip if replan_every_env_steps is None else replan_every_env_steps
+        replan = checkpoint.replan_every_env_steps if replan_every_env_steps is None else replan_every_env_steps
+        replan = frameskip if replan is None else replan
         # A policy that acts by itself looks one block ahead.
         self.schedule = Schedule(frameskip, 1 if self.planner.reactive else horizon, replan, deadline_env_steps)
         self.device = resolve_device(device)

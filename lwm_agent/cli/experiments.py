@@ -101,7 +101,7 @@ def evaluate(config: EvalConfig) -> None:
 
 
 def recommend(config: RecommendConfig) -> None:
-    """Store in a checkpoint the planning cost that agents use by default; of several, the best on validation tasks."""
+    """Store in a checkpoint how agents plan by default: the cost, of several the best on validation tasks."""
     from ..eval import Episode, table
     from ..experiments.recommend import recommend as run
 
@@ -116,7 +116,9 @@ def recommend(config: RecommendConfig) -> None:
         chosen = run(config, show)
     if chosen.tried:
         show_table(table(chosen.tried, f"{config.env} {config.planner}, {config.split} tasks, offset {config.offset}"))
-    console.print(f"agents now minimise {chosen.cost} with {chosen.folder}")
+    steps = chosen.replan_every_env_steps
+    often = "" if steps is None else f", and plan every {counted(steps, 'environment step')},"
+    console.print(f"agents now minimise {chosen.cost}{often} with {chosen.folder}")
 
 
 def bench(config: BenchConfig) -> None:

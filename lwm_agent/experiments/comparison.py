@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..agent.agent import Agent
 from ..checkpoint import Checkpoint
+from ..checkpoint_config import REPLAN
 from ..compute.device import any_gpu
 from ..errors import BudgetError, UserError
 from ..eval.accounting import ModelAccount
@@ -37,12 +38,14 @@ class Costs:
         encode_ms: median milliseconds of encoding one frame alone.
         frames: frames encoded a decision.
         prices: of a search; None for a policy that acts by itself.
+        agent: settings of the agent that make decisions comparable.
     """
 
     account: ModelAccount
     encode_ms: float
     frames: float
     prices: Prices | None
+    agent: Mapping[str, Any]
 
 
 def run_comparison(config: CompareConfig, progress: Progress = lambda *_: None) -> ModelComparison:
@@ -68,7 +71,7 @@ def run_comparison(config: CompareConfig, progress: Progress = lambda *_: None) 
         entrant = by_name[job.key.model, job.key.env, job.key.training_seed]
         return costs[entrant.checkpoint, entrant.reactive]
 
-    jobs = [_fitted(job, costs_of(job).prices) for job in jobs]
+    jobs = [_fitted(job, costs_of(job)) for job in jobs]
     outcomes = {job.key: outcome for job in jobs if (outcome := _unaffordable(job, costs_of(job))) is not None}
     playable = [job for job in (*floors, *jobs) if job.key not in outcomes]
     parallel = parallel_jobs(config, len(playable), timed=bool(config.budget_ms))
@@ -115,18 +118,22 @@ def cell_name(job: Job) -> str:
 
 
 def _measure(config: CompareConfig, entrant: Entrant) -> Costs:
-    settings = {**protocol_settings(config.protocol, "agent"), **config.agent_settings}
     checkpoint = Checkpoint.load(entrant.checkpoint)
+    # Equal compute is that of as many decisions: one a block, whatever a checkpoint recommends.
+    often = {} if config.protocol == "lewm-paper" else {REPLAN: checkpoint.model.frameskip}
+    settings = {**protocol_settings(config.protocol, "agent"), **often, **config.agent_settings}
     agent = Agent(checkpoint, POLICY if entrant.reactive else None, device=config.device, **settings)
     prices = None if agent.planner.reactive else prices_of(agent)
-    return Costs(account_of(agent), encoding_ms(agent), frames_a_decision(agent), prices)
+    return Costs(account_of(agent), encoding_ms(agent), frames_a_decision(agent), prices, often)
 
 
-def _fitted(job: Job, prices: Prices | None) -> Job:
+def _fitted(job: Job, costs: Costs) -> Job:
     """The cell with a search that its budget affords."""
-    if prices is None:
-        return job
-    search, agent = fit(job.key.planner, job.config.planner_settings, prices, job.key.limit)
+    search: Mapping[str, Any] = {}
+    agent = costs.agent
+    if costs.prices is not None:
+        search, fitted = fit(job.key.planner, job.config.planner_settings, costs.prices, job.key.limit)
+        agent = {**agent, **fitted}
     config = replace(
         job.config,
         planner_settings={**search, **job.config.planner_settings},

@@ -196,7 +196,6 @@ def folder_of(key: CellKey) -> Path:
 
 def _job(config: CompareConfig, key: CellKey, tasks: Tasks, checkpoint: str | None, video: int) -> Job:
     timed = key.limit.unit == "ms"
-    modelled = checkpoint is not None
     evaluation = EvalConfig(
         env=key.env,
         planner=key.planner,
@@ -206,7 +205,7 @@ def _job(config: CompareConfig, key: CellKey, tasks: Tasks, checkpoint: str | No
         budget_flops=key.limit.value if key.limit.unit == "flops" else None,
         budget_ms=key.limit.value if timed else None,
         planner_settings=config.settings_of(key.planner),
-        agent_settings=config.agent_settings if modelled else {},
+        agent_settings=config.agent_settings if checkpoint is not None else {},
         protocol=config.protocol,
         split=config.split,
         offset=key.offset,

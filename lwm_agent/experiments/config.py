@@ -127,6 +127,8 @@ class EvalConfig(AgentConfig):
 class RecommendConfig(EvalConfig):
     """Choice of the planning cost that a checkpoint recommends; the options of `eval` say how several are tried.
 
+    With ``--set agent.replan_every_env_steps=N``, the checkpoint recommends that too.
+
     Attributes:
         checkpoint: folder or name of the checkpoint.
         cost: planning cost, as in ``--set agent.cost=COST``; of several, the one that solves most tasks is stored.

@@ -1,4 +1,4 @@
-"""`lwm-agent recommend`: the planning cost that agents with a checkpoint use by default, chosen on validation tasks."""
+"""`lwm-agent recommend`: how agents with a checkpoint plan by default, chosen on validation tasks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from ..agent.agent import Agent
 from ..checkpoint import Checkpoint, output_folder
+from ..checkpoint_config import REPLAN
 from ..eval import Episode, Summary, TaskSet
 from ..model_card import model_card
 from .config import EvalConfig, RecommendConfig
@@ -24,17 +25,21 @@ class Recommendation:
 
     Attributes:
         cost: the cost.
+        replan_every_env_steps: environment steps between two plans; None is a block.
         folder: folder of the checkpoint.
         tried: summaries of what was tried, by cost; empty where one cost alone was named.
     """
 
     cost: str
+    replan_every_env_steps: int | None
     folder: Path
     tried: dict[str, Summary]
 
 
 def recommend(config: RecommendConfig, on_episode: Progress | None = None) -> Recommendation:
     """Evaluates each cost, unless there is one alone, and stores the best one, the first of equals.
+
+    How often agents plan is stored beside it, where the settings name it (``agent.replan_every_env_steps``).
 
     The record of the training, and so the model card, names all that were tried.
 
@@ -47,17 +52,18 @@ def recommend(config: RecommendConfig, on_episode: Progress | None = None) -> Re
     """
     checkpoint = Checkpoint.load(config.checkpoint)
     folder = output_folder(config.checkpoint, None if config.out is None else Path(config.out))
-    for cost in config.cost:
-        Agent(replace(checkpoint, cost=cost), device="cpu")  # refuses one that it cannot use, before the work
+    replan = config.agent_settings.get(REPLAN, checkpoint.replan_every_env_steps)
+    for cost in config.cost:  # refuses what it cannot use, before the work
+        Agent(replace(checkpoint, cost=cost, replan_every_env_steps=replan), device="cpu")
     reports = {} if len(config.cost) == 1 else {cost: _try(config, cost, on_episode) for cost in config.cost}
     tried = {cost: report.summaries[config.planner] for cost, report in reports.items()}
     best = max(config.cost, key=lambda cost: tried[cost].success if tried else 0.0)
     training = {name: value for name, value in checkpoint.training.items() if name != "recommendation"}
     if tried:
         training["recommendation"] = _record(config, reports[best].task_set, tried)
-    changed = replace(checkpoint, cost=best, training=training)
+    changed = replace(checkpoint, cost=best, replan_every_env_steps=replan, training=training)
     changed.save(folder, model_card(changed))
-    return Recommendation(best, folder, tried)
+    return Recommendation(best, replan, folder, tried)
 
 
 def _try(config: RecommendConfig, cost: str, on_episode: Progress | None) -> Report:

@@ -240,7 +240,8 @@ def _check_unchanged(folder: Path) -> None:
         return
     found = Checkpoint.load(folder)
     added: list[str] = [part for part in ("heads", "predictor") if part in found.training]
-    added += ["recommended cost"] if found.cost != DEFAULT_COST else []
+    if found.cost != DEFAULT_COST or found.replan_every_env_steps is not None:
+        added.append("recommended settings of plans")
     if added:
         raise UserError(
             f"{folder} has {' and '.join(added)} of its own, which training on would throw away: move it elsewhere"
