@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
@@ -30,7 +31,7 @@ td { white-space: nowrap; }
 td:last-child { white-space: normal; min-width: 4rem; }
 .number { text-align: right; }
 figure { margin: 1.5rem 0; }
-figure svg { display: block; max-width: max(100%, 38rem); height: auto; }
+figure svg { display: block; max-width: max(100%, min(38rem, 0.75 * var(--natural, 60rem))); height: auto; }
 figcaption, dt { color: var(--faint); font-size: 0.875rem; }
 .films { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 1rem; }
 .films figure { margin: 0; }
@@ -77,9 +78,9 @@ def video(path: Path, label: str) -> str:
 
 
 def drawing(svg: str) -> str:
-    """A figure of the house as a part of the page, in whose colours it is drawn."""
+    """A figure of the house as a part of the page, in whose colours it is drawn; narrow pages shrink it a little."""
     return (
-        svg[svg.index("<svg") :]
+        re.sub(r'<svg (.*?width="([\d.]+pt)")', r'<svg style="--natural: \2" \1', svg[svg.index("<svg") :], count=1)
         .replace(INK, "currentColor")
         .replace(FAINT, "var(--faint)")
         .replace(GRID, "var(--line)")
