@@ -90,7 +90,7 @@ class VariedWorld(Shifted):
         name = self._name.replace("-", "_")
         factor = self.simulator.factors[name]
         drawn = {name: factor.drawn(self.strength, self.rng)}
-        return {**options, "variation": {**drawn, **options.get("variation", {})}}
+        return {**options, "variation": {**drawn, **(options.get("variation") or {})}}
 
 
 class ShiftedPictures(Shifted):
