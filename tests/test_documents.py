@@ -284,6 +284,25 @@ def test_tables_of_probes_are_those_of_their_files(path: Path) -> None:
     assert json.loads(path.read_text(encoding="utf-8"))["run"]["checkpoint"] == checksum(name)
 
 
+def test_tables_of_the_comparison_are_those_of_its_file() -> None:
+    cells = json.loads((ROOT / "docs" / "comparison.json").read_text(encoding="utf-8"))["cells"]
+    page, readme = text_of("docs/comparison.md"), text_of("README.md")
+    best: dict[tuple[str, str], list[str]] = {}
+    for cell in cells:
+        low, high = (100 * bound for bound in cell["ci95"])
+        planner = "own policy" if cell["planner"] == "policy" else cell["planner"]
+        budget = "-" if cell["unit"] == "none" else f"{cell['limit'] / 1e9:g} GFLOP"
+        success = 100 * cell["success"]
+        if cell["parameters"] is not None:  # no floor
+            assert (
+                f"| {cell['model']} | {planner} | {budget} | {success:.1f} | {low:.1f}-{high:.1f} | {cell['n']} |"
+                in page
+            )
+            best.setdefault((cell["env"], cell["model"]), []).append(f"{success:.0f} ({low:.0f}-{high:.0f})")
+    for rates in best.values():  # the best planner of each model
+        assert max(rates, key=lambda rate: float(rate.split()[0])) in readme
+
+
 def test_all_examples_are_tested() -> None:
     tested = {"README.md": 1, "docs/agent.md": 4, "docs/data.md": 1, "docs/baselines.md": 1, "docs/planners.md": 1}
     tested |= {"docs/world-models.md": 1, "docs/imagination.md": 1, "docs/record.md": 1, "docs/surprise.md": 1}
