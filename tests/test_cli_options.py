@@ -37,6 +37,7 @@ from lwm_agent.experiments.explain_config import ExplainConfig
 from lwm_agent.experiments.film_config import DemoConfig, RecordConfig
 from lwm_agent.experiments.policies import MODEL_FREE_POLICIES
 from lwm_agent.experiments.probe_config import ProbeConfig
+from lwm_agent.experiments.robustness_config import RobustnessConfig
 from lwm_agent.experiments.surprise_config import SurpriseConfig
 from lwm_agent.experiments.sweep_config import SweepConfig
 from lwm_agent.models import MODELS
@@ -69,6 +70,7 @@ COMMANDS = {
     "bench": BenchConfig,
     "compare": CompareConfig,
     "surprise": SurpriseConfig,
+    "robustness": RobustnessConfig,
     "report": ReportConfig,
     "probe": ProbeConfig,
     "diagnose": DiagnoseConfig,

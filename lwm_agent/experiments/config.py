@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from ..agent.config import DEFAULT_PLANNER, OWN_ENV, AgentConfig
 from ..envs import find_env, name_of
-from ..envs.shifts import parse_shift
+from ..envs.shifts import GENERAL, parse_shift
 from ..errors import UserError
 from ..planners.registry import PLANNERS, find_planner
 from ..validation import Choices, Config, Count, Option, OutputFile, OutputFolder, Range, Seed
@@ -27,6 +27,7 @@ PROTOCOL_NAMES = ("strict", "drawn", "lewm-paper")
 ENGINES = ("local", "ray")
 """Ways to run jobs that do not depend on each other: processes of this machine, or a Ray cluster."""
 
+OWN_SHIFTS = "those of the environment"
 MIN_DECISIONS = 3
 MAX_BATCH = 2**16
 
@@ -88,7 +89,7 @@ class EvalConfig(AgentConfig):
     workers: Annotated[int, Range(least=1, most=512)] = 1
     output_dir: Annotated[OutputFolder, Option(default="out/ENV-PLANNER-PROTOCOL-SPLIT-OFFSET")]
     video: Annotated[int, Range(least=0, most=10_000)] = 0
-    shift: tuple[str, ...] = ()
+    shift: Annotated[tuple[str, ...], Choices(GENERAL, OWN_SHIFTS)] = ()
     with_floors: Annotated[bool, Option(flag="--floors/--no-floors")] = True
     overwrite: bool = False
     env_settings: Annotated[Mapping[str, Any], Option(group="env")] = field(default_factory=dict)
