@@ -164,8 +164,8 @@ def test_observations_show_the_table(image_size: int) -> None:
 def test_smoothing_in_parts_equals_smoothing_the_whole(image_size: int) -> None:
     env, rng = PushTEnv(image_size=image_size), np.random.default_rng(0)
     for state in rng.uniform(-60, 570, (20, 7)):
-        canvas = pusht_drawing.empty_table(image_size * min(3, 1024 // image_size))
-        pusht_drawing.draw_scene(canvas, state)
+        canvas = pusht_drawing.empty_table(image_size * min(3, 1024 // image_size), pusht_drawing.Table())
+        pusht_drawing.draw_scene(canvas, state, pusht_drawing.Table())
         whole = pygame.surfarray.array3d(pygame.transform.smoothscale(canvas, (image_size, image_size)))
         np.testing.assert_array_equal(env.picture(state), whole.swapaxes(0, 1))
 
