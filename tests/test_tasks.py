@@ -19,7 +19,7 @@ from lwm_agent.experiments.config import EvalConfig
 from lwm_agent.experiments.evaluate import run_evaluation
 from lwm_agent.experiments.played_before import evaluation_of
 
-from .test_env_contract import every_env, make
+from .test_env_contract import make
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_make_tasks_refuses_an_environment_with_inexact_restore(monkeypatch: pyt
     ("arguments", "message"),
     [
         ({"env": "pong"}, "env='pong' is unknown: choose one of pusht"),
-        ({"protocol": "easy"}, "choose one of strict, lewm-paper"),
+        ({"protocol": "easy"}, "choose one of strict, drawn, lewm-paper"),
         ({"offset": 0}, "offset=0 is out of range"),
         ({"offset": 10_000}, "offset=10000 is out of range"),
     ],
@@ -220,7 +220,7 @@ def test_load_requires_the_environment_s_id_and_a_finite_budget(
         TaskSet.load(path)
 
 
-@every_env
+@pytest.mark.parametrize("name", ["pusht", pytest.param("cube", marks=pytest.mark.ogbench)])
 def test_drawn_goals_have_no_actions_and_round_trip(name: str, tmp_path: Path) -> None:
     task_set = make_tasks(name, 3, 2, seed=1, protocol="drawn")
     assert task_set.budget_env_steps == 6
