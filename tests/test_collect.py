@@ -309,7 +309,7 @@ def test_another_agent_does_not_go_on_with_a_recording(tmp_path: Path) -> None:
             "env='Nothing-v7' cannot be made .*: choose pusht, cube, cube-double or a Gymnasium id",
         ),
         ({"env": "Pendulum-v1"}, "policy='play' is unknown for Pendulum-v1: choose one of random"),
-        ({"policy": "expert"}, "choose one of random, play"),
+        ({"policy": "oracle"}, "choose one of random, play"),
         ({"episodes": 0}, "episodes=0 must be at least 1"),
         ({"env_kwargs": {"image_size": 9}}, "env_kwargs must not set image_size"),
     ],
