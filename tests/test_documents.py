@@ -303,6 +303,20 @@ def test_tables_of_the_comparison_are_those_of_its_file() -> None:
         assert max(rates, key=lambda rate: float(rate.split()[0])) in readme
 
 
+def test_table_of_farther_goals_is_that_of_its_file() -> None:
+    cells = json.loads((ROOT / "docs" / "comparison-offsets.json").read_text(encoding="utf-8"))["cells"]
+    section = text_of("docs/comparison.md").split("### Farther goals")[1].split("\n### ")[0]
+    rows: dict[str, list[str]] = {}
+    for budget in (5e9, 5e10):
+        for cell in cells:
+            if cell["parameters"] is not None and cell["limit"] in (0, budget):
+                low, high = (100 * bound for bound in cell["ci95"])
+                rows.setdefault(cell["model"], []).append(f"{100 * cell['success']:.0f} ({low:.0f}-{high:.0f})")
+    for model, rates in rows.items():
+        (line,) = [line for line in section.splitlines() if line.startswith(f"| {model} |")]
+        assert sorted(line.strip("| ").split(" | ")[1:]) == sorted(rates)
+
+
 def test_all_examples_are_tested() -> None:
     tested = {"README.md": 1, "docs/agent.md": 4, "docs/data.md": 1, "docs/baselines.md": 1, "docs/planners.md": 1}
     tested |= {"docs/world-models.md": 1, "docs/imagination.md": 1, "docs/record.md": 1, "docs/surprise.md": 1}
