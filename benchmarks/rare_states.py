@@ -23,6 +23,7 @@ from rich.table import Table
 
 from lwm_agent.checkpoint import Checkpoint, checksum
 from lwm_agent.compute.device import resolve_device
+from lwm_agent.envs import name_of
 from lwm_agent.envs.base import GoalImageEnv
 from lwm_agent.envs.quantities import Quantity
 from lwm_agent.eval import make_env, shipped_tasks, wilson
@@ -90,7 +91,7 @@ def measure(name: str, results: Path | None, data: tuple[str, ...], frames: int,
     config = ProbeConfig(checkpoint=name, data=data, frames=frames, horizon=HORIZON, seed=seed, plot=False)
     device = resolve_device(config.device)
     checkpoint = Checkpoint.load(name, device)
-    env = "cube" if "ube" in str(checkpoint.env) else "pusht"
+    env = name_of(checkpoint.env)
     files = open_fitting(checkpoint, config.data)
     records = follow_splits(checkpoint.training, files, config)
     training, validation = zip(*(record.split(file) for record, file in zip(records, files, strict=True)), strict=True)

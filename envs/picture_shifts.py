@@ -92,7 +92,7 @@ def camera_turn(rng: np.random.Generator, strength: float) -> Change:
 
 
 def _seen(zoom: float, turn: float, shift: tuple[float, float]) -> Change:
-    """What a moved camera sees; beyond the edge of a picture, its edge goes on."""
+    """View of a moved camera; beyond the edge of a picture, its edge goes on."""
 
     def change(picture: Picture) -> Picture:
         height, width = picture.shape[:2]

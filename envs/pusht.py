@@ -175,7 +175,7 @@ class PushTEnv(GoalImageEnv):
         self.restore(self._state)
 
     def sketch(self, state: State, env_actions: NDArray[np.float32]) -> Iterator[State]:
-        """As `follow`, of actions inside the Box, in half the time and not exact: for searches.
+        """States as of `follow`, for actions inside the Box, in less than half the time and not exact: for searches.
 
         Contact impulses carry over from one step to the next, as in the public environment.
         """

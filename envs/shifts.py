@@ -221,6 +221,9 @@ GENERAL = {
 }
 """Shifts of every environment."""
 
+OWN_SHIFTS = "those of the environment"
+"""Words in help texts for the shifts beside `GENERAL`."""
+
 
 def shifts_of(env: str) -> dict[str, Shift]:
     """Shifts that `env`, a name as for `find_env`, can have: its own factors of variation, and those of every one.

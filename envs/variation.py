@@ -15,7 +15,7 @@ Color = tuple[int, int, int]
 """Red, green and blue, each from 0 to 255."""
 Value = Color | float | str
 Strength = float | str
-"""How much a factor differs from the usual: a number, or the word itself where the factor is one of several words."""
+"""Difference of a factor from the usual: a number, or the word itself where the factor is one of several words."""
 
 
 class Factor(ABC):
@@ -143,6 +143,11 @@ def checked_variation(variation: Any, factors: Mapping[str, Factor]) -> dict[str
         name: factor.checked(f"variation {name}", variation[name]) if name in variation else factor.usual
         for name, factor in factors.items()
     }
+
+
+def in_words(strength: Strength) -> str:
+    """Text of a strength, as commands take it."""
+    return strength if isinstance(strength, str) else f"{strength:g}"
 
 
 def _share(strength: Strength, most: float) -> float:

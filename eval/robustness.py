@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..envs.variation import Strength, in_words
 from .comparison_table import TextTable
 from .figures import FAINT, INK, color_of, new_figure, quiet_axes, save_figure
-from .results import wilson
 from .results_file import Results
 from .statistics import holm, paired_test
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 COLUMNS = 4
 WIDTH, HEIGHT = 2.6, 1.9  # inches of a panel
-
-Strength = float | str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +71,10 @@ class Robustness:
     @property
     def by_shift(self) -> dict[str, list[Cell]]:
         """The cells of each shift."""
-        return {name: [cell for cell in self.cells if cell.shift == name] for name in _names(self.cells)}
-
-
-def _names(cells: Sequence[Cell]) -> list[str]:
-    return list(dict.fromkeys(cell.shift for cell in cells))
+        return {
+            name: [cell for cell in self.cells if cell.shift == name]
+            for name in dict.fromkeys(cell.shift for cell in self.cells)
+        }
 
 
 def measure(
@@ -107,18 +104,16 @@ def measure(
         for ((name, strength), results), p_value in zip(shifted.items(), p_values, strict=True)
     )
     floors = {name: floor.success for name, floor in usual.floors.items()}
-    ci95 = wilson(sum(usual.solved.values()), len(usual.solved))
-    return Robustness(title=title, success=base, ci95=ci95, floors=floors, cells=cells)
+    return Robustness(title=title, success=base, ci95=usual.summary.ci95, floors=floors, cells=cells)
 
 
 def robustness_table(robustness: Robustness) -> TextTable:
     """A line for each shift and strength, below one without a shift."""
     rows = [("none", "", "", *_rate(robustness.success, robustness.ci95), "", "")]
     for cell in robustness.cells:
-        strength = cell.strength if isinstance(cell.strength, str) else f"{cell.strength:g}"
         kept = "-" if cell.kept is None else f"{100 * cell.kept:.0f}"
         p_value = f"{cell.p_value:.1g}" if cell.p_value < 1 else "1"
-        rows.append((cell.shift, strength, cell.unit, *_rate(cell.success, cell.ci95), kept, p_value))
+        rows.append((cell.shift, in_words(cell.strength), cell.unit, *_rate(cell.success, cell.ci95), kept, p_value))
     header = ("shift", "strength", "unit", "success %", "95 % CI", "% of usual", "p")
     return TextTable(robustness.title, header, tuple(rows), words=3)
 
@@ -178,6 +173,6 @@ def draw_pictures(pictures: Mapping[str, Mapping[Strength, NDArray[np.uint8]]], 
         for place, (strength, picture) in enumerate(seen.items()):
             ax = grid[row, first + place]
             ax.imshow(picture, interpolation="nearest")
-            words = strength if isinstance(strength, str) else f"{strength:g}"
+            words = in_words(strength)
             ax.set_title(f"{name}\n{words}" if place == 0 else words, fontsize=7, color=INK, loc="left")
     save_figure(figure, path)

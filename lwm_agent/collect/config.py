@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from ..agent.config import trained_env
 from ..envs import ENVS, EnvSpec, import_env, spec_of
-from ..envs.shifts import GENERAL, parse_shift
+from ..envs.shifts import GENERAL, OWN_SHIFTS, parse_shift
 from ..errors import UserError
 from ..validation import Choices, Config, Count, Option, Range, Seed
 
@@ -60,7 +60,7 @@ class CollectConfig(Config):
     seed: Seed = 0
     workers: Annotated[int, Range(least=1, most=512)] = 2
     image_size: Annotated[int, Range(least=16, most=512)] = 64
-    shift: Annotated[tuple[str, ...], Choices(GENERAL, "those of the environment")] = ()
+    shift: Annotated[tuple[str, ...], Choices(GENERAL, OWN_SHIFTS)] = ()
     env_kwargs: Annotated[Mapping[str, Any], Option(group="env")] = field(default_factory=dict, hash=False)
     planner_settings: Annotated[Mapping[str, Any], Option(group="planner")] = field(default_factory=dict, hash=False)
     agent_settings: Annotated[Mapping[str, Any], Option(group="agent")] = field(default_factory=dict, hash=False)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from ..agent.config import DEFAULT_PLANNER, OWN_ENV, AgentConfig
 from ..envs import find_env, name_of
-from ..envs.shifts import GENERAL, parse_shift
+from ..envs.shifts import GENERAL, OWN_SHIFTS, parse_shift
 from ..errors import UserError
 from ..planners.registry import PLANNERS, find_planner
 from ..validation import Choices, Config, Count, Option, OutputFile, OutputFolder, Range, Seed
@@ -27,7 +27,6 @@ PROTOCOL_NAMES = ("strict", "drawn", "lewm-paper")
 ENGINES = ("local", "ray")
 """Ways to run jobs that do not depend on each other: processes of this machine, or a Ray cluster."""
 
-OWN_SHIFTS = "those of the environment"
 MIN_DECISIONS = 3
 MAX_BATCH = 2**16
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..compute.device import any_gpu
 from ..envs.shifts import shifted
-from ..envs.variation import Strength
+from ..envs.variation import Strength, in_words
 from ..errors import UserError
 from ..eval import TaskSet, make_env
 from ..eval.comparison_table import markdown_of
@@ -77,15 +77,17 @@ def run_robustness(config: RobustnessConfig, progress: Progress = lambda *_: Non
                 raise UserError(f"{study.name}: {outcome.message}")
             results[study.key] = parse_results(study.result)
             progress(len(results), len(studies), study.name)
+    usual = studies[0].config
+    task_set = load_tasks(usual)
     robustness = measure(
-        _title(config, studies[0].config),
+        _title(config, task_set),
         results[None],
         {study.key: results[study.key] for study in studies if study.key is not None},
         {name: shift.unit for name, shift, _ in config.shifts()},
     )
     _save(config, robustness)
     draw_robustness(robustness, config.output_dir / "robustness.png")
-    pictures = _pictures(config, studies[0].config)
+    pictures = _pictures(config, task_set, make_policy(usual, task_set).env_kwargs)
     if pictures:
         draw_pictures(pictures, config.output_dir / "shifts.png")
     return robustness
@@ -108,7 +110,7 @@ def make_studies(config: RobustnessConfig) -> list[Study]:
 
 
 def _evaluation(config: RobustnessConfig, key: Key | None) -> EvalConfig:
-    words = [] if key is None else [f"{key[0]}={_word(key[1])}"]
+    words = [] if key is None else [f"{key[0]}={in_words(key[1])}"]
     return EvalConfig.of(
         config,
         protocol=config.protocol,
@@ -124,24 +126,19 @@ def _evaluation(config: RobustnessConfig, key: Key | None) -> EvalConfig:
     )
 
 
-def _word(strength: Strength) -> str:
-    return strength if isinstance(strength, str) else f"{strength:g}"
-
-
-def _title(config: RobustnessConfig, usual: EvalConfig) -> str:
-    task_set = load_tasks(usual)
+def _title(config: RobustnessConfig, task_set: TaskSet) -> str:
     tasks = f"{len(task_set.tasks)} {task_set.protocol} {task_set.split} tasks"
     return f"{config.checkpoint_name}, {config.planner}: {tasks}, goals {task_set.offset_env_steps} steps ahead"
 
 
-def _pictures(config: RobustnessConfig, usual: EvalConfig) -> dict[str, dict[Strength, NDArray[np.uint8]]]:
-    """What the agent sees at the start of the first task, by shift and strength, of the shifts that can be seen."""
-    task_set = load_tasks(usual)
-    kwargs = make_policy(usual, task_set).env_kwargs
+def _pictures(
+    config: RobustnessConfig, task_set: TaskSet, kwargs: dict[str, object]
+) -> dict[str, dict[Strength, NDArray[np.uint8]]]:
+    """Pictures that the agent sees first in the first task, by shift and strength, of the shifts that can be seen."""
     before = _seen(task_set, kwargs, (), config)
     pictures: dict[str, dict[Strength, NDArray[np.uint8]]] = {}
     for name, _, strength in config.shifts():
-        seen = _seen(task_set, kwargs, (f"{name}={_word(strength)}",), config)
+        seen = _seen(task_set, kwargs, (f"{name}={in_words(strength)}",), config)
         if not np.array_equal(seen, before):
             pictures.setdefault(name, {})[strength] = seen
     return pictures

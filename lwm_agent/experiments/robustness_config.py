@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ..agent.config import AgentConfig
-from ..envs.shifts import GENERAL, Shift, parse_shift, shifts_of
+from ..envs.shifts import GENERAL, OWN_SHIFTS, Shift, parse_shift, shifts_of
 from ..envs.variation import Strength
 from ..validation import Choices, Count, Option, OutputFolder
-from .config import ENGINES, OWN_SHIFTS, PROTOCOL_NAMES, check_engine, output_folder
+from .config import ENGINES, PROTOCOL_NAMES, check_engine, output_folder
 
 
 @dataclass(frozen=True, kw_only=True)
