@@ -29,7 +29,7 @@ from lwm_agent.envs.quantities import Quantity
 from lwm_agent.eval import make_env, shipped_tasks, wilson
 from lwm_agent.eval.bootstrap import Bootstrap
 from lwm_agent.eval.figures import FAINT, INK, Label, color_of, label_ends, new_figure, quiet_axes, save_figure
-from lwm_agent.eval.probes import PROBES, Examples
+from lwm_agent.eval.probes import PROBES
 from lwm_agent.eval.provenance import command_line, machine
 from lwm_agent.eval.results_file import parse_results
 from lwm_agent.experiments.probe_config import ProbeConfig
@@ -113,10 +113,7 @@ def measure(name: str, results: Path | None, data: tuple[str, ...], frames: int,
 
 def _read(fitted: Sample, held_out: Sample, name: str, rarity: Array, env: str, seed: int) -> dict[str, Any]:
     """Median errors of reading a quantity from frames, and from latents imagined five blocks before."""
-    targets = fitted.quantities[name].targets
-    choosing = np.isin(fitted.episodes, np.unique(fitted.episodes)[::10])
-    fit, choose = (Examples(fitted.frames[torch.from_numpy(part)], targets[part]) for part in (~choosing, choosing))
-    probe = PROBES["mlp"](fit, choose, seed)
+    probe = PROBES["mlp"](*fitted.examples(name), seed)
     quantity, imagined = held_out.quantities[name], held_out.clips.imagined
     assert imagined is not None
     last = np.arange(len(imagined)) * held_out.clips.seen.shape[1] + HORIZON

@@ -11,6 +11,7 @@ import gymnasium as gym
 
 from ..errors import UserError
 from ..imports import import_named, import_requested
+from .opengl import prepare_drawing
 
 if TYPE_CHECKING:
     from .base import GoalImageEnv
@@ -129,10 +130,14 @@ def find_env(env: str) -> EnvSpec:
 def import_env(env: str) -> None:
     """Imports the module of ``module:Name-v0``, or what was asked for where a name is not registered.
 
+    An environment that is not one of ours may draw with MuJoCo: it can do so without a display afterwards.
+
     Raises:
         UserError: there is no such module.
     """
     module, colon, _ = env.rpartition(":")
+    if colon or spec_of(env) is None:
+        prepare_drawing()
     if colon:
         import_named(module, f"env={env!r}")
     elif spec_of(env) is None:

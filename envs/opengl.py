@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 
-from ..errors import MachineError
+from ..errors import MachineError, UserError
 
 BACKENDS = {"darwin": ("cgl",), "win32": ("glfw",)}.get(sys.platform, ("egl", "osmesa"))
 TRIAL_SECONDS = 60.0
@@ -42,22 +42,18 @@ def choose_backend() -> str:
     raise MachineError(f"MuJoCo cannot draw on this machine ({'; '.join(problems)}). {REMEDY}")
 
 
-def prepare_drawing() -> str | None:
-    """Lets environments that draw by themselves, with MuJoCo or pygame, do so without a display.
+@cache
+def prepare_drawing() -> None:
+    """Lets environments of others, which draw with MuJoCo or pygame themselves, do so without a display.
 
-    Call it before such an environment is imported or made. On Linux without a display, it chooses the OpenGL for MuJoCo
-    (Gymnasium's own choice fails there) and SDL's dummy driver for pygame (which otherwise prints a warning in each
-    process). It keeps what the environment variables say and changes nothing where there is a display.
-
-    Returns the reason why MuJoCo cannot draw on this machine, with the fix; None if there is no such reason.
+    Call it before such an environment is imported. On Linux without a display, it chooses the OpenGL for MuJoCo
+    (Gymnasium's own choice fails there) and SDL's dummy driver for pygame. It keeps what the environment variables say,
+    and changes nothing where there is a display. Where MuJoCo cannot draw, nothing is said before something draws with
+    it: see `opengl_errors`.
     """
-    if not prepare_window() or os.environ.get("MUJOCO_GL") or find_spec("mujoco") is None:
-        return None
-    try:
-        choose_backend()
-    except MachineError as error:
-        return str(error)
-    return None
+    if prepare_window() and find_spec("mujoco") is not None:
+        with suppress(MachineError):
+            choose_backend()
 
 
 def prepare_window() -> bool:
@@ -73,21 +69,25 @@ def prepare_window() -> bool:
 
 @contextmanager
 def opengl_errors() -> Iterator[None]:
-    """Raises `MachineError` where the block fails because of the OpenGL that MUJOCO_GL names.
+    """Raises `MachineError` where the block fails because MuJoCo cannot draw on this machine.
 
-    mujoco takes it when it is imported or when it draws, and raises errors of many classes: without libOSMesa, an
-    AttributeError. If another process can draw with it, the error has another cause, and stays.
+    mujoco takes the OpenGL that MUJOCO_GL names when it is imported or when it draws, and raises errors of many
+    classes: without libOSMesa, an AttributeError. If another process can draw, the error has another cause, and stays.
     """
     try:
         yield
-    except (MachineError, ModuleNotFoundError):
+    except (UserError, MachineError, ModuleNotFoundError):
         raise
-    except (AttributeError, ImportError, OSError, RuntimeError) as error:
+    except Exception as error:
+        if find_spec("mujoco") is None:
+            raise
         backend = os.environ.get("MUJOCO_GL", "").lower()
         problem = try_backend(backend) if backend else None
-        if problem is None:
-            raise
-        raise unusable(backend, problem) from error
+        if problem is not None:
+            raise unusable(backend, problem) from error
+        if not backend and prepare_window():
+            choose_backend()
+        raise
 
 
 def unusable(backend: str, problem: object) -> MachineError:

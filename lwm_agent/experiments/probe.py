@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..checkpoint import Checkpoint, checksum
 from ..compute.device import resolve_device
@@ -21,7 +20,7 @@ from ..eval.latent_geometry import effective_rank, straightness
 from ..eval.probe_figures import draw_figures
 from ..eval.probe_scores import BEST, FRAMES, IMAGINED, PAINTED, STILL, ProbeReport, Score, points, save_report, score
 from ..eval.probe_table import tables
-from ..eval.probes import PROBES, Examples, Probe
+from ..eval.probes import PROBES, Probe
 from ..eval.provenance import command_line, machine, sources
 from ..eval.published_probes import PUBLISHED
 from ..files import write_text
@@ -94,15 +93,11 @@ def _varied(fitted: Mapping[str, Quantity], held_out: Mapping[str, Quantity]) ->
 
 
 def _fit(sample: Sample, names: Sequence[str], seed: int, report: OnProgress) -> dict[str, dict[str, Probe]]:
-    """A probe of each kind for each quantity; a tenth of the episodes chooses, the others fit."""
-    numbers = np.unique(sample.episodes)
-    choosing = np.isin(sample.episodes, numbers[::10])
-    fitting = ~choosing if len(numbers) > 1 else choosing
+    """A probe of each kind for each quantity."""
     probes: dict[str, dict[str, Probe]] = {}
     for done, name in enumerate(names):
         report("fitting", done, len(names), name)
-        targets, latents = sample.quantities[name].targets, sample.frames
-        fit, choose = (Examples(latents[torch.from_numpy(part)], targets[part]) for part in (fitting, choosing))
+        fit, choose = sample.examples(name)
         probes[name] = {kind: make(fit, choose, seed) for kind, make in PROBES.items()}
     report("fitting", len(names), len(names), "")
     return probes

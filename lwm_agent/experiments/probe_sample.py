@@ -14,6 +14,7 @@ from ..checkpoint import Checkpoint
 from ..data.clips import Windows, shares
 from ..data.trajectories import DatasetError, Trajectories
 from ..envs.quantities import Quantity
+from ..eval.probes import Examples
 from ..training.latent_cache import OnProgress
 from .clip_latents import CONTEXT, ClipLatents, encode_clips, joined
 from .probe_config import ProbeConfig
@@ -46,6 +47,14 @@ class Sample:
     def episodes(self) -> NDArray[np.int64]:
         """Episode of each frame, ``(B * (1 + T),)``."""
         return self.clip_episodes.repeat(self.clips.seen.shape[1])
+
+    def examples(self, name: str) -> tuple[Examples, Examples]:
+        """Latents with targets of a quantity, to fit a probe and to choose among fits: a tenth of the episodes."""
+        numbers, targets = np.unique(self.episodes), self.quantities[name].targets
+        choosing = np.isin(self.episodes, numbers[::10])
+        fitting = ~choosing if len(numbers) > 1 else choosing
+        fit, choose = (Examples(self.frames[torch.from_numpy(part)], targets[part]) for part in (fitting, choosing))
+        return fit, choose
 
 
 @dataclass(frozen=True)
