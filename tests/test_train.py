@@ -323,9 +323,9 @@ def test_a_training_may_begin_with_a_checkpoint(data: str, tmp_path: Path) -> No
     first = train(config(data, tmp_path / "first"))
     folder = tmp_path / "first" / "checkpoint"
     replace(first, training={**first.training, "recommendation": {}}).save(folder, "card")
-    settings = {"init": str(tmp_path / "first" / "checkpoint"), "model_settings": {"dropout": 0.0}}
+    settings = {"init": str(tmp_path / "first" / "checkpoint"), "model_settings": {"depth": 2}}
     fixed = {"learning_rate": 1e-9, "seed": 5, "weight_decay": 0.0}
-    with pytest.raises(UserError, match=r"has dropout=0\.1, not 0\.0: a training keeps the sizes"):
+    with pytest.raises(UserError, match=r"has depth=1, not 2: a training keeps the sizes"):
         train(config(data, tmp_path / "other", **settings))
     again = train(config(other_square(tmp_path / "other.h5", data), tmp_path / "again", init=settings["init"], **fixed))
     for name, weight in again.model.state_dict().items():
@@ -338,6 +338,22 @@ def test_a_training_may_begin_with_a_checkpoint(data: str, tmp_path: Path) -> No
     assert "recommendation" not in earlier
     assert earlier["seconds"] == first.training["seconds"]
     assert training_seconds(again.training) == again.training["seconds"] + earlier["seconds"]
+
+
+def test_a_training_that_begins_with_a_checkpoint_may_learn_by_another_loss(data: str, tmp_path: Path) -> None:
+    first = train(config(data, tmp_path / "first", model_settings={"inverse_weight": 0.5}))
+    losses = {"inverse_weight": 0.0, "actor_weight": 1.0, "sigreg_weight": 0.02, "dropout": 0.0}
+    fixed = {"init": str(tmp_path / "first" / "checkpoint"), "learning_rate": 1e-9, "weight_decay": 0.0}
+    again = train(config(data, tmp_path / "again", model_settings=losses, **fixed))
+    assert {name: again.model_config[name] for name in losses} == losses
+    weights = again.model.state_dict()
+    assert not any(name.startswith("inverse.") for name in weights)
+    assert any(name.startswith("actor.") for name in weights)
+    for name in ("encoder.", "projector.", "predictor."):
+        for part, weight in first.model.state_dict().items():
+            if part.startswith(name):
+                assert torch.allclose(weights[part], weight, atol=1e-3), part  # stored in half precision
+    assert set(Checkpoint.load(tmp_path / "again" / "checkpoint").model.state_dict()) == set(weights)
 
 
 @pytest.mark.parametrize(

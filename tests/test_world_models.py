@@ -5,6 +5,7 @@ A new entry of `MODELS` is tested by its registry line: with the first of its pr
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -317,6 +318,12 @@ def test_sizes_below_one_are_refused(name: str) -> None:
     variant = next(iter(SETTINGS.get(name, {"preset": {}})))
     with pytest.raises(UserError, match="action_size=0 must be at least 1"):
         make_model(name, variant, action_size=0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_a_later_training_may_change_are_arguments(name: str) -> None:
+    model = MODELS[name].model
+    assert set(model.loss_settings) <= set(inspect.signature(model).parameters)
 
 
 def make_checkpoint(name: str, variant: str) -> Checkpoint:

@@ -47,6 +47,9 @@ class LatentModel(nn.Module, ABC):
     external_parts: ClassVar[Sequence[str]] = ()
     """Names of frozen parts whose weights come from elsewhere: checkpoints leave them out."""
 
+    loss_settings: ClassVar[Sequence[str]] = ()
+    """Arguments of the constructor that say how a model learns, not what it is; a later training may change them."""
+
     needs_goals: bool = False
     """True if `loss` needs goals in its batches."""
 

@@ -92,6 +92,7 @@ class DinoWM(LatentPredictor):
     predictor_settings = (
         *("history", "action_features", "residual", "depth", "heads", "head_size", "mlp_size", "dropout"),
     )
+    loss_settings = ("dropout",)
     predictor: PatchPredictor
     patch_mean: Tensor  # (P, D)
     patch_std: Tensor  # (D,)

@@ -89,6 +89,7 @@ class Dreamer(WorldModel):
         imitation_weight: weight of the data's actions in the actor's loss (off at 0).
     """
 
+    loss_settings = ("kl_weight", "imagination_weight", "imitation_weight")
     needs_goals = True
     prediction_loss: ClassVar[str] = "kl_dyn"
 

@@ -53,6 +53,12 @@ PREDICTORS: dict[str, Callable[..., Predictor]] = {"transformer": Transformer, "
 PREDICTOR_SETTINGS = ("predictor", "history", "residual", "depth", "width", "heads", "head_size", "mlp_size", "dropout")
 """Constructor arguments that are of the predictor alone."""
 
+LOSS_SETTINGS = (
+    *("sigreg_weight", "sigreg_directions", "rollout_weight", "rollout_decay", "inverse_weight"),
+    *("reconstruction_weight", "actor_weight", "dropout"),
+)
+"""Constructor arguments that decide how it learns."""
+
 ACTOR_WIDTH, ACTOR_STEPS = 384, 25
 """Hidden width of the actor beside, and the most model steps to a goal that it tells apart, as in `Heads`."""
 
@@ -101,6 +107,7 @@ class LeWorldModel(LatentPredictor):
 
     predictor: Predictor
     predictor_settings = PREDICTOR_SETTINGS
+    loss_settings = LOSS_SETTINGS
     collapse_remedy = "Raise model.sigreg_weight, or look for data that hardly varies"
 
     def __init__(

@@ -54,7 +54,7 @@ def new_checkpoint(
         some = np.concatenate([_some_frames(file, CALIBRATION_FRAMES) for file in files])
         model.calibrate(normalizer.pixels(some[:, 0]))
     else:
-        model.load_state_dict(first.model.state_dict())
+        model.load_state_dict(first.model.state_dict(), strict=False)  # another loss has other parts beside
         normalizer = first.normalizer
     return Checkpoint(
         name=config.model,
@@ -80,7 +80,7 @@ def _check_first(config: TrainConfig, first: Checkpoint, settings: dict[str, Any
     if first.name != config.model:
         raise UserError(f"--init {config.init} is a {first.name}, not a {config.model}: pass --model {first.name}")
     for name, value in settings.items():
-        if first.model_config.get(name) != value:
+        if name not in first.model.loss_settings and first.model_config.get(name) != value:
             raise UserError(
                 f"--init {config.init} has {name}={first.model_config.get(name)!r}, not {value!r}: a training keeps "
                 "the sizes that it begins with"
