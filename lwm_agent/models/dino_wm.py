@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..protocols import Batch, Belief
-from .base import LatentPredictor, checked
+from .base import checked
 from .dinov2 import DinoV2
 from .efficientnet import EfficientNetLite0
 from .patch_predictor import PatchPredictor
 from .pretrained import FrozenEncoder
-from .window import Window, make_window
+from .window import Window, WindowModel
 
 ENCODERS: dict[str, type[DinoV2] | type[EfficientNetLite0]] = {
     "dinov2-vits14": DinoV2,
@@ -58,7 +58,7 @@ SUMMARY_SIDE = 4
 """Places along a side of the grid that heads and probes see."""
 
 
-class DinoWM(LatentPredictor):
+class DinoWM(WindowModel):
     """Frozen patches ``(P, D)`` of each frame, and a transformer that predicts those of the next.
 
     The loss is the mean squared error of the next patches after each of the first H frames of a clip, from true frames
@@ -176,15 +176,6 @@ class DinoWM(LatentPredictor):
         """Patches ``(N, P, D)`` of frames ``(N, C, h, w)``; no gradient goes through the encoder."""
         return (self._encode(pixels) - self.patch_mean) / self.patch_std
 
-    def begin(self, pixels: Tensor) -> Window:
-        """Implements `WorldModel`."""
-        latents = self.embed(pixels).unsqueeze(1)
-        return make_window(latents, latents.new_zeros(len(latents), 0, self.block_size), self.history)
-
-    def observe(self, belief: Belief, block: Tensor, pixels: Tensor) -> Window:
-        """Implements `WorldModel`."""
-        return checked(belief, Window).append(block, self.embed(pixels))
-
     def imagine(self, belief: Belief, block: Tensor) -> Window:
         """Implements `WorldModel`."""
         window = checked(belief, Window)
@@ -204,11 +195,6 @@ class DinoWM(LatentPredictor):
         """Implements `WorldModel`."""
         latents = self.embed(batch.pixels.flatten(0, 1)).unflatten(0, batch.pixels.shape[:2])
         return self.prediction_losses(latents, batch.actions, generator)
-
-    @property
-    def min_clip_length(self) -> int:
-        """Implements `LatentPredictor`: shorter clips would leave the last positions untrained."""
-        return self.history + 1
 
     def prediction_losses(
         self, latents: Tensor, actions: Tensor, generator: torch.Generator | None = None

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..protocols import Batch, Belief
-from .base import LatentPredictor, checked
+from .base import checked
 from .encoders import ENCODERS
 from .heads import Actor
 from .layers import linear_weights, projector
 from .predictors import Predictor, ResidualMLP, Transformer
 from .sigreg import sigreg
-from .window import Window, make_window
+from .window import Window, WindowModel, make_window
 
 PRESETS: dict[str, dict[str, Any]] = {
     "base": {},
@@ -66,7 +66,7 @@ THUMBNAIL = 16
 """Side, in px, of the pictures that the reconstruction loss asks for."""
 
 
-class LeWorldModel(LatentPredictor):
+class LeWorldModel(WindowModel):
     """Encoder, action-conditioned predictor and the two-term loss: one latent vector ``(D,)`` a frame.
 
     Loss (section 3.2): mean squared error of the next latent, plus `sigreg_weight` times SIGReg for each time step;
@@ -176,15 +176,6 @@ class LeWorldModel(LatentPredictor):
         latents: Tensor = self.projector(self.encoder(pixels))
         return latents.float()
 
-    def begin(self, pixels: Tensor) -> Window:
-        """Implements `WorldModel`."""
-        latents = self.embed(pixels).unsqueeze(1)
-        return make_window(latents, latents.new_zeros(len(latents), 0, self.block_size), self.history)
-
-    def observe(self, belief: Belief, block: Tensor, pixels: Tensor) -> Window:
-        """Implements `WorldModel`."""
-        return checked(belief, Window).append(block, self.embed(pixels))
-
     def imagine(self, belief: Belief, block: Tensor) -> Window:
         """Implements `WorldModel`."""
         window = checked(belief, Window)
@@ -238,11 +229,6 @@ class LeWorldModel(LatentPredictor):
         blocks = batch.actions[:, start].flatten(0, 1)
         errors = F.gaussian_nll_loss(mean, blocks, std.square(), reduction="none").mean(-1)
         return (errors * known.flatten()).sum() / known.sum()
-
-    @property
-    def min_clip_length(self) -> int:
-        """Implements `LatentPredictor`."""
-        return self.history + 1
 
     def prediction_losses(
         self, latents: Tensor, actions: Tensor, generator: torch.Generator | None = None

@@ -1,12 +1,16 @@
-"""The belief of models that remember their newest latents."""
+"""The belief of models that remember their newest latents, and what they have in common."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..protocols import Belief
+from .base import LatentPredictor, checked
 
 
 class Window(NamedTuple):
@@ -42,3 +46,27 @@ def make_window(latents: Tensor, actions: Tensor, history: int) -> Window:
     tokens = (0, 0) * (latents.ndim - 2)
     length = torch.full((len(latents),), latents.shape[1], device=latents.device)
     return Window(F.pad(latents, (*tokens, missing, 0)), F.pad(actions, (0, 0, missing, 0)), length)
+
+
+class WindowModel(LatentPredictor):
+    """A model whose belief is a `Window` of its newest `history` frames."""
+
+    history: int
+
+    @abstractmethod
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Latents ``(N, *Z)`` of frames ``(N, C, h, w)``."""
+
+    def begin(self, pixels: Tensor) -> Window:
+        """Implements `WorldModel`."""
+        latents = self.embed(pixels).unsqueeze(1)
+        return make_window(latents, latents.new_zeros(len(latents), 0, self.block_size), self.history)
+
+    def observe(self, belief: Belief, block: Tensor, pixels: Tensor) -> Window:
+        """Implements `WorldModel`."""
+        return checked(belief, Window).append(block, self.embed(pixels))
+
+    @property
+    def min_clip_length(self) -> int:
+        """Implements `LatentPredictor`: shorter clips would leave the last places of the window untrained."""
+        return self.history + 1
