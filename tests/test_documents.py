@@ -317,6 +317,19 @@ def test_table_of_farther_goals_is_that_of_its_file() -> None:
         assert sorted(line.strip("| ").split(" | ")[1:]) == sorted(rates)
 
 
+def test_table_without_a_budget_is_that_of_its_file() -> None:
+    cells = json.loads((ROOT / "docs" / "comparison-unlimited.json").read_text(encoding="utf-8"))["cells"]
+    section = text_of("docs/comparison.md").split("### Without a budget")[1].split("\n### ")[0]
+    played = [cell for cell in cells if cell["parameters"] is not None]
+    rows = [line for line in section.splitlines() if line.startswith(("| Push-T |", "| cube |"))]
+    assert len(rows) == len(played)
+    for cell in played:
+        low, high = (100 * bound for bound in cell["ci95"])
+        numbers = f"{cell['rollouts']:.0f} | {cell['plan_flops'] / 1e9:.3g} | {cell['plan_ms_p50']:.3g}"
+        rate = f"{100 * cell['success']:.0f} ({low:.0f}-{high:.0f})"
+        assert f"| {cell['model']} | {numbers} | {rate} |" in "\n".join(rows)
+
+
 def test_all_examples_are_tested() -> None:
     tested = {"README.md": 1, "docs/agent.md": 4, "docs/data.md": 1, "docs/baselines.md": 1, "docs/planners.md": 1}
     tested |= {"docs/world-models.md": 1, "docs/imagination.md": 1, "docs/record.md": 1, "docs/surprise.md": 1}
