@@ -173,6 +173,7 @@ class Shift:
         unit: what a strength counts, in words.
         most: largest strength; None where the strengths are words.
         whole: whether strengths are whole numbers.
+        seen: whether a state looks different.
     """
 
     wrap: Callable[[Env, str, Strength], Env]
@@ -180,6 +181,7 @@ class Shift:
     unit: str
     most: float | None = 1.0
     whole: bool = False
+    seen: bool = True
 
     def checked(self, name: str, text: str) -> Strength:
         """The strength that `text` stands for; raises `UserError` if the shift, called `name`, cannot have it."""
@@ -201,6 +203,10 @@ def _of_pictures(shift: Callable[[np.random.Generator, float], Change], **settin
     return Shift(wrap=partial(ShiftedPictures, shift=shift), **settings)
 
 
+def _in_time(wrap: Callable[[Env, str, Strength], Env], **settings: Any) -> Shift:
+    return Shift(wrap=wrap, seen=False, **settings)
+
+
 GENERAL = {
     "light": _of_pictures(picture_shifts.light, strengths=(0.1, 0.25, 0.5), unit="share of the brightness"),
     "blur": _of_pictures(picture_shifts.blur, strengths=(0.5, 1.0, 2.0), unit="pixels of 64", most=16.0),
@@ -212,12 +218,10 @@ GENERAL = {
     "camera-shift": _of_pictures(picture_shifts.camera_shift, strengths=(0.02, 0.05, 0.1), unit="share of the width"),
     "camera-zoom": _of_pictures(picture_shifts.camera_zoom, strengths=(0.02, 0.05, 0.1), unit="share", most=0.5),
     "camera-turn": _of_pictures(picture_shifts.camera_turn, strengths=(2.0, 5.0, 10.0), unit="degrees", most=180.0),
-    "dropped-frames": Shift(wrap=DroppedFrames, strengths=(0.1, 0.25, 0.5), unit="share of the pictures"),
-    "action-noise": Shift(wrap=NoisyActions, strengths=(0.1, 0.2, 0.4), unit="share of the largest action"),
-    "action-delay": Shift(
-        wrap=LateActions, strengths=(1.0, 2.0, 3.0), unit="environment steps", most=1000.0, whole=True
-    ),
-    "sticky-actions": Shift(wrap=StickyActions, strengths=(0.1, 0.25, 0.5), unit="share of the actions"),
+    "dropped-frames": _in_time(DroppedFrames, strengths=(0.1, 0.25, 0.5), unit="share of the pictures"),
+    "action-noise": _in_time(NoisyActions, strengths=(0.1, 0.2, 0.4), unit="share of the largest action"),
+    "action-delay": _in_time(LateActions, strengths=(1.0, 2.0, 3.0), unit="environment steps", most=1000.0, whole=True),
+    "sticky-actions": _in_time(StickyActions, strengths=(0.1, 0.25, 0.5), unit="share of the actions"),
 }
 """Shifts of every environment."""
 

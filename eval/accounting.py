@@ -40,7 +40,9 @@ def training_seconds(training: Mapping[str, Any]) -> float | None:
         stage = rest.pop()
         if isinstance(stage.get("seconds"), int | float):
             seconds.append(stage["seconds"])
-        rest += [stage[name] for name in ("before", "predictor", "heads") if isinstance(stage.get(name), dict)]
+        rest += [
+            stage[name] for name in ("before", "predictor", "heads", "encoder") if isinstance(stage.get(name), dict)
+        ]
     return float(sum(seconds)) if seconds else None
 
 

@@ -70,6 +70,11 @@ _STAGES = {
         "With the encoder frozen: {steps} steps of {batch_size} clips x {clip_length} frames, {minutes} minutes"
         "{changes}.",
     ),
+    "encoder": (
+        "Encoder",
+        "Its encoder has learned to give the same latents under shifts: {steps} steps of {batch_size} frames, and as "
+        "many with shifts, {minutes} minutes{changes}. Errors are over the variance of latents.",
+    ),
     "decoder": (
         "Decoder",
         "Pictures of the frozen latents, to look at: {steps} steps of {batch_size} frames, {minutes} minutes{changes}.",
@@ -102,7 +107,7 @@ def model_card(checkpoint: Checkpoint) -> str:
         **_numbers(training),
     )
     card += _released(training.get("released")) + _before(checkpoint, training.get("before"))
-    for part in ("predictor", "heads"):
+    for part in ("predictor", "heads", "encoder"):
         if part in training and (part != "heads" or checkpoint.heads is not None):
             card += _stage(part, training[part])
     if checkpoint.decoder is not None:
@@ -169,7 +174,7 @@ def _stage(part: str, training: Any) -> str:
         return ""
     earlier = _stage(part, training["before"]) if "before" in training else ""
     heading, summary = _STAGES[part]
-    options = _named(training, "checkpoint") | _data(training) | _named(training, "steps", "seed")
+    options = _named(training, "checkpoint") | _data(training) | _named(training, "shift", "steps", "seed")
     settings = _settings(part, training.get("set")) + _settings("model", training.get("model_settings"))
     return (
         f"{earlier}\n## {heading}\n\n{summary.format(**_numbers(training))}\n\n"
@@ -227,7 +232,8 @@ def _command(command: str, options: Mapping[str, Any], settings: Iterable[str]) 
     """A command line in a code span, quoted for a shell."""
     words = [f"lwm-agent {command}"]
     for name, value in options.items():
-        words += [f"--{name} {shlex.quote(str(part))}" for part in (value if isinstance(value, list) else [value])]
+        parts = value if isinstance(value, list | tuple) else [value]
+        words += [f"--{name} {shlex.quote(str(part))}" for part in parts]
     return _code(" ".join((*words, *(f"--set {shlex.quote(setting)}" for setting in settings))))
 
 

@@ -45,6 +45,7 @@ from lwm_agent.play.config import PlayConfig
 from lwm_agent.training.config import (
     MODEL_NAMES,
     DecoderConfig,
+    EncoderConfig,
     HeadsConfig,
     ImportConfig,
     PredictorConfig,
@@ -60,6 +61,7 @@ COMMANDS = {
     "sweep": SweepConfig,
     "train-heads": HeadsConfig,
     "train-predictor": PredictorConfig,
+    "train-encoder": EncoderConfig,
     "train-decoder": DecoderConfig,
     "import": ImportConfig,
     "recommend": RecommendConfig,

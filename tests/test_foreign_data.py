@@ -152,9 +152,10 @@ def test_every_training_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(training_commands, "with_own_files", stop)
     checkpoint = ["--checkpoint", "pusht-tiny", "--data", "x", "--out", str(tmp_path / "out")]
     commands = [[name, *checkpoint] for name in ("train-heads", "train-predictor", "train-decoder")]
+    commands += [["train-encoder", *checkpoint, "--shift", "blur=1"]]
     commands += [["train", "--data", "x", "--out", str(tmp_path / "out")]]
     commands += [["sweep", "--data", "x", "--out", str(tmp_path / "out"), "--each", "train.seed=0"]]
     for command in commands:
         with pytest.raises(StopError):
             CliRunner().invoke(app, command, catch_exceptions=False)
-    assert seen == [(("x",), 64)] * 5
+    assert seen == [(("x",), 64)] * 6

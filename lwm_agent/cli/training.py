@@ -1,4 +1,4 @@
-"""Commands that make checkpoints: train, sweep, train-heads, train-predictor, train-decoder, import."""
+"""Commands that make checkpoints: train, sweep, train-heads, train-predictor, train-encoder, train-decoder, import."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from ..envs import spec_of
 from ..experiments.sweep_config import SweepConfig
-from ..training.config import DecoderConfig, HeadsConfig, ImportConfig, PredictorConfig, TrainConfig
+from ..training.config import DecoderConfig, EncoderConfig, HeadsConfig, ImportConfig, PredictorConfig, TrainConfig
 from .data import with_own_files
 from .options import command
 from .progress import bar, bars, console, counted, show_metrics, show_text_table
@@ -24,6 +24,7 @@ def add_commands(app: typer.Typer) -> None:
     command(app, "sweep", SweepConfig, "the same command goes on with the trainings and steps that are left")(sweep)
     command(app, "train-heads", HeadsConfig, GOES_ON)(train_heads)
     command(app, "train-predictor", PredictorConfig, GOES_ON)(train_predictor)
+    command(app, "train-encoder", EncoderConfig, GOES_ON)(train_encoder)
     command(app, "train-decoder", DecoderConfig, GOES_ON)(train_decoder)
     command(app, "import", ImportConfig, "nothing was written; run it again")(import_released)
 
@@ -89,6 +90,17 @@ def train_predictor(config: PredictorConfig) -> None:
     with bars() as update:
         trained = run(config, update)
     show_metrics(trained.training["predictor"]["validation"])
+    console.print(f"wrote {config.out or config.checkpoint}")
+
+
+def train_encoder(config: EncoderConfig) -> None:
+    """Train the encoder to see past colours, light or the camera; all else stays as it is."""
+    from ..training.encoder import train_encoder as run
+
+    config = with_own_files(config, config.image_size)
+    with bars() as update:
+        trained = run(config, update)
+    show_metrics(trained.training["encoder"]["validation"])
     console.print(f"wrote {config.out or config.checkpoint}")
 
 

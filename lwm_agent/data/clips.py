@@ -161,6 +161,15 @@ class Mixture:
         return numbers[0] if len(numbers) == 1 else np.concatenate(numbers)[rng.permutation(num)]
 
 
+def random_rows(
+    file: Trajectories, episodes: NDArray[np.int64], num: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Rows of `num` frames of some `episodes` of a file, in its order."""
+    chosen = episodes[rng.integers(len(episodes), size=num)]
+    rows: NDArray[np.int64] = file.offsets[chosen] + rng.integers(file.lengths[chosen])
+    return np.sort(rows)
+
+
 def shares(total: int, parts: int) -> list[int]:
     """`total` in `parts` whole numbers that differ by one at most."""
     return [total // parts + (part < total % parts) for part in range(parts)]

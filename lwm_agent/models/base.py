@@ -66,6 +66,10 @@ class LatentModel(nn.Module, ABC):
         self.action_size, self.frameskip, self.image_size = action_size, frameskip, image_size
         self.latent_shape = latent_shape
 
+    def encoder_parts(self) -> Sequence[nn.Module]:
+        """Networks that make latents of frames and can be trained by themselves; by default there are none."""
+        return ()
+
     @property
     def block_size(self) -> int:
         """F*A, numbers in an action block."""

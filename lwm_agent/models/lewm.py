@@ -176,6 +176,10 @@ class LeWorldModel(WindowModel):
         latents: Tensor = self.projector(self.encoder(pixels))
         return latents.float()
 
+    def encoder_parts(self) -> tuple[nn.Module, ...]:
+        """Implements `LatentModel`."""
+        return self.encoder, self.projector
+
     def imagine(self, belief: Belief, block: Tensor) -> Window:
         """Implements `WorldModel`."""
         window = checked(belief, Window)

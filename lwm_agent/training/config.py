@@ -8,6 +8,7 @@ from inspect import signature
 from typing import Annotated, Any, ClassVar
 
 from ..envs import ENVS, import_env
+from ..envs.shifts import GENERAL, OWN_SHIFTS
 from ..errors import UserError
 from ..validation import (
     Choices,
@@ -203,8 +204,8 @@ class ImportConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentsConfig(Config):
-    """Training of a part of a checkpoint on the latents of its frozen encoder.
+class PartConfig(Config):
+    """Training of a part of a checkpoint, its other parts as they are.
 
     Attributes:
         checkpoint: folder or name of the checkpoint; its other parts stay as they are.
@@ -221,8 +222,6 @@ class LatentsConfig(Config):
         save_every: steps between two saves of the training state.
         seed: source of every random choice.
         device: auto, cpu, cuda or mps; of several, one by its number (cuda:1).
-        latent_cache: folder where the latents of all frames are kept for later trainings. None keeps them in memory,
-            or, if they do not fit in a quarter of the free memory, beside the new checkpoint in ``OUT.latents``.
     """
 
     checkpoint: str
@@ -237,7 +236,6 @@ class LatentsConfig(Config):
     save_every: PositiveInt = 500
     seed: Seed = 0
     device: str = "auto"
-    latent_cache: Annotated[str, Option(path="folder")] | None = None
 
     def __post_init__(self) -> None:
         files = f"data={self.data!r} must be a tuple of files, from one to batch_size={self.batch_size}"
@@ -258,6 +256,18 @@ class LatentsConfig(Config):
         named = ("out", "steps", "seed", "device", "save_every", "latent_cache")
         optional = [item for item in fields(self) if item.default is not MISSING and item.name not in named]
         return differing(self, {item.name: item.default for item in optional})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentsConfig(PartConfig):
+    """Training of a part of a checkpoint on the latents of its frozen encoder.
+
+    Attributes:
+        latent_cache: folder where the latents of all frames are kept for later trainings. None keeps them in memory,
+            or, if they do not fit in a quarter of the free memory, beside the new checkpoint in ``OUT.latents``.
+    """
+
+    latent_cache: Annotated[str, Option(path="folder")] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,6 +321,28 @@ class PredictorConfig(LatentsConfig):
     learning_rate: PositiveFloat = 8e-4
     clip_length: ClipLength = 6
     model_settings: Annotated[dict[str, Any], Option(group="model")] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig(PartConfig):
+    """Training of the encoder to see past what differs; an example is a frame, and its state drawn with a shift.
+
+    Attributes:
+        shift: NAME=STRENGTH of what may differ, such as agent-color=1 (see ``lwm-agent robustness``); half of the
+            pictures have one of them, the others all at once.
+    """
+
+    own_group: ClassVar[str | None] = "encoder"
+
+    shift: Annotated[tuple[str, ...], Choices(GENERAL, OWN_SHIFTS)]
+    steps: PositiveInt = 4_000
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat = 3e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.shift:
+            raise UserError("shift=() names nothing that may differ: name at least one, such as agent-color=1")
 
 
 def trained_image_size(checkpoint: str) -> int:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..compute.device import autocast, fast_bf16
-from ..data.clips import shares
+from ..data.clips import random_rows, shares
 from ..data.trajectories import Trajectories
 from ..models import Decoder
 from .config import DecoderConfig
-from .frozen_encoder import FrozenEncoderTrainer, encode_all, open_all
+from .frozen_encoder import PartTrainer, encode_all, open_all
 from .held_out import follow_splits
 from .latent_cache import OnProgress
 
@@ -38,7 +38,7 @@ def train_decoder(config: DecoderConfig, on_progress: OnProgress | None = None) 
         torch.manual_seed(config.seed)
         decoder = Decoder(latent_size=checkpoint.model.summary_size, image_size=checkpoint.model.image_size).to(device)
     records = follow_splits(checkpoint.training, files, config)
-    trainer = FrozenEncoderTrainer(config, "decoder", decoder, records, started_at)
+    trainer = PartTrainer(config, "decoder", decoder, records, started_at)
     trainer.check()
     splits = [record.split(file) for record, file in zip(records, files, strict=True)]
     latents = encode_all(config, checkpoint, files, device, report)
@@ -73,12 +73,6 @@ class Frames:
     latents: Tensor
     episodes: NDArray[np.int64]
 
-    def rows(self, num: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Rows of `num` frames, in the order of the file."""
-        chosen = self.episodes[rng.integers(len(self.episodes), size=num)]
-        rows: NDArray[np.int64] = self.file.offsets[chosen] + rng.integers(self.file.lengths[chosen])
-        return np.sort(rows)
-
 
 def sample(
     checkpoint: Checkpoint, sources: Sequence[Frames], num: int, rng: np.random.Generator, device: torch.device
@@ -86,7 +80,7 @@ def sample(
     """Summaries of latents ``(num, D)`` and their normalised frames ``(num, C, h, w)``, as many of each source."""
     summaries, frames = [], []
     for source, share in zip(sources, shares(num, len(sources)), strict=True):
-        rows = source.rows(share, rng)
+        rows = random_rows(source.file, source.episodes, share, rng)
         summaries.append(checkpoint.model.summary(source.latents[torch.from_numpy(rows)].to(device).float()))
         frames.append(checkpoint.normalizer.pixels(source.file.frames(rows), device))
     return torch.cat(summaries), torch.cat(frames)

@@ -17,7 +17,7 @@ from ..compute.device import keep_freed_memory, resolve_device
 from ..data.trajectories import DatasetError, Trajectories
 from ..errors import DivergedError
 from ..model_card import model_card
-from .config import LatentsConfig
+from .config import LatentsConfig, PartConfig
 from .held_out import DataFile
 from .interruption import Interruption
 from .latent_cache import OnProgress, encode
@@ -26,7 +26,7 @@ from .state import TrainingState
 
 
 def open_all(
-    config: LatentsConfig, in_memory: bool | Literal["auto"] = False
+    config: PartConfig, in_memory: bool | Literal["auto"] = False
 ) -> tuple[Checkpoint, list[Trajectories], torch.device]:
     """The checkpoint on the device, and data that fit it.
 
@@ -72,19 +72,19 @@ def encode_all(
 
 
 @dataclass(frozen=True)
-class FrozenEncoderTrainer:
-    """Trains a part of a checkpoint on latents and saves it; an interrupted training continues from its last save.
+class PartTrainer:
+    """Trains a part of a checkpoint and saves it; an interrupted training continues from its last save.
 
     Attributes:
         config: how to train.
-        part: "heads" or "predictor".
+        part: "heads", "predictor", "decoder" or "encoder".
         module: the part.
         files: records of the data.
         started_at: ``time.perf_counter()`` at the start of the work.
         fine_tune: whether the part keeps what it learned in an earlier training.
     """
 
-    config: LatentsConfig
+    config: PartConfig
     part: str
     module: nn.Module
     files: Sequence[DataFile]

@@ -17,7 +17,7 @@ from ..data.clips import shares
 from ..data.trajectories import DatasetError, Trajectories
 from ..models import Heads
 from .config import HeadsConfig
-from .frozen_encoder import FrozenEncoderTrainer, encode_all, open_all
+from .frozen_encoder import PartTrainer, encode_all, open_all
 from .held_out import follow_splits
 from .latent_cache import OnProgress, affordable
 
@@ -42,7 +42,7 @@ def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> C
             max_steps=config.max_steps,
         ).to(device)
     records = follow_splits(checkpoint.training, files, config)
-    trainer = FrozenEncoderTrainer(config, "heads", heads, records, started_at)
+    trainer = PartTrainer(config, "heads", heads, records, started_at)
     trainer.check()
     splits = [record.split(file) for record, file in zip(records, files, strict=True)]
     pairs: list[Pairs] = []

@@ -20,7 +20,7 @@ from ..data.clips import Windows
 from ..errors import UserError
 from ..models import MODELS, LatentPredictor
 from .config import PredictorConfig
-from .frozen_encoder import FrozenEncoderTrainer, encode_all, open_all
+from .frozen_encoder import PartTrainer, encode_all, open_all
 from .held_out import follow_splits
 from .latent_cache import OnProgress, affordable
 from .latent_clips import LatentMixture
@@ -46,7 +46,7 @@ def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = No
         [Windows(file, part, config.clip_length, model.frameskip) for part in record.split(file)]
         for record, file in zip(records, files, strict=True)
     ]
-    trainer = FrozenEncoderTrainer(config, "predictor", model.predictor, records, started_at, fine_tune)
+    trainer = PartTrainer(config, "predictor", model.predictor, records, started_at, fine_tune)
     trainer.check()
     latents = encode_all(config, checkpoint, files, device, report)
     training, validation = (LatentMixture(part, latents) for part in zip(*windows, strict=True))

@@ -239,7 +239,7 @@ def _check_unchanged(folder: Path) -> None:
     if not folder.exists():
         return
     found = Checkpoint.load(folder)
-    added: list[str] = [part for part in ("heads", "predictor") if part in found.training]
+    added: list[str] = [part for part in ("heads", "predictor", "encoder") if part in found.training]
     if found.cost != DEFAULT_COST or found.replan_every_env_steps is not None:
         added.append("recommended settings of plans")
     if added:
