@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from ..envs import spec_of
 from ..experiments.sweep_config import SweepConfig
-from ..training.config import DecoderConfig, EncoderConfig, HeadsConfig, ImportConfig, PredictorConfig, TrainConfig
+from ..training.config import (
+    DecoderConfig,
+    EncoderConfig,
+    HeadsConfig,
+    ImportConfig,
+    PartConfig,
+    PredictorConfig,
+    TrainConfig,
+)
 from .data import with_own_files
 from .options import command
 from .progress import bar, bars, console, counted, show_metrics, show_text_table
+
+if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
+    from ..training.latent_cache import OnProgress
+
+Part = TypeVar("Part", bound=PartConfig)
 
 GOES_ON = "the same command goes on after the last step that was saved"
 
@@ -74,10 +89,7 @@ def train_heads(config: HeadsConfig) -> None:
     """Train an actor and a temporal distance on a world model's latents."""
     from ..training.heads import train_heads as run
 
-    config = with_own_files(config, config.image_size)
-    with bars() as update:
-        trained = run(config, update)
-    show_metrics(trained.training["heads"]["validation"])
+    show_metrics(_trained(config, run).training["heads"]["validation"])
     folder = config.out or config.checkpoint
     console.print(f"wrote the heads into {folder}; planners now start from the actor's proposal")
 
@@ -86,10 +98,7 @@ def train_predictor(config: PredictorConfig) -> None:
     """Train the predictor on, its encoder frozen, or a new one (--set model.predictor=mlp)."""
     from ..training.predictor import train_predictor as run
 
-    config = with_own_files(config, config.image_size)
-    with bars() as update:
-        trained = run(config, update)
-    show_metrics(trained.training["predictor"]["validation"])
+    show_metrics(_trained(config, run).training["predictor"]["validation"])
     console.print(f"wrote {config.out or config.checkpoint}")
 
 
@@ -97,10 +106,7 @@ def train_encoder(config: EncoderConfig) -> None:
     """Train the encoder to see past colours, light or the camera; all else stays as it is."""
     from ..training.encoder import train_encoder as run
 
-    config = with_own_files(config, config.image_size)
-    with bars() as update:
-        trained = run(config, update)
-    show_metrics(trained.training["encoder"]["validation"])
+    show_metrics(_trained(config, run).training["encoder"]["validation"])
     console.print(f"wrote {config.out or config.checkpoint}")
 
 
@@ -108,12 +114,17 @@ def train_decoder(config: DecoderConfig) -> None:
     """Train a decoder: pictures of what the model imagines."""
     from ..training.decoder import train_decoder as run
 
+    decoder = _trained(config, run).decoder
+    assert decoder is not None
+    show_metrics(decoder.record["validation"])
+    console.print(f"wrote the decoder into {config.out or config.checkpoint}")
+
+
+def _trained(config: Part, run: Callable[[Part, OnProgress], Checkpoint]) -> Checkpoint:
+    """The checkpoint whose part `run` has trained, with progress bars."""
     config = with_own_files(config, config.image_size)
     with bars() as update:
-        trained = run(config, update)
-    assert trained.decoder is not None
-    show_metrics(trained.decoder.record["validation"])
-    console.print(f"wrote the decoder into {config.out or config.checkpoint}")
+        return run(config, update)
 
 
 def import_released(config: ImportConfig) -> None:
