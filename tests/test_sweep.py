@@ -199,8 +199,9 @@ def test_processes_import_a_model_of_your_own(data: str, tmp_path: Path) -> None
 
 
 SWEEP = """
-import sys
+import signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with it ignored
 sys.path.append(sys.argv[3])
 from tests.test_sweep import config
 from lwm_agent.experiments.sweep import run_sweep
