@@ -330,6 +330,22 @@ def test_table_without_a_budget_is_that_of_its_file() -> None:
         assert f"| {cell['model']} | {numbers} | {rate} |" in "\n".join(rows)
 
 
+def test_table_of_a_trained_encoder_is_that_of_its_files() -> None:
+    page = text_of("docs/robustness.md")
+    before, after = (
+        json.loads((ROOT / "docs" / f"robustness-pusht-{name}.json").read_text(encoding="utf-8"))
+        for name in ("tiny", "encoder")
+    )
+    pairs = [(before, after), *zip(before["cells"], after["cells"], strict=True)]
+    rates = [
+        [f"{100 * cell['success']:.0f} ({100 * cell['ci95'][0]:.0f}-{100 * cell['ci95'][1]:.0f})" for cell in pair]
+        for pair in pairs
+    ]
+    for (cell, _), (first, second) in zip(pairs, rates, strict=True):
+        name = f"`{cell['shift']}={cell['strength']:g}`" if "shift" in cell else "none"
+        assert f"| {name} | {first} | {second} |" in page
+
+
 def test_all_examples_are_tested() -> None:
     tested = {"README.md": 1, "docs/agent.md": 4, "docs/data.md": 1, "docs/baselines.md": 1, "docs/planners.md": 1}
     tested |= {"docs/world-models.md": 1, "docs/imagination.md": 1, "docs/record.md": 1, "docs/surprise.md": 1}
