@@ -26,7 +26,7 @@ from lwm_agent.data.writer import TrajectoryWriter
 from lwm_agent.errors import UserError
 from lwm_agent.eval.accounting import training_seconds
 from lwm_agent.model_card import hardware
-from lwm_agent.models import LeWorldModel
+from lwm_agent.models import Decoder, LeWorldModel
 from lwm_agent.protocols import Batch
 from lwm_agent.training.batches import to_batch
 from lwm_agent.training.config import TrainConfig
@@ -311,9 +311,11 @@ def test_weights_keep_their_units_when_other_data_take_over(data: str, tmp_path:
 def test_training_on_does_not_throw_away_what_was_added(data: str, tmp_path: Path) -> None:
     trained = train(config(data, tmp_path / "run", steps=2))
     folder = tmp_path / "run" / "checkpoint"
-    replace(trained, cost="running", training={**trained.training, "predictor": {}}).save(folder, "card")
+    decoder = Decoder(latent_size=trained.model.summary_size, image_size=trained.model.image_size)
+    training = {**trained.training, "predictor": {}}
+    replace(trained, cost="running", decoder=decoder, training=training).save(folder, "card")
     with pytest.raises(
-        ValueError, match=r"checkpoint has predictor and recommended settings of plans of its own.*move it elsewhere"
+        ValueError, match=r"has predictor and decoder and recommended settings of plans of its own.*move it elsewhere"
     ):
         train(config(data, tmp_path / "run", steps=4), resume=True)
     assert Checkpoint.load(folder).cost == "running"

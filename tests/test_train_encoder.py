@@ -94,6 +94,23 @@ def test_an_interrupted_training_equals_an_uninterrupted_one(play: str, tmp_path
     assert cut == whole
 
 
+def test_a_training_that_was_interrupted_after_its_last_step_has_nothing_to_learn_again(
+    play: str, tmp_path: Path
+) -> None:
+    def stop(task: str, done: int, total: int, text: str) -> None:
+        if (task, done) == ("training", 3):
+            raise InterruptError
+
+    with pytest.raises(InterruptError):
+        train_encoder(config(play, tmp_path / "out", steps=3), stop)
+    seen: list[tuple[int, str]] = []
+    train_encoder(
+        config(play, tmp_path / "out", steps=3),
+        lambda task, done, total, text: seen.append((done, text)) if task == "training" else None,
+    )
+    assert seen == [(3, "continued after step 3")]
+
+
 def test_half_of_the_pictures_have_one_shift_and_half_have_all() -> None:
     checkpoint, rng = Checkpoint.load("pusht-tiny"), np.random.default_rng(0)
     with scenes_of(checkpoint, ("background-color=1", "pixel-noise=0.5")) as scenes:

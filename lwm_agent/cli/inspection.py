@@ -69,7 +69,8 @@ def robustness(config: RobustnessConfig) -> None:
     with bar(f"{config.env} {config.planner}", "evaluations") as update:
         measured = run_robustness(config, update)
     show_text_table(robustness_table(measured))
-    console.print(f"wrote {config.output_dir / 'results.json'}, and table.md, robustness.png and shifts.png beside it")
+    seen = " and shifts.png" if (config.output_dir / "shifts.png").exists() else ""
+    console.print(f"wrote {config.output_dir / 'results.json'}, and table.md, robustness.png{seen} beside it")
 
 
 def diagnose(config: DiagnoseConfig) -> None:

@@ -88,6 +88,7 @@ def run_robustness(config: RobustnessConfig, progress: Progress = lambda *_: Non
     _save(config, robustness)
     draw_robustness(robustness, config.output_dir / "robustness.png")
     pictures = _pictures(config, task_set, make_policy(usual, task_set).env_kwargs)
+    (config.output_dir / "shifts.png").unlink(missing_ok=True)  # of an earlier study
     if pictures:
         draw_pictures(pictures, config.output_dir / "shifts.png")
     return robustness

@@ -121,7 +121,7 @@ class PartTrainer:
                 optimizer.step()
                 optimizer.zero_grad()
                 done = step + 1
-                if done % config.save_every == 0 or interruption.requested:
+                if done % config.save_every == 0 or done == config.steps or interruption.requested:
                     state.save(done)
                 if done % 20 == 0 or done == config.steps:
                     report("training", done, config.steps, f"loss {float(loss.detach()):.4f}")

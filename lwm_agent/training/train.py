@@ -240,6 +240,8 @@ def _check_unchanged(folder: Path) -> None:
         return
     found = Checkpoint.load(folder)
     added: list[str] = [part for part in ("heads", "predictor", "encoder") if part in found.training]
+    if found.decoder is not None:
+        added.append("decoder")
     if found.cost != DEFAULT_COST or found.replan_every_env_steps is not None:
         added.append("recommended settings of plans")
     if added:
