@@ -173,9 +173,11 @@ def shipped_tasks(env: str, protocol: str = "strict", split: str = "test", offse
     path = SHIPPED / f"{env}-{protocol}-{split}-{offset}.json"
     if not path.exists():
         choices = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.json"))) or "none"
+        named = "" if protocol == "strict" else f"--protocol {protocol} "
         raise UserError(
             f"no tasks {path.stem!r} are shipped: choose one of {choices}; or make others, with `lwm-agent tasks "
-            f"--env {env} --offset {offset} --out tasks.json`, and evaluate on them with --tasks tasks.json"
+            f"--env {env} {named}--offset {offset} --out tasks.json`, and evaluate on them with {named}"
+            "--tasks tasks.json"
         )
     return TaskSet.load(path)
 

@@ -181,6 +181,10 @@ def test_demo_says_so_where_the_goal_is_not_reached(tmp_path: Path) -> None:
             "eval --planner magic",
             "'magic' is unknown: choose one of actor, categorical-cem, cem",
         ),
+        (
+            "eval --planner none --protocol drawn",
+            "--protocol drawn --offset 25 --out tasks.json`, and evaluate on them",
+        ),
         ("eval --planner none --protocol easy", "no tasks 'pusht-easy-test-25' are shipped: choose one of cube-lewm"),
         ("eval --checkpoint nowhere", "no checkpoint at 'nowhere'"),
         ("eval --checkpoint run/checkpoint --set planner.samples=3", "samples"),
