@@ -136,11 +136,12 @@ def import_env(env: str) -> None:
         UserError: there is no such module.
     """
     module, colon, _ = env.rpartition(":")
-    if colon or spec_of(env) is None:
-        prepare_drawing()
+    if not colon and spec_of(env) is not None:
+        return
+    prepare_drawing()
     if colon:
         import_named(module, f"env={env!r}")
-    elif spec_of(env) is None:
+    else:
         import_requested()
 
 

@@ -76,7 +76,7 @@ def opengl_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, MachineError, ModuleNotFoundError):
+    except (UserError, ModuleNotFoundError):
         raise
     except Exception as error:
         if find_spec("mujoco") is None:

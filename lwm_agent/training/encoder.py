@@ -37,6 +37,7 @@ States = NDArray[np.float64]
 Pictures = NDArray[np.uint8]
 
 VALIDATION, CHUNK, COMPARED = 512, 256, 8  # frames
+RECORDED = "as recorded"
 ALIKE = 2.0  # levels of 255: the largest mean difference of a recorded frame from its state as it is drawn
 
 
@@ -74,12 +75,13 @@ def train_encoder(config: EncoderConfig, on_progress: OnProgress | None = None) 
                 seen = pupil.embed(units.pixels(both, device))
             return (seen - torch.cat([wanted, wanted])).square().mean() / variance
 
-        errors = {f"{name} before": value for name, value in measure(checkpoint, pupil, held_out, scenes).items()}
+        views = views_of(held_out, scenes)
+        before = measure(checkpoint, pupil, views)
+        del before[RECORDED]  # nothing, by definition
         encoder.requires_grad_(True)
         state = trainer.optimize(loss, report)
         encoder.requires_grad_(False)
-        errors |= measure(checkpoint, pupil, held_out, scenes)
-    del errors["as recorded before"]  # nothing, by definition
+    errors = {f"{name} before": value for name, value in before.items()} | measure(checkpoint, pupil, views)
     return trainer.save(replace(checkpoint, model=pupil), state, errors, sum(file.num_frames for file in files))
 
 
@@ -201,17 +203,20 @@ def latents_of(checkpoint: Checkpoint, model: LatentModel, pictures: Pictures) -
     return torch.cat([model.embed(checkpoint.normalizer.pixels(chunk, device)) for chunk in chunks])
 
 
-def measure(checkpoint: Checkpoint, model: LatentModel, sources: Sequence[Frames], scenes: Scenes) -> dict[str, float]:
-    """Squared error of the latents of `model`, over the variance of latents, for the same states each time.
+def views_of(sources: Sequence[Frames], scenes: Scenes) -> dict[str, Pictures]:
+    """Pictures of the same held-out states each time: as they were recorded, and under each of the shifts."""
+    frames, states = sample(sources, VALIDATION, np.random.default_rng(0))
+    drawn = {name: draw(env, states, np.random.default_rng(0)) for name, env in scenes.unusual.items()}
+    return {RECORDED: frames, **drawn}
+
+
+def measure(checkpoint: Checkpoint, model: LatentModel, views: Mapping[str, Pictures]) -> dict[str, float]:
+    """Squared error of the latents of `model`, over the variance of latents, for each of the `views`.
 
     The right ones are those that the model in `checkpoint` gives to frames as they are recorded.
     """
-    frames, states = sample(sources, VALIDATION, np.random.default_rng(0))
-    right = latents_of(checkpoint, checkpoint.model, frames)
-    shown = {"as recorded": frames} | {
-        name: draw(env, states, np.random.default_rng(0)) for name, env in scenes.unusual.items()
-    }
+    right = latents_of(checkpoint, checkpoint.model, views[RECORDED])
     return {
         name: float((latents_of(checkpoint, model, pictures) - right).square().mean() / right.var(dim=0).mean())
-        for name, pictures in shown.items()
+        for name, pictures in views.items()
     }
