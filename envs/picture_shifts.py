@@ -1,7 +1,8 @@
 """Shifts of pictures, for any environment: light, blur, noise, dirt, passers-by and the camera.
 
-A shift is a function of a random generator and a strength. It draws what holds for an episode, such as the direction in
-which the camera moved, and returns the change of one picture ``(h, w, 3)``.
+A shift is made of a random generator and a strength at the start of an episode. It draws what holds for the episode,
+such as the direction in which the camera moved, and changes one picture ``(h, w, 3)`` after the other. Shifts are
+classes, not functions within functions, so that an environment can be copied and pickled in the middle of an episode.
 """
 
 from __future__ import annotations
@@ -21,90 +22,113 @@ DISC = 0.05  # radius of a distractor, of the picture's width
 DISC_SPEED = 0.02  # of a distractor a step, of the picture's width
 
 
-def light(rng: np.random.Generator, strength: float) -> Change:
+class Light:
     """Brighter or darker by a share."""
-    factor = 1 + strength * rng.choice((-1.0, 1.0))
-    return lambda picture: _rounded(factor * picture)
+
+    def __init__(self, rng: np.random.Generator, strength: float) -> None:
+        self._factor = 1 + strength * rng.choice((-1.0, 1.0))
+
+    def __call__(self, picture: Picture) -> Picture:
+        return _rounded(self._factor * picture)
 
 
-def blur(rng: np.random.Generator, strength: float) -> Change:
+class Blur:
     """A Gaussian blur, of so many pixels of 64."""
 
-    def change(picture: Picture) -> Picture:
-        radius = strength * picture.shape[1] / REFERENCE_PX
-        return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
+    def __init__(self, rng: np.random.Generator, strength: float) -> None:
+        self._radius = strength / REFERENCE_PX
 
-    return change
+    def __call__(self, picture: Picture) -> Picture:
+        return np.array(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(self._radius * picture.shape[1])))
 
 
-def pixel_noise(rng: np.random.Generator, strength: float) -> Change:
+class PixelNoise:
     """Gaussian noise on each pixel and colour, as a share of white, anew in each picture."""
-    return lambda picture: _rounded(picture + rng.normal(0.0, 255 * strength, picture.shape))
+
+    def __init__(self, rng: np.random.Generator, strength: float) -> None:
+        self._rng, self._std = rng, 255 * strength
+
+    def __call__(self, picture: Picture) -> Picture:
+        return _rounded(picture + self._rng.normal(0.0, self._std, picture.shape))
 
 
-def occlusion(rng: np.random.Generator, strength: float) -> Change:
+class Occlusion:
     """A grey square somewhere, whose side is a share of the width."""
-    left, top = rng.uniform(0, 1 - strength, 2)
 
-    def change(picture: Picture) -> Picture:
+    def __init__(self, rng: np.random.Generator, strength: float) -> None:
+        self._side, (self._left, self._top) = strength, rng.uniform(0, 1 - strength, 2)
+
+    def __call__(self, picture: Picture) -> Picture:
         height, width = picture.shape[:2]
         hidden = picture.copy()
-        rows, columns = round(top * height), round(left * width)
-        hidden[rows : rows + round(strength * height), columns : columns + round(strength * width)] = 128
+        row, column = round(self._top * height), round(self._left * width)
+        hidden[row : row + round(self._side * height), column : column + round(self._side * width)] = 128
         return hidden
 
-    return change
 
-
-def distractors(rng: np.random.Generator, strength: float) -> Change:
+class Distractors:
     """So many coloured discs, which drift over the picture and turn back at its edges."""
-    number = round(strength)
-    places, ways = rng.uniform(0, 1, (number, 2)), rng.uniform(0, 2 * np.pi, number)
-    steps = DISC_SPEED * np.stack([np.cos(ways), np.sin(ways)], axis=1)
-    colors = [tuple(color) for color in rng.integers(0, 256, (number, 3)).tolist()]
 
-    def change(picture: Picture) -> Picture:
-        nonlocal places
+    def __init__(self, rng: np.random.Generator, strength: float) -> None:
+        number = round(strength)
+        self._places, ways = rng.uniform(0, 1, (number, 2)), rng.uniform(0, 2 * np.pi, number)
+        self._steps = DISC_SPEED * np.stack([np.cos(ways), np.sin(ways)], axis=1)
+        self._colors = [tuple(color) for color in rng.integers(0, 256, (number, 3)).tolist()]
+
+    def __call__(self, picture: Picture) -> Picture:
         drawn = Image.fromarray(picture)
         pencil, size = ImageDraw.Draw(drawn), np.array(drawn.size)
-        for place, color in zip(places, colors, strict=True):
+        for place, color in zip(self._places, self._colors, strict=True):
             pencil.circle(tuple((_mirrored(place) * size).tolist()), DISC * drawn.width, fill=color)
-        places = places + steps
-        return np.asarray(drawn)
-
-    return change
+        self._places = self._places + self._steps
+        return np.array(drawn)
 
 
-def camera_shift(rng: np.random.Generator, strength: float) -> Change:
-    """A camera that moved sideways by a share of the picture's width, in any direction."""
-    way = rng.uniform(0, 2 * np.pi)
-    return _seen(1.0, 0.0, (strength * np.cos(way), strength * np.sin(way)))
+class _Camera:
+    """View of a moved camera; beyond the edge of a picture, its edge goes on.
 
+    Args:
+        zoom: size of things, relative to the usual.
+        turn: angle about the camera's axis, radians.
+        shift: way of the camera, of the picture's width, (2,).
+    """
 
-def camera_zoom(rng: np.random.Generator, strength: float) -> Change:
-    """A camera that moved nearer or farther: things grow or shrink by a share."""
-    return _seen(1 + strength * rng.choice((-1.0, 1.0)), 0.0, (0.0, 0.0))
+    def __init__(self, zoom: float, turn: float, shift: tuple[float, float]) -> None:
+        self._back = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) / zoom
+        self._shift, self._margin = np.array(shift), 0.5 + max(map(abs, shift))
 
-
-def camera_turn(rng: np.random.Generator, strength: float) -> Change:
-    """A camera that turned about its axis by so many degrees, either way."""
-    return _seen(1.0, np.radians(strength) * rng.choice((-1.0, 1.0)), (0.0, 0.0))
-
-
-def _seen(zoom: float, turn: float, shift: tuple[float, float]) -> Change:
-    """View of a moved camera; beyond the edge of a picture, its edge goes on."""
-
-    def change(picture: Picture) -> Picture:
+    def __call__(self, picture: Picture) -> Picture:
         height, width = picture.shape[:2]
-        margin = max(height, width) // 2
+        margin = round(self._margin * max(height, width))
         padded = Image.fromarray(np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), mode="edge"))
         middle = np.array([width, height]) / 2
-        back = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) / zoom
-        start = middle + margin - back @ (middle + np.array(shift) * width)  # from a place in the result to its source
-        numbers = (*back[0], start[0], *back[1], start[1])
-        return np.asarray(padded.transform((width, height), Image.Transform.AFFINE, numbers, Image.Resampling.BILINEAR))
+        start = (
+            middle + margin - self._back @ (middle + self._shift * width)
+        )  # from a place in the result to its source
+        numbers = (*self._back[0], start[0], *self._back[1], start[1])
+        return np.array(padded.transform((width, height), Image.Transform.AFFINE, numbers, Image.Resampling.BILINEAR))
 
-    return change
+
+class CameraShift(_Camera):
+    """A camera that moved sideways by a share of the picture's width, in any direction."""
+
+    def __init__(self, rng: np.random.Generator, strength: float) -> None:
+        way = rng.uniform(0, 2 * np.pi)
+        super().__init__(1.0, 0.0, (strength * np.cos(way), strength * np.sin(way)))
+
+
+class CameraZoom(_Camera):
+    """A camera that moved nearer or farther: things grow or shrink by a share."""
+
+    def __init__(self, rng: np.random.Generator, strength: float) -> None:
+        super().__init__(1 + strength * rng.choice((-1.0, 1.0)), 0.0, (0.0, 0.0))
+
+
+class CameraTurn(_Camera):
+    """A camera that turned about its axis by so many degrees, either way."""
+
+    def __init__(self, rng: np.random.Generator, strength: float) -> None:
+        super().__init__(1.0, np.radians(strength) * rng.choice((-1.0, 1.0)), (0.0, 0.0))
 
 
 def _mirrored(place: NDArray[np.float64]) -> NDArray[np.float64]:

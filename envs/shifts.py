@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
@@ -45,7 +46,10 @@ class Shifted(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def __init__(self, env: Env, name: str, strength: Strength, **arguments: Any) -> None:
         RecordConstructorArgs.__init__(self, name=name, strength=strength, **arguments)
         gym.Wrapper.__init__(self, env)
+        if not isinstance(env.unwrapped, GoalImageEnv):
+            raise UserError(f"shift {name}={strength} is for a GoalImageEnv, not for {env.unwrapped!r}")
         self._name = name
+        self._begun = False
         self.strength = strength
         self.rng = np.random.default_rng()
 
@@ -74,11 +78,14 @@ class Shifted(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     ) -> tuple[Observation, dict[str, Any]]:
         if seed is not None:
             self.rng = np.random.default_rng([seed, *self._name.encode()])
-        observation, info = self.env.reset(seed=seed, options=self.chosen(options or {}))
+        observation, info = self.env.reset(seed=seed, options=self.chosen({} if options is None else options))
         self.begin(observation)
+        self._begun = True
         return self.shown(observation), info
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        if not self._begun:
+            raise ResetNeeded("Cannot call env.step() before calling env.reset()")
         observation, reward, terminated, truncated, info = self.env.step(self.executed(action))
         return self.shown(observation), float(reward), terminated, truncated, info
 
@@ -87,10 +94,12 @@ class VariedWorld(Shifted):
     """An environment of which a factor of variation is unusual; in the name of the shift, it has dashes."""
 
     def chosen(self, options: dict[str, Any]) -> dict[str, Any]:
+        stated = (options.get("variation") if isinstance(options, Mapping) else None) or {}
+        if not isinstance(options, Mapping) or not isinstance(stated, Mapping):
+            return options  # which the environment refuses
         name = self._name.replace("-", "_")
-        factor = self.simulator.factors[name]
-        drawn = {name: factor.drawn(self.strength, self.rng)}
-        return {**options, "variation": {**drawn, **(options.get("variation") or {})}}
+        drawn = {name: self.simulator.factors[name].drawn(self.strength, self.rng)}
+        return {**options, "variation": {**drawn, **stated}}
 
 
 class ShiftedPictures(Shifted):
@@ -147,7 +156,7 @@ class LateActions(Shifted):
         self._waiting = deque([still] * round(float(self.strength)))
 
     def executed(self, action: Action) -> Action:
-        self._waiting.append(action)
+        self._waiting.append(self.simulator.executed_action(action))  # a copy: the caller may reuse its array
         return self._waiting.popleft()
 
 
@@ -159,7 +168,7 @@ class StickyActions(Shifted):
 
     def executed(self, action: Action) -> Action:
         if self._last is None or self.rng.uniform() >= float(self.strength):
-            self._last = action
+            self._last = self.simulator.executed_action(action)  # a copy: the caller may reuse its array
         return self._last
 
 
@@ -208,16 +217,16 @@ def _in_time(wrap: Callable[[Env, str, Strength], Env], **settings: Any) -> Shif
 
 
 GENERAL = {
-    "light": _of_pictures(picture_shifts.light, strengths=(0.1, 0.25, 0.5), unit="share of the brightness"),
-    "blur": _of_pictures(picture_shifts.blur, strengths=(0.5, 1.0, 2.0), unit="pixels of 64", most=16.0),
-    "pixel-noise": _of_pictures(picture_shifts.pixel_noise, strengths=(0.02, 0.05, 0.1), unit="share of white"),
-    "occlusion": _of_pictures(picture_shifts.occlusion, strengths=(0.1, 0.2, 0.3), unit="share of the width"),
+    "light": _of_pictures(picture_shifts.Light, strengths=(0.1, 0.25, 0.5), unit="share of the brightness"),
+    "blur": _of_pictures(picture_shifts.Blur, strengths=(0.5, 1.0, 2.0), unit="pixels of 64", most=16.0),
+    "pixel-noise": _of_pictures(picture_shifts.PixelNoise, strengths=(0.02, 0.05, 0.1), unit="share of white"),
+    "occlusion": _of_pictures(picture_shifts.Occlusion, strengths=(0.1, 0.2, 0.3), unit="share of the width"),
     "distractors": _of_pictures(
-        picture_shifts.distractors, strengths=(1.0, 2.0, 4.0), unit="coloured discs", most=100.0, whole=True
+        picture_shifts.Distractors, strengths=(1.0, 2.0, 4.0), unit="coloured discs", most=100.0, whole=True
     ),
-    "camera-shift": _of_pictures(picture_shifts.camera_shift, strengths=(0.02, 0.05, 0.1), unit="share of the width"),
-    "camera-zoom": _of_pictures(picture_shifts.camera_zoom, strengths=(0.02, 0.05, 0.1), unit="share", most=0.5),
-    "camera-turn": _of_pictures(picture_shifts.camera_turn, strengths=(2.0, 5.0, 10.0), unit="degrees", most=180.0),
+    "camera-shift": _of_pictures(picture_shifts.CameraShift, strengths=(0.02, 0.05, 0.1), unit="share of the width"),
+    "camera-zoom": _of_pictures(picture_shifts.CameraZoom, strengths=(0.02, 0.05, 0.1), unit="share", most=0.5),
+    "camera-turn": _of_pictures(picture_shifts.CameraTurn, strengths=(2.0, 5.0, 10.0), unit="degrees", most=180.0),
     "dropped-frames": _in_time(DroppedFrames, strengths=(0.1, 0.25, 0.5), unit="share of the pictures"),
     "action-noise": _in_time(NoisyActions, strengths=(0.1, 0.2, 0.4), unit="share of the largest action"),
     "action-delay": _in_time(LateActions, strengths=(1.0, 2.0, 3.0), unit="environment steps", most=1000.0, whole=True),

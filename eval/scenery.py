@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs.base import GoalImageEnv, State
+from ..envs.variation import Value
 from ..errors import UserError
 
 Frame = NDArray[np.uint8]
@@ -46,6 +47,10 @@ class Scenery:
         env = gym.make(env_id, disable_env_checker=True, **{**env_kwargs, "image_size": size, "render_mode": None})
         self._env = cast(GoalImageEnv, env.unwrapped)
         self.fps = int(env.metadata["render_fps"])
+
+    def vary(self, variation: Mapping[str, Value]) -> None:
+        """Takes up the values of factors that another environment has in an episode."""
+        self._env.reset(options={"variation": dict(variation)})
 
     def view(self, state: State) -> Frame:
         """Picture ``(size, size, 3)`` of a state, for people."""

@@ -83,6 +83,8 @@ def check_video(path: str | Path) -> None:
 
 def check_videos(folder: str | Path, suffixes: Sequence[str]) -> None:
     """Raises UserError if videos of these kinds cannot be written into `folder`, because of it or of ffmpeg."""
+    if not suffixes:
+        raise UserError(f"suffixes={suffixes!r} names no format: choose some of {', '.join(FORMATS)}")
     for suffix in suffixes:
         if suffix not in FORMATS:
             raise UserError(f"suffix={suffix!r} is unknown: choose one of {', '.join(FORMATS)}")

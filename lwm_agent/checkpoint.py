@@ -28,7 +28,6 @@ from .checkpoint_config import (
     HEADS,
     REPLAN,
     WEIGHTS,
-    check_arguments,
     check_external,
     check_units,
     external_entry,
@@ -42,6 +41,7 @@ from .files import advice, check_writable, recover_folder, replacing_folder, res
 from .models import Decoder, Heads, LatentModel, Painter, WorldModel, find_model
 from .normalizer import Normalizer
 from .protocols import DEFAULT_COST, GoalActor, GoalPolicy
+from .validation import check_arguments
 from .weights import CheckpointError, build, load_weights, save_weights, sha256
 
 __all__ = ["Checkpoint", "CheckpointError", "checksum", "find_checkpoint", "output_folder", "shipped_checkpoints"]

@@ -7,10 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_type_hints
-
-from torch import nn
+from typing import Any
 
 from .envs import spec_of
 from .errors import UserError
@@ -103,21 +100,6 @@ def _check_conventions(path: Path, env: str, env_kwargs: Mapping[str, Any]) -> N
         finite = not isinstance(value, float) or math.isfinite(value)
         if not finite or (name in defaults and not has_type(value, type(defaults[name]))):
             raise CheckpointError(f"{path}: env_kwargs has {name}={value!r}: copy or train the checkpoint again")
-
-
-def check_arguments(owner: str, kind: type[nn.Module], arguments: Mapping[str, Any]) -> None:
-    """Refuses unknown constructor arguments of `kind`, and values of another type or that are not finite."""
-    hints = get_type_hints(kind.__init__)
-    hints.pop("return", None)
-    simple = (int, float, bool, str, NoneType)
-    for name, value in arguments.items():
-        if name not in hints:
-            raise UserError(f"{owner}: {name!r} is unknown: choose from {', '.join(hints)}")
-        parts = get_args(hints[name]) or (hints[name],)
-        if all(part in simple for part in parts):
-            check_type(owner, name, value, hints[name])
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{owner}: {name} must be finite, got {value}")
 
 
 def check_units(path: Path, model: LatentModel, units: Normalizer, config: Mapping[str, Any]) -> None:

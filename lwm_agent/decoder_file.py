@@ -13,8 +13,8 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from .checkpoint_config import check_arguments
 from .models import Decoder
+from .validation import check_arguments
 from .weights import CheckpointError, build, digest_of, load_weights, open_regular, packed, reading, save_weights
 
 HEADER = "decoder"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -17,6 +17,7 @@ from .eval.canvas import PANEL
 from .eval.film import Film
 from .eval.scenery import Scenery
 from .eval.video import check_videos, write_film
+from .validation import Count, check_setting
 
 DEFAULT_FPS = 10
 
@@ -59,8 +60,7 @@ class RecordImagination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         space = env.observation_space
         if not isinstance(space, gym.spaces.Dict) or not {"pixels", "goal"} <= space.spaces.keys():
             raise UserError(f"the environment observes {space}: films need a Dict with 'pixels' and 'goal'")
-        if every < 1:
-            raise UserError(f"every={every} must be at least 1")
+        check_setting("every", every, Count)
         if not (agent.planner.reactive or agent.replanner.keep_imagined):
             raise UserError("the agent does not keep what it imagines: make it with keep_imagined=True")
         check_videos(folder, suffixes)
@@ -78,6 +78,8 @@ class RecordImagination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         observation, info = self.env.reset(seed=seed, options=options)
         if self._episodes % self._every == 0:
             goal = observation["goal"]
+            if self._scenery is not None:
+                self._scenery.vary(cast(GoalImageEnv, self.unwrapped).variation)
             if self._scenery is not None and np.isfinite(info["goal_state"]).all():
                 goal = self._scenery.view(info["goal_state"])
             self._film = Film(goal, f"episode {self._episodes}", self._agent.describe(), self._scenery)

@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
+from inspect import Parameter, signature
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -103,6 +104,7 @@ PositiveFloat = Annotated[float, Range(above=0)]
 Count = Annotated[int, Range(least=1)]
 NonNegative = Annotated[float, Range(least=0)]
 Share = Annotated[float, Range(least=0, most=1)]
+Dropout = Annotated[float, Range(least=0, under=1)]
 OutputFolder = Annotated[Path, Option(path="folder")]
 OutputFile = Annotated[Path, Option(path="file")]
 
@@ -147,6 +149,38 @@ def check_setting(name: str, value: object, kind: Any) -> None:
     fault = _fault(value)
     if fault is not None:
         raise UserError(f"{name}={value!r} must {fault}")
+
+
+def check_arguments(owner: str, kind: type, arguments: Mapping[str, Any]) -> None:
+    """Checks arguments of the constructor of `kind` against its annotations; messages begin with ``owner.name=value``.
+
+    Annotations other than numbers, names, switches and their rules are left to the constructor.
+
+    Raises:
+        UserTypeError: a value is not of the annotated type.
+        UserError: an argument that the constructor does not have, or a value that a rule forbids.
+    """
+    parameters = signature(kind).parameters
+    open_ended = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
+    try:
+        hints = get_type_hints(kind.__init__, include_extras=True)  # type: ignore[misc]
+    except NameError:  # a name that only type checkers import
+        hints = {}
+    for name, value in arguments.items():
+        if name not in parameters and not open_ended:
+            raise UserError(f"{owner}.{name} is unknown: choose from {', '.join(parameters)}")
+        hint = hints.get(name, Any)
+        check_setting(f"{owner}.{name}", value, hint if _is_plain(hint) else Any)
+
+
+def _is_plain(kind: Any) -> bool:
+    """True for numbers, names and switches, and choices of these."""
+    parts, origin = get_args(kind), get_origin(kind)
+    if origin is Annotated:
+        return _is_plain(parts[0])
+    if origin in (Union, UnionType):
+        return all(map(_is_plain, parts))
+    return kind in (int, float, bool, str, NoneType)
 
 
 def parse_value(name: str, text: str) -> Any:

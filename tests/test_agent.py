@@ -23,6 +23,7 @@ from lwm_agent.agent.replanner import Replanner
 from lwm_agent.agent.state import AgentState
 from lwm_agent.checkpoint import Checkpoint
 from lwm_agent.compute.device import can_compile
+from lwm_agent.errors import UserError, UserTypeError
 from lwm_agent.models import MODELS, PREDICTORS, Heads, LeWorldModel
 from lwm_agent.models.window import Window
 from lwm_agent.normalizer import Normalizer
@@ -498,9 +499,10 @@ def test_wrong_states_and_settings_are_named() -> None:
     _, state = agent.predict(batch)
     with pytest.raises(ValueError, match="2 observations do not fit"):
         agent.predict(batch, state[[0]])
-    for steps in (0, 26):
-        with pytest.raises(ValueError, match=f"replan_every_env_steps={steps} must be from 1 to 25"):
-            make_agent(replan_every_env_steps=steps)
+    with pytest.raises(ValueError, match="replan_every_env_steps=26 must be from 1 to 25"):
+        make_agent(replan_every_env_steps=26)
+    with pytest.raises(ValueError, match="replan_every_env_steps=0 must be positive"):
+        make_agent(replan_every_env_steps=0)
     with pytest.raises(ValueError, match="horizon=0"):
         make_agent(horizon=0)
     with pytest.raises(ValueError, match="proposal_std=-1"):
@@ -509,6 +511,36 @@ def test_wrong_states_and_settings_are_named() -> None:
         make_agent(deadline_env_steps=0)
     with pytest.raises(ValueError, match=r"device='tpu'.*auto, cpu"):
         make_agent(device="tpu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"horizon": 2.5}, r"agent\.horizon=2\.5 must be int"),
+        ({"replan_every_env_steps": 1.5}, r"agent\.replan_every_env_steps=1\.5 must be int"),
+        ({"num_proposals": "4"}, r"agent\.num_proposals='4' must be int"),
+        ({"bf16": 1}, r"agent\.bf16=1 must be bool"),
+        ({"cost": 3}, r"agent\.cost=3 must be str"),
+        ({"seed": -1}, r"agent\.seed=-1 must be at least 0"),
+        ({"budget": 300}, r"budget=300 is no Budget: write Budget\(rollouts="),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_agent(**settings)
+
+
+def test_a_name_is_no_checkpoint() -> None:
+    with pytest.raises(
+        UserTypeError, match=r"checkpoint='pusht-tiny' is no Checkpoint: use Agent.load\('pusht-tiny'\)"
+    ):
+        Agent("pusht-tiny")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("planner", "horizon", "steps"), [("cem", 5, 20), ("cem", 2, 10), ("policy", 5, 5)])
+def test_a_checkpoints_advice_is_no_longer_than_a_plan(planner: str, horizon: int, steps: int) -> None:
+    advised = replace(checkpoint(), replan_every_env_steps=20)
+    assert Agent(advised, planner, horizon=horizon, device="cpu").schedule.replan_every_env_steps == steps
 
 
 def test_where_nobody_names_a_planner_it_searches_around_the_actor_if_there_is_one() -> None:

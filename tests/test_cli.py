@@ -168,7 +168,19 @@ def test_demo_films_a_task_that_the_shipped_agent_solves(env: str, tmp_path: Pat
 def test_demo_says_so_where_the_goal_is_not_reached(tmp_path: Path) -> None:
     printed = run("demo --planner none --task 4 --offset 50 --output-dir .", tmp_path)
     assert "task 4 of 200: none did not reach the goal in 100 steps" in printed
+    assert "all 200 tasks: lwm-agent eval --env pusht --planner none --offset 50\n" in printed
     assert (tmp_path / "task-004.gif").exists()
+
+
+def test_drawn_tasks_are_evaluated_and_filmed_without_naming_their_offset(tmp_path: Path) -> None:
+    printed = run("demo --planner none --protocol drawn --output-dir .", tmp_path)
+    assert "task 0 of 200: none did not reach the goal in 200 steps" in printed
+    assert "lwm-agent eval --env pusht --planner none --protocol drawn\n" in printed
+    run("record --planner none --protocol drawn --first 7 --episodes 1 --out films", tmp_path)
+    assert (tmp_path / "films" / "task-007.gif").exists()
+    run("eval --planner none --protocol drawn --episodes 1 --no-floors", tmp_path)
+    contents = json.loads((tmp_path / "out" / "pusht-none-drawn-test-100" / "results.json").read_text())
+    assert contents["run"]["tasks"]["offset_env_steps"] == 100
 
 
 @pytest.mark.parametrize(
@@ -182,7 +194,7 @@ def test_demo_says_so_where_the_goal_is_not_reached(tmp_path: Path) -> None:
             "'magic' is unknown: choose one of actor, categorical-cem, cem",
         ),
         (
-            "eval --planner none --protocol drawn",
+            "eval --planner none --protocol drawn --offset 25",
             "--protocol drawn --offset 25 --out tasks.json`, and evaluate on them",
         ),
         ("eval --planner none --protocol easy", "no tasks 'pusht-easy-test-25' are shipped: choose one of cube-lewm"),

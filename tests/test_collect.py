@@ -443,16 +443,19 @@ def test_a_folder_is_refused_before_anything_is_recorded(tmp_path: Path, overwri
 
 
 @pytest.mark.parametrize(
-    ("env", "message"),
+    ("env", "env_kwargs", "message"),
     [
-        ("no_such_module:Name-v0", "there is no module 'no_such_module'"),
-        ("odd_env:Missing-v0", "cannot be made"),
-        ("CartPole-v1", "cannot be made"),
+        ("no_such_module:Name-v0", {"unknown": 1}, "there is no module 'no_such_module'"),
+        ("odd_env:Missing-v0", {"unknown": 1}, "cannot be made"),
+        ("CartPole-v1", {"unknown": 1}, r"env_kwargs=\{'unknown': 1\} do not fit CartPole-v1"),
+        ("FrozenLake-v1", {"map_name": "huge"}, r"env_kwargs=\{'map_name': 'huge'\} do not fit FrozenLake-v1"),
     ],
 )
-def test_environments_that_cannot_be_made_are_refused(tmp_path: Path, odd: str, env: str, message: str) -> None:
+def test_environments_that_cannot_be_made_are_refused(
+    tmp_path: Path, odd: str, env: str, env_kwargs: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
-        collect(CollectConfig(out=tmp_path / "x.h5", env=env, policy="random", env_kwargs={"unknown": 1}, **SMALL))
+        collect(CollectConfig(out=tmp_path / "x.h5", env=env, policy="random", env_kwargs=env_kwargs, **SMALL))
 
 
 def test_frame_sizes_that_not_every_preset_takes_are_warned_of(tmp_path: Path) -> None:

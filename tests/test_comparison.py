@@ -76,6 +76,17 @@ def unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison_module, "write_comparison", lambda *_: None)
 
 
+def test_iterations_hold_for_the_cells_without_a_budget(tmp_path: Path, checkpoints: dict[str, str]) -> None:
+    model, search = f"one={checkpoints['one']}", {"cem.iterations": 3, "cem.num_samples": 8, "cem.num_elites": 2}
+    settings = replace(config(tmp_path, model, unlimited=True), planner_settings=search)
+    limited, free = make_jobs(settings, find_entrants(settings))
+    assert limited.config.planner_settings == {"num_samples": 8, "num_elites": 2}
+    assert free.config.planner_settings == {"num_samples": 8, "num_elites": 2, "iterations": 3}
+    only = replace(settings, unlimited=False)
+    with pytest.raises(UserError, match=r"planner.iterations has no effect beside a budget"):
+        make_jobs(only, find_entrants(only))
+
+
 def test_grid_has_every_combination_and_one_cell_for_a_policy(checkpoints: dict[str, str], tmp_path: Path) -> None:
     settings = config(
         tmp_path,

@@ -145,8 +145,8 @@ def test_every_training_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     class StopError(Exception):
         pass
 
-    def stop(config: TrainConfig, image_size: int) -> None:
-        seen.append((config.data, image_size))
+    def stop(config: TrainConfig) -> None:
+        seen.append((config.data, config.image_size))
         raise StopError
 
     monkeypatch.setattr(training_commands, "with_own_files", stop)

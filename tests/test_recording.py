@@ -61,6 +61,15 @@ def test_it_changes_nothing(agent: Agent, tmp_path: Path) -> None:
     assert first[1:4] == second[1:4]
 
 
+def test_films_show_the_world_of_the_episode(agent: Agent, tmp_path: Path) -> None:
+    env = make(agent, tmp_path, suffixes=(".gif",))
+    for color in ((0, 0, 255), (255, 255, 255)):
+        env.reset(seed=0, options={"variation": {"background_color": color}})
+    env.close()
+    blue, white = (iio.imread(tmp_path / f"episode-00{number}.gif", index=0)[..., :3] for number in (0, 1))
+    assert ((white > 200).all(-1) & (blue[..., 2] > 200) & (blue[..., :2] < 60).all(-1)).mean() > 0.1
+
+
 class Dot(gym.Env[Any, Any]):
     """An environment that is no `GoalImageEnv`: a white dot that stays."""
 
@@ -97,6 +106,10 @@ def test_what_does_not_fit_is_refused(agent: Agent, tmp_path: Path) -> None:
         make(Agent.load("pusht-tiny", "actor", **FAST), tmp_path)
     with pytest.raises(UserError, match="every=0 must be at least 1"):
         make(agent, tmp_path, every=0)
+    with pytest.raises(UserError, match=r"every=1\.5 must be int"):
+        make(agent, tmp_path, every=1.5)
+    with pytest.raises(UserError, match=r"suffixes=\(\) names no format: choose some of .mp4, .gif"):
+        make(agent, tmp_path, suffixes=())
     with pytest.raises(UserError, match=r"choose one of \.mp4, \.gif"):
         make(agent, tmp_path, suffixes=(".avi",))
     with pytest.raises(UserError, match="films need a Dict with 'pixels' and 'goal'"):

@@ -10,6 +10,7 @@ from types import ModuleType
 import imageio.v3 as iio
 import pytest
 
+from lwm_agent.checkpoint import checksum
 from lwm_agent.errors import UserError
 from lwm_agent.eval.report import markdown_table
 from lwm_agent.eval.results_file import parse_results
@@ -78,6 +79,7 @@ def test_a_study_has_every_strength_and_goes_on_where_it_stopped(
         assert 0 < cell.p_value <= 1
     assert measured.floors.keys() == {"random", "none"}
     stored = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert (stored["checkpoint"], stored["seed"]) == (checksum("pusht-tiny"), config.seed)
     assert [cell["success"] for cell in stored["cells"]] == [cell.success for cell in measured.cells]
     assert "| block-shape | L |" in (tmp_path / "table.md").read_text("utf-8")
     assert iio.imread(tmp_path / "robustness.png").std() > 10

@@ -9,9 +9,11 @@ from typing import Any, cast
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 
 from lwm_agent.envs import ENVS
 from lwm_agent.envs.base import GoalImageEnv
+from lwm_agent.envs.picture_shifts import CameraShift
 from lwm_agent.envs.pusht import PushTEnv
 from lwm_agent.envs.pusht_geometry import BLOCKS, WORLD
 from lwm_agent.envs.shifts import GENERAL, parse_shift, shifted, shifts_of
@@ -201,6 +203,64 @@ def test_delayed_actions_arrive_late_and_the_agent_waits_before() -> None:
     delayed = [late.step(action)[4]["state"] for action in actions]
     np.testing.assert_allclose(delayed[1][:2], start[:2], atol=1e-3)
     np.testing.assert_allclose(delayed[2][:2], states[0][:2], atol=1e-3)
+
+
+@pytest.mark.parametrize("shift", GENERAL)
+def test_copies_of_an_episode_go_on_alike(shift: str) -> None:
+    env = shifted(make_drawing("pusht"), [strongest("pusht", shift)], "pusht")
+    env.reset(seed=0)
+    first, *others = actions_of(cast(GoalImageEnv, env.unwrapped), 5)
+    env.step(first)
+    copies = [copy.deepcopy(env), pickle.loads(pickle.dumps(env))]
+    played = [[each.step(action) for action in others] for each in (env, *copies)]
+    for rows in played[1:]:
+        np.testing.assert_equal(rows, played[0])
+    for observation, *_ in played[0]:
+        assert all(picture.flags.writeable for picture in observation.values())
+
+
+@pytest.mark.parametrize("shift", ["action-delay=1", "sticky-actions=0.5"])
+def test_actions_are_kept_though_the_caller_reuses_the_array(shift: str) -> None:
+    def states(reuse: bool) -> list[Any]:
+        env = shifted(make_drawing("pusht"), [shift], "pusht")
+        env.reset(seed=3)
+        buffer, reached = np.zeros(2, np.float32), []
+        for action in actions_of(cast(GoalImageEnv, env.unwrapped), 8):
+            buffer[:] = action
+            reached.append(env.step(buffer if reuse else action)[4]["state"])
+        return reached
+
+    np.testing.assert_array_equal(states(reuse=True), states(reuse=False))
+
+
+@every_env
+@pytest.mark.parametrize("shift", ["blur=1", "action-delay=1", "sticky-actions=0.5", "dropped-frames=0.5"])
+def test_a_step_before_the_first_reset_is_refused(name: str, shift: str) -> None:
+    env = shifted(make_drawing(name), [shift], name)
+    with pytest.raises(ResetNeeded, match=r"before calling env\.reset"):
+        env.step(env.action_space.sample())
+
+
+@pytest.mark.parametrize("options", [5, {"variation": 5}, {"variation": "red"}, {"colour": 1}])
+def test_wrong_options_are_refused_as_without_a_shift(options: Any) -> None:
+    env = make_drawing("pusht")
+    refused = []
+    for each in (env, shifted(env, ["agent-color=1"], "pusht")):
+        with pytest.raises(UserError) as error:
+            each.reset(seed=0, options=options)
+        refused.append(str(error.value))
+    assert refused[0] == refused[1]
+
+
+def test_the_edge_of_a_picture_goes_on_however_far_the_camera_moves() -> None:
+    picture = np.full((32, 48, 3), 200, np.uint8)
+    for seed in range(8):
+        assert (CameraShift(np.random.default_rng(seed), 1.0)(picture) == 200).all()
+
+
+def test_other_environments_have_no_shifts() -> None:
+    with pytest.raises(UserError, match=r"shift blur=1.0 is for a GoalImageEnv, not for .*CartPole"):
+        shifted(gym.make("CartPole-v1"), ["blur=1"], "pusht")
 
 
 def test_every_registered_environment_has_the_general_shifts() -> None:

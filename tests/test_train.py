@@ -8,7 +8,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import h5py
 import hdf5plugin  # noqa: F401  registers the filter of the data
@@ -26,7 +26,7 @@ from lwm_agent.data.writer import TrajectoryWriter
 from lwm_agent.errors import UserError
 from lwm_agent.eval.accounting import training_seconds
 from lwm_agent.model_card import hardware
-from lwm_agent.models import Decoder, LeWorldModel
+from lwm_agent.models import MODELS, Decoder, LeWorldModel, ModelSpec
 from lwm_agent.protocols import Batch
 from lwm_agent.training.batches import to_batch
 from lwm_agent.training.config import TrainConfig
@@ -327,8 +327,10 @@ def test_a_training_may_begin_with_a_checkpoint(data: str, tmp_path: Path) -> No
     replace(first, training={**first.training, "recommendation": {}}).save(folder, "card")
     settings = {"init": str(tmp_path / "first" / "checkpoint"), "model_settings": {"depth": 2}}
     fixed = {"learning_rate": 1e-9, "seed": 5, "weight_decay": 0.0}
-    with pytest.raises(UserError, match=r"has depth=1, not 2: a training keeps the sizes"):
+    with pytest.raises(UserError, match=r"has depth=1, not 2: a training keeps the sizes .*may change model\.sigreg_w"):
         train(config(data, tmp_path / "other", **settings))
+    with pytest.raises(UserError, match=r"has frameskip=5, not 3: a training keeps the sizes"):  # the constructor's own
+        train(config(data, tmp_path / "other", init=settings["init"], model_settings={"frameskip": 3}))
     again = train(config(other_square(tmp_path / "other.h5", data), tmp_path / "again", init=settings["init"], **fixed))
     for name, weight in again.model.state_dict().items():
         assert torch.allclose(weight, first.model.state_dict()[name], atol=1e-3), name  # stored in half precision
@@ -484,6 +486,64 @@ def test_a_diverging_training_stops(data: str, tmp_path: Path) -> None:
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig.from_preset("tiny", **{"data": ("x",), "out": "y", **settings})
+
+
+NUMBERS = [
+    (model, name)
+    for model, spec in MODELS.items()
+    for name, kind in get_type_hints(spec.model.__init__).items()  # type: ignore[misc]
+    if kind in (int, float)
+]
+
+
+@pytest.mark.parametrize(("model", "name"), NUMBERS)
+def test_wrong_numbers_of_every_model_are_named(model: str, name: str) -> None:
+    for value in (-2, True, "wide"):
+        with pytest.raises(UserError, match=rf"^model\.{name}={value!r} must be "):
+            TrainConfig.from_options(model=model, data=("x",), out="y", model_settings={name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"depht": 3}, r"model\.depht is unknown: choose from action_size, frameskip, .*depth"),
+        ({"residual": 1}, r"model\.residual=1 must be bool"),
+        ({"dropout": 1.0}, r"model\.dropout=1\.0 must be under 1"),
+        ({"image_size": None}, r"model\.image_size=None must be int"),
+        ({"image_size": 65.5}, r"model\.image_size=65\.5 must be int"),
+    ],
+)
+def test_wrong_settings_of_a_model_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        TrainConfig.from_preset("tiny", data=("x",), out="y", model_settings=settings)
+
+
+def test_frames_of_a_model_without_a_usual_size_must_be_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OwnModel(LeWorldModel):
+        def __init__(self, *, action_size: int, image_size: int) -> None: ...
+
+    monkeypatch.setitem(MODELS, "own", ModelSpec(OwnModel, {"tiny": {}}, {}))
+    own = TrainConfig.from_options(model="own", data=("x",), out="y")
+    with pytest.raises(UserError, match=r"model=own has no usual size of frames: .*--set model.image_size=64"):
+        _ = own.image_size
+    assert replace(own, model_settings={"image_size": 48}).image_size == 48
+
+
+def test_what_a_constructor_refuses_is_a_users_error(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Strict(LeWorldModel):
+        def __init__(self, *, action_size: int, image_size: int = 32, parts: int = 2) -> None:
+            raise ValueError("parts must divide the frame")
+
+    monkeypatch.setitem(MODELS, "strict", ModelSpec(Strict, {"tiny": {}}, {}))
+    strict = TrainConfig.from_options(
+        model="strict", data=(data,), out=str(tmp_path / "run"), model_settings={"parts": 5}, device="cpu"
+    )
+    with pytest.raises(UserError, match=r"no Strict can be made with .*model\.parts=5.*: parts must divide the frame"):
+        train(strict)
+    with pytest.raises(UserError, match=r"model\.action_size=3 is not that of .*: leave it out"):
+        train(config(data, tmp_path / "run", model_settings={"action_size": 3}))
 
 
 def test_unknown_presets_and_sizes_are_named(data: str, tmp_path: Path) -> None:

@@ -100,6 +100,8 @@ def test_settings_of_other_parts_are_refused(trained: Path, data: str, tmp_path:
     ("model", "message"),
     [
         ({"predictor": "rnn"}, "predictor='rnn' is unknown: choose one of transformer, mlp"),
+        ({"depth": 0}, r"model\.depth=0 must be positive"),
+        ({"residual": "yes"}, r"model\.residual='yes' must be bool"),
         ({"history": 4}, r"clip_length=4 must be at least 5 for this predictor"),
     ],
 )

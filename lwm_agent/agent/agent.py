@@ -19,6 +19,7 @@ from ..insight import Insight
 from ..models import LatentModel, WorldModel
 from ..planners import UNLIMITED, Budget, make_cost, make_planner
 from ..protocols import Planner
+from ..validation import NonNegative, PositiveInt, Seed, check_arguments
 from .capacity import max_parallel_rollouts
 from .environment import check_env
 from .inspector import Inspector
@@ -94,34 +95,37 @@ class Agent:
         *,
         cost: str | None = None,
         proposal: str = "auto",
-        num_proposals: int = 16,
-        proposal_std: float = 0.5,
-        horizon: int = 5,
-        replan_every_env_steps: int | None = None,
-        deadline_env_steps: int | None = None,
+        num_proposals: PositiveInt = 16,
+        proposal_std: NonNegative = 0.5,
+        horizon: PositiveInt = 5,
+        replan_every_env_steps: PositiveInt | None = None,
+        deadline_env_steps: PositiveInt | None = None,
         budget: Budget | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         device: str = "auto",
         bf16: bool | None = None,
         int8: bool = False,
         compile: bool = False,  # noqa: A002  (what torch calls it)
-        max_rollouts: int | None = None,
+        max_rollouts: PositiveInt | None = None,
         keep_imagined: bool = False,
         keep_surprise: bool = False,
     ) -> None:
-        if not 0 <= proposal_std < float("inf"):
-            raise UserError(f"proposal_std={proposal_std} must be at least 0, and finite")
-        if max_rollouts is not None and max_rollouts < 1:
-            raise UserError(f"max_rollouts={max_rollouts} must be at least 1, or None for as many as memory holds")
+        arguments = dict(locals())  # before there are other names
+        del arguments["self"]
+        check_arguments("agent", Agent, arguments)
+        if not isinstance(checkpoint, Checkpoint):
+            raise UserTypeError(f"checkpoint={checkpoint!r} is no Checkpoint: use Agent.load({str(checkpoint)!r})")
+        if not isinstance(budget, Budget | None):
+            raise UserTypeError(f"budget={budget!r} is no Budget: write Budget(rollouts=...), seconds=... or flops=...")
         planner = default_planner(checkpoint, proposal) if planner is None else planner
         self.planner = make_planner(planner) if isinstance(planner, str) else planner
         if not isinstance(self.planner, Planner):
             raise UserTypeError(f"planner={planner!r} is no planner: name one, or derive yours from Planner")
         frameskip = checkpoint.model.frameskip
-        replan = checkpoint.replan_every_env_steps if replan_every_env_steps is None else replan_every_env_steps
-        replan = frameskip if replan is None else replan
-        # A policy that acts by itself looks one block ahead.
-        self.schedule = Schedule(frameskip, 1 if self.planner.reactive else horizon, replan, deadline_env_steps)
+        horizon = 1 if self.planner.reactive else horizon  # a policy that acts by itself looks one block ahead
+        if replan_every_env_steps is None:  # the checkpoint's advice is for plans of the usual length
+            replan_every_env_steps = min(checkpoint.replan_every_env_steps or frameskip, frameskip * horizon)
+        self.schedule = Schedule(frameskip, horizon, replan_every_env_steps, deadline_env_steps)
         self.device = resolve_device(device)
         if self.device.type == "cpu":
             keep_freed_memory()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 from ..envs import ENVS, find_env, import_env, name_of, spec_of
 from ..errors import UserError
 from ..planners.registry import PLANNERS
-from ..validation import Choices, Config, Option, PositiveFloat, PositiveInt, Seed, check_type
+from ..validation import Choices, Config, Option, PositiveFloat, PositiveInt, Seed, check_setting
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
@@ -63,14 +63,14 @@ class AgentConfig(Config):
 
         super().__post_init__()
         find_env(self.env)
-        settings = {name: kind for name, kind in get_type_hints(Agent.__init__).items() if name not in OWN_OPTIONS}
+        kinds = get_type_hints(Agent.__init__, include_extras=True)
+        settings = {name: kind for name, kind in kinds.items() if name not in OWN_OPTIONS}
         for name, value in self.agent_settings.items():
             if name not in settings:
                 raise UserError(f"--set agent.{name} is unknown: choose one of {', '.join(sorted(settings))}")
-            check_type("--set agent", name, value, settings[name])
+            check_setting(f"--set agent.{name}", value, settings[name])
         for name in self.planner_settings if self.limited else ():
-            *parts, last = name.split(".")
-            if last == "iterations" and "first" not in parts:
+            if counts_iterations(name):
                 raise UserError(
                     f"--set planner.{name} has no effect beside a budget, which takes its place: leave it out, or pass "
                     "--budget-iterations too"
@@ -118,6 +118,12 @@ class AgentConfig(Config):
             flops=self.budget_flops,
             seconds=None if self.budget_ms is None else self.budget_ms / 1000,
         )
+
+
+def counts_iterations(setting: str) -> bool:
+    """True if a planner's `setting` is the number of its iterations, whose place a budget takes."""
+    *parts, last = setting.split(".")
+    return last == "iterations" and "first" not in parts
 
 
 def checkpoint_of(env: str, checkpoint: str | None) -> str:

@@ -109,8 +109,6 @@ def make_proposal(name: str, checkpoint: Checkpoint, num_proposals: int, bf16: b
     Raises:
         UserError: unknown name, no proposal wanted, or the checkpoint has no actor.
     """
-    if num_proposals < 1:
-        raise UserError(f"num_proposals={num_proposals} must be at least 1 (proposal='none' turns proposals off)")
     if name not in PROPOSALS:
         raise UserError(f"proposal={name!r} is unknown: choose one of {', '.join(PROPOSALS)}")
     actor = checkpoint.goal_actor

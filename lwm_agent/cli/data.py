@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -12,12 +12,15 @@ from ..collect.config import CollectConfig
 from ..data.config import ConvertConfig
 from ..errors import UserError
 from ..experiments.config import TasksConfig
-from ..validation import ConfigType
+from ..training.config import PartConfig, TrainConfig
 from .options import command
 from .progress import bar, console
 
 if TYPE_CHECKING:
     from ..data.convert import Conversion
+
+TrainingConfig = TypeVar("TrainingConfig", bound=TrainConfig | PartConfig)
+"""Settings of a training on files."""
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -45,18 +48,18 @@ def convert(config: ConvertConfig) -> None:
     _show_conversion(conversion, config.out, config.env)
 
 
-def with_own_files(config: ConfigType, image_size: int) -> ConfigType:
+def with_own_files(config: TrainingConfig) -> TrainingConfig:
     """`config` with files of trajectories as its data: data of other formats are converted first, beside themselves."""
-    data: tuple[str, ...] = config.data  # type: ignore[attr-defined]
-    return replace(config, **{"data": tuple(_own_file(path, image_size) for path in data)})
+    from ..data.foreign import is_foreign
+
+    files = [_converted(Path(path), config.image_size) if is_foreign(Path(path)) else path for path in config.data]
+    return replace(config, data=tuple(files))
 
 
-def _own_file(path: str, image_size: int) -> str:
-    from ..data.foreign import is_foreign, own_file
+def _converted(source: Path, image_size: int) -> str:
+    """The file of trajectories that the data `source` are converted to."""
+    from ..data.foreign import own_file
 
-    source = Path(path)
-    if not is_foreign(source):
-        return path
     with bar(f"converting {source.name}", "episodes") as update:
         found = own_file(source, image_size, update)
     if found.conversion is None:

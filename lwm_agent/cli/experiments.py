@@ -41,9 +41,9 @@ def demo(config: DemoConfig) -> None:
     verdict = f"reached the goal after {steps}" if episode.success else f"did not reach the goal in {steps}"
     console.print(f"task {episode.index} of {len(task_set.tasks)}: {config.planner} {verdict}")
     console.print(f"wrote {outcome.files[0][0]}")
-    others = "" if config.tasks is None else f" --tasks {config.tasks}"
     console.print(
-        f"all {len(task_set.tasks)} tasks: lwm-agent eval --env {config.env} --planner {config.planner}{others}"
+        f"all {len(task_set.tasks)} tasks: lwm-agent eval --env {config.env} --planner {config.planner}"
+        f"{config.choice_of_tasks}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +28,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from ..eval.comparison_table import TextTable
 
-console = Console(markup=False)  # paths may have brackets
+# Paths may have brackets; a log has long lines as they are, so that a command can be copied.
+console = Console(markup=False, soft_wrap=not sys.stdout.isatty())
 
 
 def error_console() -> Console:

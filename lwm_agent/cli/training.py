@@ -52,7 +52,7 @@ def train(
     from ..training.train import Progress
     from ..training.train import train as run
 
-    config = with_own_files(config, config.image_size)
+    config = with_own_files(config)
     with bars() as update:
 
         def show(progress: Progress) -> None:
@@ -71,7 +71,7 @@ def sweep(config: SweepConfig) -> None:
     from ..experiments.sweep import run_sweep
     from ..experiments.sweep_table import all_tables
 
-    config = with_own_files(config, config.image_size)
+    config = with_own_files(config)
     with bar("sweep", "trainings") as update:
         rows = run_sweep(config, update)
     for table in all_tables(rows):
@@ -122,7 +122,7 @@ def train_decoder(config: DecoderConfig) -> None:
 
 def _trained(config: Part, run: Callable[[Part, OnProgress], Checkpoint]) -> Checkpoint:
     """The checkpoint whose part `run` has trained, with progress bars."""
-    config = with_own_files(config, config.image_size)
+    config = with_own_files(config)
     with bars() as update:
         return run(config, update)
 

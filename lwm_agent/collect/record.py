@@ -218,25 +218,27 @@ def read_frame(env: gym.Env[Any, Any], observation: Any, config: CollectConfig) 
 
 
 def make_env(config: CollectConfig) -> gym.Env[Any, Any]:
-    """The environment to record: one of ours never stops early, any other shows itself by ``render()``."""
+    """The environment to record: one of ours never stops early, any other shows itself by ``render()``.
+
+    Raises:
+        UserError: there is no such environment, or it refuses its arguments.
+    """
+    own: dict[str, Any] = {"render_mode": "rgb_array"}
     if config.spec:
-        try:
-            env = gym.make(
-                config.env_id,
-                max_episode_steps=config.episode_env_steps,
-                disable_env_checker=True,
-                image_size=config.image_size,
-                terminate_on_success=False,
-                **config.env_kwargs,
-            )
-        except TypeError as error:
-            raise UserError(f"env_kwargs={dict(config.env_kwargs)} do not fit {config.env} ({error})") from error
-        return shifted(env, config.shift, config.env)
+        own = {"max_episode_steps": config.episode_env_steps, "terminate_on_success": False}
+        own["image_size"] = config.image_size
     try:
-        return gym.make(config.env_id, render_mode="rgb_array", disable_env_checker=True, **config.env_kwargs)
-    except (gym.error.Error, ImportError, TypeError) as error:  # an unknown name, module or argument
+        env = gym.make(config.env_id, disable_env_checker=True, **own, **config.env_kwargs)
+    except UserError:
+        raise
+    except (gym.error.Error, ImportError) as error:  # an unknown name or module
         choices = ", ".join(ENVS)
         raise UserError(f"env={config.env!r} cannot be made ({error}): choose {choices} or a Gymnasium id") from error
+    except Exception as error:  # an environment may refuse its arguments in any way
+        if not config.env_kwargs and not isinstance(error, TypeError):
+            raise
+        raise UserError(f"env_kwargs={dict(config.env_kwargs)} do not fit {config.env} ({error})") from error
+    return shifted(env, config.shift, config.env) if config.spec else env
 
 
 def _row(space: ActionSpace, action: Any) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from ..envs import find_env
 from ..errors import UserError
 from ..planners.registry import PLANNERS
 from ..validation import Choices, Config, Count, Option, OutputFolder, Range, Seed
-from .config import ENGINES, PROTOCOL_NAMES, check_engine
+from .config import ENGINES, PROTOCOL_NAMES, USUAL_OFFSET, check_engine, usual_offset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class CompareConfig(Config):
     planner: Annotated[
         tuple[str, ...], Choices(PLANNERS, "two in a row (cem+gradient), or MODULE:CLASS of your own")
     ] = ("cem",)
-    offset: Annotated[tuple[int, ...], Range(least=1)] = (25,)
+    offset: Annotated[tuple[int, ...], Range(least=1), USUAL_OFFSET] = (25,)
     tasks: tuple[Path, ...] = ()
     budget_flops: Annotated[tuple[float, ...], Range(above=0)] = ()
     budget_ms: Annotated[tuple[float, ...], Range(above=0)] = ()
@@ -85,8 +85,13 @@ class CompareConfig(Config):
         for name in self.planner_settings:
             planner, dot, _ = name.partition(".")
             if not dot or planner not in self.planner:
-                names = ", ".join(f"{planner}.NAME" for planner in self.planner)
-                raise UserError(f"--set planner.{name} names no planner of this comparison: write planner.{names}")
+                names = " or ".join(f"planner.{planner}.NAME" for planner in self.planner)
+                raise UserError(f"--set planner.{name} names no planner of this comparison: write {names}")
+
+    @classmethod
+    def from_options(cls, **options: Any) -> CompareConfig:
+        """Settings with the offset of the package's tasks of the protocol, where none is named."""
+        return cls(**{"offset": (usual_offset(options.get("protocol")),), **options})
 
     def settings_of(self, planner: str) -> dict[str, Any]:
         """Arguments of one planner."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+from ..agent.config import counts_iterations
 from ..checkpoint import find_checkpoint, shipped_checkpoints
 from ..checkpoint_config import read_config
 from ..envs import name_of
@@ -194,6 +196,14 @@ def folder_of(key: CellKey) -> Path:
     return Path("cells") / f"{quote(key.env, safe='')}-{key.offset}" / model / f"{quote(key.planner, safe='+')}-{limit}"
 
 
+def _settings_of(config: CompareConfig, key: CellKey) -> dict[str, Any]:
+    """Arguments of a cell's planner: a number of iterations is for the cells without a budget, if there are any."""
+    settings = config.settings_of(key.planner)
+    if key.limit == Limit() or Limit() not in limits_of(config):
+        return settings
+    return {name: value for name, value in settings.items() if not counts_iterations(name)}
+
+
 def _job(config: CompareConfig, key: CellKey, tasks: Tasks, checkpoint: str | None, video: int) -> Job:
     timed = key.limit.unit == "ms"
     evaluation = EvalConfig(
@@ -204,7 +214,7 @@ def _job(config: CompareConfig, key: CellKey, tasks: Tasks, checkpoint: str | No
         device=config.device,
         budget_flops=key.limit.value if key.limit.unit == "flops" else None,
         budget_ms=key.limit.value if timed else None,
-        planner_settings=config.settings_of(key.planner),
+        planner_settings=_settings_of(config, key),
         agent_settings=config.agent_settings if checkpoint is not None else {},
         protocol=config.protocol,
         split=config.split,

@@ -27,6 +27,8 @@ PROTOCOL_NAMES = ("strict", "drawn", "lewm-paper")
 ENGINES = ("local", "ray")
 """Ways to run jobs that do not depend on each other: processes of this machine, or a Ray cluster."""
 
+USUAL_OFFSET = Option(default="25; with --protocol drawn, 100")
+
 MIN_DECISIONS = 3
 MAX_BATCH = 2**16
 
@@ -40,6 +42,11 @@ PAPER_SETTINGS: dict[str, dict[str, Any]] = {
 def protocol_settings(protocol: str, part: str) -> Mapping[str, Any]:
     """Arguments that a protocol prescribes for the agent, or for the planner called `part`."""
     return PAPER_SETTINGS.get(part, {}) if protocol == "lewm-paper" else {}
+
+
+def usual_offset(protocol: str | None) -> int:
+    """Offset of the package's tasks of a protocol that is taken where none is named."""
+    return 100 if protocol == "drawn" else 25
 
 
 def check_engine(engine: str, address: str | None) -> None:
@@ -61,7 +68,7 @@ class EvalConfig(AgentConfig):
         protocol: strict; drawn: goals that no play has reached; or lewm-paper: 50 unfiltered tasks, and agent and CEM
             as in the paper.
         split: split of the tasks: test, or val for tuning.
-        offset: environment steps from start to goal; there are tasks for 25, 50, 75 and 100.
+        offset: environment steps from start to goal; there are tasks for 25, 50, 75 and 100, drawn ones for 100.
         tasks: task file to use instead, of the same protocol.
         episodes: number of tasks, from the first; by default all.
         batch_size: episodes in lock-step.
@@ -81,7 +88,7 @@ class EvalConfig(AgentConfig):
     ]
     protocol: str = "strict"
     split: str = "test"
-    offset: Count = 25
+    offset: Annotated[Count, USUAL_OFFSET] = 25
     tasks: Path | None = None
     episodes: Count | None = None
     batch_size: Count = 50
@@ -115,6 +122,7 @@ class EvalConfig(AgentConfig):
     @classmethod
     def from_options(cls: type[EvalConfigType], **options: Any) -> EvalConfigType:
         """Settings with the default planner and output folder, where none is named."""
+        options = {"offset": usual_offset(options.get("protocol")), **options}
         values = {**cls.defaults(), **options}
         options = cls.with_defaults(options, protocol_settings(values["protocol"], "agent"))
         tasks = "{protocol}-{split}-{offset}".format_map(values) if values["tasks"] is None else values["tasks"].stem

@@ -11,7 +11,7 @@ from ..envs import name_of
 from ..errors import UserError
 from ..planners.registry import PLANNERS
 from ..validation import Choices, Count, Option, OutputFolder, Range
-from .config import MODEL_FREE, output_folder
+from .config import MODEL_FREE, PROTOCOL_NAMES, USUAL_OFFSET, output_folder, usual_offset
 
 DEMO_TASKS = {"pusht": 82, "cube": 97}
 """A task of each environment, at offset 25, whose object moves far: all planners of the results solve them."""
@@ -22,8 +22,9 @@ class FilmConfig(AgentConfig):
     """Tasks to play and film.
 
     Attributes:
-        offset: environment steps from start to goal; there are tasks for 25, 50, 75 and 100.
-        tasks: task file to use instead.
+        protocol: rules by which the tasks were chosen.
+        offset: environment steps from start to goal; there are tasks for 25, 50, 75 and 100, drawn ones for 100.
+        tasks: task file to use instead, of the same protocol.
     """
 
     planner: Annotated[
@@ -31,8 +32,19 @@ class FilmConfig(AgentConfig):
         Choices((*PLANNERS, *MODEL_FREE), "two in a row (cem+gradient), or MODULE:CLASS of your own"),
         DEFAULT_PLANNER,
     ]
-    offset: Count = 25
+    protocol: Annotated[str, Choices(PROTOCOL_NAMES)] = "strict"
+    offset: Annotated[Count, USUAL_OFFSET] = 25
     tasks: Path | None = None
+
+    @property
+    def choice_of_tasks(self) -> str:
+        """Options that choose the same tasks in another command, each after a space; none for those of the default."""
+        own = {
+            "protocol": self.protocol != FilmConfig.protocol,
+            "offset": self.offset != usual_offset(self.protocol),
+            "tasks": self.tasks is not None,
+        }
+        return "".join(f" --{name} {getattr(self, name)}" for name, named in own.items() if named)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +62,7 @@ class DemoConfig(FilmConfig):
     @classmethod
     def from_options(cls, **options: Any) -> DemoConfig:
         """Settings with the default planner and output folder, where none is named."""
-        options = cls.with_defaults(options)
+        options = cls.with_defaults({"offset": usual_offset(options.get("protocol")), **options})
         return cls(**{"output_dir": output_folder("demo", options["env"]), **options})
 
     def task_of(self, num_tasks: int) -> int:
@@ -59,7 +71,7 @@ class DemoConfig(FilmConfig):
         Raises:
             UserError: there is no such task.
         """
-        usual = self.tasks is None and self.offset == 25
+        usual = self.tasks is None and self.offset == 25 and self.protocol == "strict"
         index = (DEMO_TASKS.get(name_of(self.env), 0) if usual else 0) if self.task is None else self.task
         if index >= num_tasks:
             raise UserError(f"--task {index}: the {num_tasks} tasks are 0 to {num_tasks - 1}")
@@ -83,7 +95,7 @@ class RecordConfig(FilmConfig):
     @classmethod
     def from_options(cls, **options: Any) -> RecordConfig:
         """Settings with the default planner and output folder, where none is named."""
-        options = cls.with_defaults(options)
+        options = cls.with_defaults({"offset": usual_offset(options.get("protocol")), **options})
         return cls(**{"out": output_folder("record", options["env"], options["planner"]), **options})
 
     def tasks_of(self, num_tasks: int) -> range:

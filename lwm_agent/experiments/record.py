@@ -59,7 +59,8 @@ def _film(
     on_episode: Callable[[Episode], None] | None = None,
 ) -> Films:
     """Films of the tasks that `choose` picks by their total, and a file about them."""
-    entry = EvalConfig.of(config, offset=config.offset, tasks=config.tasks, output_dir=folder, video=1)
+    chosen = {"protocol": config.protocol, "offset": config.offset, "tasks": config.tasks}
+    entry = EvalConfig.of(config, **chosen, output_dir=folder, video=1)
     task_set = load_tasks(entry)
     indices = choose(len(task_set.tasks))
     entrant = make_policy(entry, task_set)

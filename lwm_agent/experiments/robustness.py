@@ -85,7 +85,7 @@ def run_robustness(config: RobustnessConfig, progress: Progress = lambda *_: Non
         {study.key: results[study.key] for study in studies if study.key is not None},
         {name: shift.unit for name, shift, _ in config.shifts()},
     )
-    _save(config, robustness)
+    _save(config, robustness, results[None].run["checkpoint"])
     draw_robustness(robustness, config.output_dir / "robustness.png")
     pictures = _pictures(config, task_set, make_policy(usual, task_set).env_kwargs)
     (config.output_dir / "shifts.png").unlink(missing_ok=True)  # of an earlier study
@@ -154,7 +154,8 @@ def _seen(
         return pixels
 
 
-def _save(config: RobustnessConfig, robustness: Robustness) -> None:
-    contents = {"format": FORMAT, "command": command_line(), **asdict(robustness), **machine()}
+def _save(config: RobustnessConfig, robustness: Robustness, checkpoint: str | None) -> None:
+    about = {"format": FORMAT, "command": command_line(), "checkpoint": checkpoint, "seed": config.seed}
+    contents = {**about, **asdict(robustness), **machine()}
     write_text(config.output_dir / "results.json", json.dumps(contents, indent=1, allow_nan=False) + "\n")
     write_text(config.output_dir / "table.md", markdown_of(robustness_table(robustness)) + "\n")

@@ -10,7 +10,7 @@ from ..agent.config import AgentConfig
 from ..envs.shifts import GENERAL, OWN_SHIFTS, Shift, parse_shift, shifts_of
 from ..envs.variation import Strength
 from ..validation import Choices, Count, Option, OutputFolder
-from .config import ENGINES, PROTOCOL_NAMES, check_engine, output_folder
+from .config import ENGINES, PROTOCOL_NAMES, USUAL_OFFSET, check_engine, output_folder, usual_offset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class RobustnessConfig(AgentConfig):
         shift: names of what differs, each in several strengths, or NAME=STRENGTH of one; by default all there are.
         protocol: rules by which the tasks were chosen.
         split: split of the tasks: test, or val for tuning.
-        offset: environment steps from start to goal; there are tasks for 25, 50, 75 and 100.
+        offset: environment steps from start to goal; there are tasks for 25, 50, 75 and 100, drawn ones for 100.
         tasks: task file to use instead, of the same protocol.
         episodes: number of tasks, from the first.
         batch_size: episodes in lock-step.
@@ -35,7 +35,7 @@ class RobustnessConfig(AgentConfig):
     shift: Annotated[tuple[str, ...], Choices(GENERAL, OWN_SHIFTS)] = ()
     protocol: Annotated[str, Choices(PROTOCOL_NAMES)] = "strict"
     split: str = "test"
-    offset: Count = 25
+    offset: Annotated[Count, USUAL_OFFSET] = 25
     tasks: Path | None = None
     episodes: Count = 100
     batch_size: Count = 50
@@ -53,9 +53,9 @@ class RobustnessConfig(AgentConfig):
     @classmethod
     def from_options(cls, **options: Any) -> RobustnessConfig:
         """Settings with the default planner and output folder, where none is named."""
-        options = cls.with_defaults(options)
-        offset = str(options.get("offset", cls.offset))
-        return cls(**{"output_dir": output_folder("robustness", options["env"], options["planner"], offset), **options})
+        options = cls.with_defaults({"offset": usual_offset(options.get("protocol")), **options})
+        words = ("robustness", options["env"], options["planner"], str(options["offset"]))
+        return cls(**{"output_dir": output_folder(*words), **options})
 
     def shifts(self) -> list[tuple[str, Shift, Strength]]:
         """Name, shift and strength of each evaluation."""

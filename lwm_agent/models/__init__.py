@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..imports import import_named, import_requested
+from ..validation import check_arguments
 from . import dino_wm, dreamer, gcbc, lewm
 from .base import LatentModel, LatentPredictor, Painter, WorldModel
 from .decoder import Decoder
@@ -54,6 +55,21 @@ class ModelSpec:
     def default_preset(self) -> str:
         """The command line's default: "tiny", or the first where there is none."""
         return "tiny" if "tiny" in self.presets else next(iter(self.presets))
+
+    def build(self, settings: Mapping[str, Any]) -> LatentModel:
+        """An untrained model with `settings`, arguments of its constructor.
+
+        Raises:
+            UserError: the constructor has no such argument, or refuses a value; the message names it.
+        """
+        check_arguments("model", self.model, settings)
+        try:
+            return self.model(**settings)
+        except UserError:
+            raise
+        except Exception as error:  # a constructor may refuse its arguments in any way
+            stated = ", ".join(f"model.{name}={value!r}" for name, value in settings.items())
+            raise UserError(f"no {self.model.__name__} can be made with {stated}: {error}") from error
 
 
 MODELS: dict[str, ModelSpec] = {

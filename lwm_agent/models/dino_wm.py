@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..protocols import Batch, Belief
+from ..validation import Dropout, PositiveInt
 from .base import checked
 from .dinov2 import DinoV2
 from .efficientnet import EfficientNetLite0
@@ -100,21 +101,21 @@ class DinoWM(WindowModel):
     def __init__(
         self,
         *,
-        action_size: int,
-        frameskip: int = 5,
-        image_size: int = 224,
+        action_size: PositiveInt,
+        frameskip: PositiveInt = 5,
+        image_size: PositiveInt = 224,
         encoder: str = "dinov2-vits14",
-        encoder_blocks: int = 12,
-        encoder_size: int = 196,
+        encoder_blocks: PositiveInt = 12,
+        encoder_size: PositiveInt = 196,
         standardize: bool = False,
-        history: int = 3,
-        action_features: int = 10,
+        history: PositiveInt = 3,
+        action_features: PositiveInt = 10,
         residual: bool = False,
-        depth: int = 6,
-        heads: int = 16,
-        head_size: int = 64,
-        mlp_size: int = 2048,
-        dropout: float = 0.1,
+        depth: PositiveInt = 6,
+        heads: PositiveInt = 16,
+        head_size: PositiveInt = 64,
+        mlp_size: PositiveInt = 2048,
+        dropout: Dropout = 0.1,
     ) -> None:
         if encoder not in ENCODERS:
             raise UserError(f"encoder={encoder!r} is unknown: choose one of {', '.join(ENCODERS)}")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..protocols import Batch, Belief
+from ..validation import NonNegative, PositiveInt
 from .base import WorldModel, checked
 from .distributions import Categoricals, Normals
 from .dreamer_nets import Colours, ImageDecoder, ImageEncoder
@@ -96,26 +97,26 @@ class Dreamer(WorldModel):
     def __init__(
         self,
         *,
-        action_size: int,
-        frameskip: int = 5,
-        image_size: int = 64,
-        deter: int = 512,
-        hidden: int = 256,
+        action_size: PositiveInt,
+        frameskip: PositiveInt = 5,
+        image_size: PositiveInt = 64,
+        deter: PositiveInt = 512,
+        hidden: PositiveInt = 256,
         latents: str = "normal",
-        latent_size: int = 192,
-        categoricals: int = 32,
-        classes: int = 16,
-        units: int = 256,
-        depth: int = 16,
-        kernel: int = 3,
-        stem: int = 4,
+        latent_size: PositiveInt = 192,
+        categoricals: PositiveInt = 32,
+        classes: PositiveInt = 16,
+        units: PositiveInt = 256,
+        depth: PositiveInt = 16,
+        kernel: PositiveInt = 3,
+        stem: PositiveInt = 4,
         absolute: bool = True,
         distance: str = "stoch",
-        kl_weight: float = 2e-5,
-        imagination: int = 6,
-        max_steps: int = 20,
-        imagination_weight: float = 1.0,
-        imitation_weight: float = 1.0,
+        kl_weight: NonNegative = 2e-5,
+        imagination: PositiveInt = 6,
+        max_steps: PositiveInt = 20,
+        imagination_weight: NonNegative = 1.0,
+        imitation_weight: NonNegative = 1.0,
     ) -> None:
         for name, value, choices in (("distance", distance, DISTANCES), ("latents", latents, LATENTS)):
             if value not in choices:

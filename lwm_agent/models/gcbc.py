@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..protocols import Batch, Belief
+from ..validation import PositiveInt
 from .base import LatentModel, checked
 from .encoders import ENCODERS
 from .layers import linear_weights, normed_mlp, pair
@@ -57,13 +58,13 @@ class GCBC(LatentModel):
     def __init__(
         self,
         *,
-        action_size: int,
-        frameskip: int = 5,
-        image_size: int = 64,
+        action_size: PositiveInt,
+        frameskip: PositiveInt = 5,
+        image_size: PositiveInt = 64,
         encoder: str = "conv",
-        latent_size: int = 256,
-        width: int = 512,
-        depth: int = 3,
+        latent_size: PositiveInt = 256,
+        width: PositiveInt = 512,
+        depth: PositiveInt = 3,
     ) -> None:
         super().__init__(
             action_size=action_size, frameskip=frameskip, image_size=image_size, latent_shape=(latent_size,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..protocols import Batch, Belief
+from ..validation import Dropout, NonNegative, PositiveInt, Range
 from .base import checked
 from .encoders import ENCODERS
 from .heads import Actor
@@ -113,29 +114,29 @@ class LeWorldModel(WindowModel):
     def __init__(
         self,
         *,
-        action_size: int,
-        frameskip: int = 5,
-        image_size: int = 224,
+        action_size: PositiveInt,
+        frameskip: PositiveInt = 5,
+        image_size: PositiveInt = 224,
         encoder: str = "vit",
-        encoder_hidden: int | None = None,
-        latent_size: int = 192,
-        projector_size: int = 2048,
-        history: int = 3,
+        encoder_hidden: PositiveInt | None = None,
+        latent_size: PositiveInt = 192,
+        projector_size: Annotated[int, Range(least=0)] = 2048,
+        history: PositiveInt = 3,
         predictor: str = "transformer",
-        depth: int = 6,
-        width: int = 192,
-        heads: int = 16,
-        head_size: int = 64,
-        mlp_size: int = 2048,
-        dropout: float = 0.1,
+        depth: PositiveInt = 6,
+        width: PositiveInt = 192,
+        heads: PositiveInt = 16,
+        head_size: PositiveInt = 64,
+        mlp_size: PositiveInt = 2048,
+        dropout: Dropout = 0.1,
         residual: bool = False,
-        sigreg_weight: float = 0.1,
-        sigreg_directions: int = 1024,
-        rollout_weight: float = 0.0,
-        rollout_decay: float = 0.8,
-        inverse_weight: float = 0.0,
-        reconstruction_weight: float = 0.0,
-        actor_weight: float = 0.0,
+        sigreg_weight: NonNegative = 0.1,
+        sigreg_directions: PositiveInt = 1024,
+        rollout_weight: NonNegative = 0.0,
+        rollout_decay: NonNegative = 0.8,
+        inverse_weight: NonNegative = 0.0,
+        reconstruction_weight: NonNegative = 0.0,
+        actor_weight: NonNegative = 0.0,
     ) -> None:
         super().__init__(
             action_size=action_size, frameskip=frameskip, image_size=image_size, latent_shape=(latent_size,)

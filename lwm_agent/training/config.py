@@ -20,6 +20,7 @@ from ..validation import (
     Range,
     Seed,
     Share,
+    check_arguments,
 )
 
 MODEL_NAMES = ("lewm", "dino-wm", "dino-wm-lite", "dreamer", "gcbc")
@@ -109,7 +110,9 @@ class TrainConfig(Config):
             raise UserError(f"data={self.data!r} must be a tuple of files")
         super().__post_init__()
         import_env(self.env)
-        presets = find_model(self.model).presets
+        kind = find_model(self.model)
+        check_arguments("model", kind.model, self.model_settings)
+        presets = kind.presets
         if self.preset not in presets:
             raise UserError(f"preset={self.preset!r} is unknown: choose one of {', '.join(presets)} for {self.model}")
         if ":" in self.device and self.num_devices > 1:
@@ -145,15 +148,23 @@ class TrainConfig(Config):
 
     @property
     def image_size(self) -> int:
-        """Side of the frames that the model takes, px: of its settings, its preset, or by default."""
+        """Side of the frames that the model takes, px: of its settings, its preset, or by default.
+
+        Raises:
+            UserError: none of them tells.
+        """
         if self.init is not None:
             return trained_image_size(self.init)
         from ..models import find_model
 
         kind = find_model(self.model)
-        usual = signature(kind.model).parameters["image_size"].default
-        sizes = {"image_size": usual, **kind.presets[self.preset], **self.model_settings}
-        return int(sizes["image_size"])
+        usual = {name: argument.default for name, argument in signature(kind.model).parameters.items()}
+        size = {**usual, **kind.presets[self.preset], **self.model_settings}.get("image_size")
+        if not isinstance(size, int):
+            raise UserError(
+                f"model={self.model} has no usual size of frames: state it, as in --set model.image_size=64"
+            )
+        return size
 
     @property
     def changed(self) -> dict[str, Any]:

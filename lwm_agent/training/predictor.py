@@ -88,7 +88,7 @@ def with_new_predictor(checkpoint: Checkpoint, settings: dict[str, Any], seed: i
     model_config = {**checkpoint.model_config, **settings}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MODELS[checkpoint.name].model(**model_config)
+        model = MODELS[checkpoint.name].build(model_config)
     weights = checkpoint.model.state_dict()
     kept = {name: weights[name] for name in weights if not name.startswith("predictor.")}
     model.load_state_dict({**model.state_dict(), **kept})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,9 @@ def new_checkpoint(
         **config.model_settings,
         "action_size": data.action_size,
     }
+    stated = config.model_settings.get("action_size", data.action_size)
+    if stated != data.action_size:
+        raise UserError(f"model.action_size={stated} is not that of {data.path}: leave it out")
     if first is not None:
         _check_first(config, first, settings, data)
     if settings["image_size"] != data.image_size:
@@ -47,7 +51,7 @@ def new_checkpoint(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = kind.model(**settings)
+        model = kind.build(settings)
     if first is None:
         model.load_external_weights()
         normalizer = fit_normalizer(files, episodes, model.pixel_statistics)
@@ -79,11 +83,13 @@ def _check_first(config: TrainConfig, first: Checkpoint, settings: dict[str, Any
     """Refuses to begin with a checkpoint of another model, of other sizes, or of another environment."""
     if first.name != config.model:
         raise UserError(f"--init {config.init} is a {first.name}, not a {config.model}: pass --model {first.name}")
+    usual = {name: argument.default for name, argument in signature(type(first.model)).parameters.items()}
     for name, value in settings.items():
-        if name not in first.model.loss_settings and first.model_config.get(name) != value:
+        stated = first.model_config.get(name, usual.get(name))
+        if name not in first.model.loss_settings and stated != value:
             raise UserError(
-                f"--init {config.init} has {name}={first.model_config.get(name)!r}, not {value!r}: a training keeps "
-                "the sizes that it begins with"
+                f"--init {config.init} has {name}={stated!r}, not {value!r}: a training keeps the sizes that it "
+                f"begins with, and may change {_listed(first.model.loss_settings)}"
             )
     spec = spec_of(first.env)
     if different_env(config.env, first.env if spec is None else spec.env_id) is not None:
@@ -96,6 +102,11 @@ def _check_first(config: TrainConfig, first: Checkpoint, settings: dict[str, Any
         requested_by=f"{data.path} was recorded with",
         fix=lambda options: f"collect data with {options}",
     )
+
+
+def _listed(settings: Sequence[str]) -> str:
+    """Settings of a model as the command line names them."""
+    return ", ".join(f"model.{name}" for name in settings) or "no setting of this model"
 
 
 def _check_alike(config: TrainConfig, files: Sequence[Trajectories]) -> None:
