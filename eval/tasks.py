@@ -162,7 +162,7 @@ def shipped_tasks(env: str, protocol: str = "strict", split: str = "test", offse
     """The frozen tasks that come with the package.
 
     Args:
-        env: name of an environment.
+        env: name or id of an environment.
         protocol: strict, drawn or lewm-paper.
         split: test, or val for tuning.
         offset: environment steps from start to goal: 25, 50, 75 or 100.
@@ -170,6 +170,7 @@ def shipped_tasks(env: str, protocol: str = "strict", split: str = "test", offse
     Raises:
         UserError: there are no such tasks.
     """
+    env = name_of(env)
     path = SHIPPED / f"{env}-{protocol}-{split}-{offset}.json"
     if not path.exists():
         choices = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.json"))) or "none"

@@ -326,15 +326,8 @@ def test_a_checkpoint_recommends_a_cost(headed: Path, tmp_path: Path) -> None:
 def test_a_checkpoint_recommends_how_often_to_plan(copied: Path) -> None:
     before = checksum(copied)
     assert agent(copied).settings()["replan_every_env_steps"] == 5
-    command = [
-        "recommend",
-        "--checkpoint",
-        str(copied),
-        "--cost",
-        "best-step",
-        "--set",
-        "agent.replan_every_env_steps=2",
-    ]
+    recommend = ["recommend", "--checkpoint", str(copied)]
+    command = [*recommend, "--set", "agent.replan_every_env_steps=2"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "best-step, and plan every 2 environment steps, with" in done.output
@@ -344,8 +337,15 @@ def test_a_checkpoint_recommends_how_often_to_plan(copied: Path) -> None:
     assert checksum(copied) == before  # results say beside it how often was planned
     assert CliRunner().invoke(app, [*command[:-1], "agent.replan_every_env_steps=26"]).exit_code != 0
     assert Checkpoint.load(copied).replan_every_env_steps == 2
-    with pytest.raises(ValueError, match="replan_every_env_steps=0 must be from 1 to 25"):
+    with pytest.raises(ValueError, match="replan_every_env_steps=0 must be positive"):
         agent(copied, replan_every_env_steps=0)
+    assert "nothing to recommend is named: name costs" in str(CliRunner().invoke(app, recommend).exception)
+    costly = CliRunner().invoke(app, [*recommend, "--cost", "terminal"])
+    assert costly.exit_code == 0, costly.output
+    kept = Checkpoint.load(copied)
+    assert (kept.cost, kept.replan_every_env_steps) == ("terminal", 2)
+    assert CliRunner().invoke(app, [*command[:-1], "agent.replan_every_env_steps=3"]).exit_code == 0
+    assert Checkpoint.load(copied).cost == "terminal"
 
 
 def agent(path: Path, planner: str = "cem", **settings: Any) -> Agent:

@@ -47,6 +47,7 @@ def test_an_evaluation_has_its_shifts_in_results_tables_and_floors(tmp_path: Pat
 
 def test_the_command_line_names_the_folder_after_the_shift(tmp_path: Path) -> None:
     printed = run("eval --planner none --no-floors --episodes 2 --shift action-noise=0.1 blur=1", tmp_path)
+    assert "budget 50, with action-noise=0.1 blur=1" in printed
     assert "wrote out/pusht-none-strict-test-25-action-noise=0.1-blur=1/results.json" in printed
     assert "shift 'smell=1' is unknown" in run("eval --shift smell=1", tmp_path, code=2)
     results = "out/pusht-none-strict-test-25-action-noise=0.1-blur=1/results.json"

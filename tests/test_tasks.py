@@ -193,7 +193,8 @@ def test_load_refuses_bytes_that_are_no_text(tmp_path: Path) -> None:
 def test_shipped_lists_the_choices(task_set: TaskSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lwm_agent.eval.tasks.SHIPPED", tmp_path)
     replace(task_set, split="test").save(tmp_path / "pusht-strict-test-11.json")
-    assert shipped_tasks("pusht", "strict", "test", 11).tasks == task_set.tasks
+    for env in ("pusht", "lwm/PushT-v0"):
+        assert shipped_tasks(env, "strict", "test", 11).tasks == task_set.tasks
     with pytest.raises(ValueError, match="choose one of pusht-strict-test-11"):
         shipped_tasks("pusht", "strict", "test", 12)
 

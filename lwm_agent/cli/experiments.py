@@ -91,7 +91,8 @@ def evaluate(config: EvalConfig) -> None:
         report = run_evaluation(config, show)
     task_set = report.task_set
     title = f"{config.env}, {task_set.protocol} {task_set.split} tasks, offset {task_set.offset_env_steps} env steps"
-    show_table(table(report.summaries, f"{title}, budget {task_set.budget_env_steps}"))
+    shifts = f", with {' '.join(config.shift)}" if config.shift else ""
+    show_table(table(report.summaries, f"{title}, budget {task_set.budget_env_steps}{shifts}"))
     if report.num_resumed:
         console.print(f"{report.num_resumed} of {len(task_set.tasks)} episodes were there from an earlier run")
     videos = f" and {counted(report.num_videos, 'video')}" if config.video else ""
@@ -111,7 +112,7 @@ def recommend(config: RecommendConfig) -> None:
         def show(cost: str, episode: Episode, total: int) -> None:
             nonlocal done
             done += 1
-            update(done, total * len(config.cost), cost)
+            update(done, total * max(1, len(config.cost)), cost)
 
         chosen = run(config, show)
     if chosen.tried:

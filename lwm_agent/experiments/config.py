@@ -139,22 +139,28 @@ class RecommendConfig(EvalConfig):
 
     Attributes:
         checkpoint: folder or name of the checkpoint.
-        cost: planning cost, as in ``--set agent.cost=COST``; of several, the one that solves most tasks is stored.
+        cost: planning cost, as in ``--set agent.cost=COST``; of several, the one that solves most tasks is stored. By
+            default, that of the checkpoint stays.
         out: folder of the new checkpoint; by default the checkpoint itself is changed.
         split: split of the tasks: val, because what was chosen on other tasks is not measured on them any more.
         output_dir: folder of the evaluations, and of what is needed to resume.
     """
 
     checkpoint: str
-    cost: tuple[str, ...]
+    cost: tuple[str, ...] = ()
     out: Annotated[str, Option(path="folder")] | None = None
     split: str = "val"
     output_dir: Annotated[OutputFolder, Option(default="out/recommend-ENV-PLANNER-PROTOCOL-SPLIT-OFFSET")]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.cost or len(set(self.cost)) < len(self.cost):
+        if len(set(self.cost)) < len(self.cost):
             raise UserError(f"cost={self.cost!r} must be one cost, or several different ones")
+        if not self.cost and "replan_every_env_steps" not in self.agent_settings:
+            raise UserError(
+                "nothing to recommend is named: name costs (--cost best-step), or how often to plan "
+                "(--set agent.replan_every_env_steps=1)"
+            )
         if "cost" in self.agent_settings:
             raise UserError("--set agent.cost has no effect beside --cost: leave it out")
 

@@ -53,12 +53,15 @@ def recommend(config: RecommendConfig, on_episode: Progress | None = None) -> Re
     checkpoint = Checkpoint.load(config.checkpoint)
     folder = output_folder(config.checkpoint, None if config.out is None else Path(config.out))
     replan = config.agent_settings.get(REPLAN, checkpoint.replan_every_env_steps)
-    for cost in config.cost:  # refuses what it cannot use, before the work
-        Agent(replace(checkpoint, cost=cost, replan_every_env_steps=replan), device="cpu")
-    reports = {} if len(config.cost) == 1 else {cost: _try(config, cost, on_episode) for cost in config.cost}
+    costs = config.cost or (checkpoint.cost,)
+    for cost in costs:  # refuses what it cannot use, before the work
+        Agent(checkpoint, cost=cost, replan_every_env_steps=replan, device="cpu")
+    reports = {} if len(costs) == 1 else {cost: _try(config, cost, on_episode) for cost in costs}
     tried = {cost: report.summaries[config.planner] for cost, report in reports.items()}
-    best = max(config.cost, key=lambda cost: tried[cost].success if tried else 0.0)
-    training = {name: value for name, value in checkpoint.training.items() if name != "recommendation"}
+    best = max(costs, key=lambda cost: tried[cost].success if tried else 0.0)
+    training = dict(checkpoint.training)
+    if config.cost:
+        training.pop("recommendation", None)
     if tried:
         training["recommendation"] = _record(config, reports[best].task_set, tried)
     changed = replace(checkpoint, cost=best, replan_every_env_steps=replan, training=training)
