@@ -204,7 +204,10 @@ class Shift:
             strength = float("nan")
         if not 0 < strength <= self.most or (self.whole and strength != round(strength)):
             kind = "whole number" if self.whole else "number"
-            raise UserError(f"shift {name}={text} must be a {kind} above 0 and at most {self.most:g}: {self.unit}")
+            raise UserError(
+                f"shift {name}={text} must be a {kind} above 0 and at most {self.most:g}, such as "
+                f"{name}={self.strengths[0]:g}: {self.unit}"
+            )
         return strength
 
 

@@ -312,6 +312,8 @@ def test_another_agent_does_not_go_on_with_a_recording(tmp_path: Path) -> None:
         ({"policy": "oracle"}, "choose one of random, play"),
         ({"episodes": 0}, "episodes=0 must be at least 1"),
         ({"env_kwargs": {"image_size": 9}}, "env_kwargs must not set image_size"),
+        ({"env_kwargs": {"fidelity": "x"}}, r"env_kwargs\.fidelity is unknown: choose from .*control_mode"),
+        ({"env_kwargs": {"control_mode": 3}}, r"env_kwargs\.control_mode=3 must be str"),
     ],
 )
 def test_bad_settings_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:

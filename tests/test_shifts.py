@@ -95,7 +95,7 @@ def test_shifts_add_up() -> None:
     ("shift", "message"),
     [
         ("smell=1", "shift 'smell=1' is unknown: write NAME=STRENGTH with a name of agent-color"),
-        ("blur", "shift blur= must be a number above 0 and at most 16: pixels of 64"),
+        ("blur", "shift blur= must be a number above 0 and at most 16, such as blur=0.5: pixels of 64"),
         ("blur=much", "shift blur=much must be a number"),
         ("blur=0", "above 0"),
         ("blur=-1", "above 0"),
@@ -103,7 +103,7 @@ def test_shifts_add_up() -> None:
         ("occlusion=1.1", "at most 1"),
         ("action-delay=1.5", "must be a whole number above 0"),
         ("block-shape=O", "shift block-shape=O is unknown: choose one of L, Z, I, square, +"),
-        ("agent-size=3", "at most 1: more or less, as a share"),
+        ("agent-size=3", "at most 1, such as agent-size=0.1: more or less, as a share"),
     ],
 )
 def test_unknown_shifts_and_strengths_are_refused(shift: str, message: str) -> None:

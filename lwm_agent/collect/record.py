@@ -25,6 +25,7 @@ from ..envs.base import GoalImageEnv
 from ..envs.opengl import opengl_errors
 from ..envs.shifts import shifted
 from ..errors import MachineError, UserError
+from ..validation import check_arguments
 from .config import CollectConfig
 from .workers import ordered_map
 
@@ -227,6 +228,9 @@ def make_env(config: CollectConfig) -> gym.Env[Any, Any]:
     if config.spec:
         own = {"max_episode_steps": config.episode_env_steps, "terminate_on_success": False}
         own["image_size"] = config.image_size
+        made = pkgutil.resolve_name(config.spec.entry_point)
+        if isinstance(made, type):
+            check_arguments("env_kwargs", made, config.env_kwargs)
     try:
         env = gym.make(config.env_id, disable_env_checker=True, **own, **config.env_kwargs)
     except UserError:
