@@ -102,9 +102,8 @@ class _Camera:
         margin = round(self._margin * max(height, width))
         padded = Image.fromarray(np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), mode="edge"))
         middle = np.array([width, height]) / 2
-        start = (
-            middle + margin - self._back @ (middle + self._shift * width)
-        )  # from a place in the result to its source
+        # The map from a place in the result to its source.
+        start = middle + margin - self._back @ (middle + self._shift * width)
         numbers = (*self._back[0], start[0], *self._back[1], start[1])
         return np.array(padded.transform((width, height), Image.Transform.AFFINE, numbers, Image.Resampling.BILINEAR))
 

