@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs.base import GoalImageEnv
+from ..envs.variation import Value
 from ..errors import UserError
 from .tasks import TaskSet
 
@@ -67,6 +68,10 @@ class EpisodeRecorder(Protocol):
         """True if task `index` is to be recorded."""
         ...
 
+    def begin(self, index: int, variation: Mapping[str, Value]) -> None:
+        """Receives the values of the environment's factors, when task `index` begins."""
+        ...
+
     def record(self, index: int, info: dict[str, Any]) -> None:
         """Receives the info of the reset, then of each step."""
         ...
@@ -107,6 +112,8 @@ class Run:
         # The seed is for wrappers, such as noise. It follows from the task, so results do not depend on the batch.
         seed = int(np.random.SeedSequence([seed, self.index]).generate_state(1)[0])
         self.observation, info = self._env.reset(seed=seed, options=task.reset_options)
+        if self._recorder is not None:
+            self._recorder.begin(self.index, self._simulator.variation)
         self._look(info)
 
     def step(self, action: NDArray[np.float32], decision: Decision | None) -> None:

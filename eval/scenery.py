@@ -50,7 +50,8 @@ class Scenery:
 
     def vary(self, variation: Mapping[str, Value]) -> None:
         """Takes up the values of factors that another environment has in an episode."""
-        self._env.reset(options={"variation": dict(variation)})
+        if variation != self._env.variation:
+            self._env.reset(options={"variation": dict(variation)})
 
     def view(self, state: State) -> Frame:
         """Picture ``(size, size, 3)`` of a state, for people."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import imageio.v2 as imageio
 import numpy as np
 
+from ..envs.variation import Value
 from ..errors import MachineError, UserError
 from ..files import replacing
 from ..insight import Insight
@@ -131,28 +132,32 @@ class Recorder:
         self._task_set, self._count, self._suffixes = task_set, count, suffixes
         self._inspect, self._words = inspect, words
         self._scenery = Scenery(task_set.env_id, task_set.env_kwargs, PANEL)
-        self._films: dict[int, Film] = {}
+        self._films: dict[int, tuple[Film, Mapping[str, Value]]] = {}
 
     def wants(self, index: int) -> bool:
         """True if task `index` is to be recorded."""
         return index < self._count
 
+    def begin(self, index: int, variation: Mapping[str, Value]) -> None:
+        """Begins the film of task `index`, in a world whose factors have the values of `variation`."""
+        self._scenery.vary(variation)
+        goal = self._scenery.view(np.array(self._task_set.tasks[index].goal_state))
+        film = Film(goal, f"task {index}", self._words, self._scenery, self._task_set.budget_env_steps)
+        self._films[index] = film, variation
+
     def record(self, index: int, info: dict[str, Any]) -> None:
         """Keeps the state after the reset or a step of task `index`."""
-        if index not in self._films:
-            goal = self._scenery.view(np.array(self._task_set.tasks[index].goal_state))
-            length = self._task_set.budget_env_steps
-            self._films[index] = Film(goal, f"task {index}", self._words, self._scenery, length)
-        self._films[index].look(state=info["state"])
+        self._films[index][0].look(state=info["state"])
 
     def explain(self, index: int, policy_state: Any) -> None:
         """Keeps what the policy's state, of this episode alone, tells about its call after the newest step."""
         if self._inspect is not None:
-            self._films[index].explain(self._inspect(policy_state))
+            self._films[index][0].explain(self._inspect(policy_state))
 
     def finish(self, episode: Episode) -> None:
         """Draws and writes the video."""
-        film = self._films.pop(episode.index)
+        film, variation = self._films.pop(episode.index)
+        self._scenery.vary(variation)  # films of other worlds were begun or written since
         write_film(
             film, [self.path(episode.index, suffix) for suffix in self._suffixes], episode.success, self._scenery.fps
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from gymnasium.spaces import Box
 
 from lwm_agent import Agent
+from lwm_agent.envs.shifts import shifted
 from lwm_agent.errors import FileError, MachineError
 from lwm_agent.eval import (
     Episode,
@@ -28,6 +30,7 @@ from lwm_agent.eval import (
 from lwm_agent.eval.canvas import GREEN, RED, Graph, Panel, compose, draw_graphs, draw_search, draw_ways
 from lwm_agent.eval.film import Film
 from lwm_agent.eval.scenery import Scenery
+from lwm_agent.eval.video import panels_of
 from lwm_agent.insight import Insight, PlanInsight
 
 from .test_cli import run
@@ -78,6 +81,28 @@ def test_recording_leaves_the_episodes_unchanged(task_set: TaskSet, tmp_path: Pa
     plain = evaluate(agent, task_set)
     assert [episode.final_errors for episode in recorded] == [episode.final_errors for episode in plain]
     assert len(list(tmp_path.glob("*.gif"))) == len(list(tmp_path.glob("*.mp4"))) == 3
+
+
+def test_films_show_the_world_of_their_episode(task_set: TaskSet, tmp_path: Path) -> None:
+    """Both are played at once, and drawn by one scenery."""
+    recorder = Recorder(tmp_path, task_set, count=2)
+    evaluate(
+        NoOpPolicy(SPACE),
+        task_set,
+        indices=[0, 1],
+        seed=3,
+        wrap_env=lambda env: shifted(env, ["background-color=1"], "pusht"),
+        recorder=recorder,
+    )
+    films = [np.stack(_frames(recorder.path(index))).astype(int) for index in (0, 1)]
+    backgrounds = []
+    for film in films:
+        now, goal = panels_of(film)
+        corners = np.concatenate([now[:, 16:24, 16:24].mean((1, 2)), goal[None, 16:24, 16:24].mean((1, 2))])
+        assert np.abs(corners - corners[0]).max() < 12
+        backgrounds.append(corners[0])
+    usual = np.array([255, 255, 255])
+    assert all(np.abs(one - other).max() > 40 for one, other in itertools.combinations([*backgrounds, usual], 2))
 
 
 def told_by(agent: Agent, task_set: TaskSet, steps: int) -> tuple[Film, list[Insight]]:

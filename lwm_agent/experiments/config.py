@@ -75,7 +75,8 @@ class EvalConfig(AgentConfig):
         workers: processes that share the episodes; of several GPUs, each has one.
         output_dir: folder of the results and videos, and of what is needed to resume.
         video: number of episodes to film, from the first.
-        shift: NAME=STRENGTH of what differs from the training, such as blur=1; the floors have it too, films do not.
+        shift: NAME=STRENGTH of what differs from the training, such as blur=1; the floors have it too. Films show the
+            world with its shifts of colours, sizes and shapes, and not those of its pictures.
         with_floors: run the policies random and none on the same tasks too.
         overwrite: replace the results of another evaluation in the folder.
         env_settings: conventions of the environment; a checkpoint allows none but its own.
