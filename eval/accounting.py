@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..protocols import PARTS
 from .json_file import checked_number, checked_object
 
 
@@ -40,9 +41,7 @@ def training_seconds(training: Mapping[str, Any]) -> float | None:
         stage = rest.pop()
         if isinstance(stage.get("seconds"), int | float):
             seconds.append(stage["seconds"])
-        rest += [
-            stage[name] for name in ("before", "predictor", "heads", "encoder") if isinstance(stage.get(name), dict)
-        ]
+        rest += [stage[name] for name in ("before", *PARTS) if isinstance(stage.get(name), dict)]
     return float(sum(seconds)) if seconds else None
 
 

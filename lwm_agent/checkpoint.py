@@ -40,7 +40,7 @@ from .errors import FileError, UserError
 from .files import advice, check_writable, recover_folder, replacing_folder, resolved, write_text
 from .models import Decoder, Heads, LatentModel, Painter, WorldModel, find_model
 from .normalizer import Normalizer
-from .protocols import DEFAULT_COST, GoalActor, GoalPolicy
+from .protocols import DEFAULT_COST, PARTS, GoalActor, GoalPolicy
 from .validation import check_arguments
 from .weights import CheckpointError, build, load_weights, save_weights, sha256
 
@@ -319,7 +319,7 @@ def _check_hashes(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _migrated(training: dict[str, Any], model: str) -> dict[str, Any]:
     """The record of a training as this version writes it; earlier ones called the model's settings "model"."""
-    stages = [name for name in ("predictor", "heads", "encoder", "before") if isinstance(training.get(name), dict)]
+    stages = [name for name in (*PARTS, "before") if isinstance(training.get(name), dict)]
     parts: dict[str, Any] = {name: _migrated(training[name], model) for name in stages}
     if isinstance(training.get("model"), dict):
         parts |= {"model": model, "model_settings": training["model"]}

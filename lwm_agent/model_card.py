@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from .checkpoint import Checkpoint
-from .protocols import DEFAULT_COST
+from .protocols import DEFAULT_COST, PARTS
 
 _SAFE = re.compile(r"[^`|<>&\x00-\x1f\x7f\u2028\u2029]+")
 """Text that a code span of Markdown shows as it is, also in a table."""
@@ -107,7 +107,7 @@ def model_card(checkpoint: Checkpoint) -> str:
         **_numbers(training),
     )
     card += _released(training.get("released")) + _before(checkpoint, training.get("before"))
-    for part in ("predictor", "heads", "encoder"):
+    for part in PARTS:
         if part in training and (part != "heads" or checkpoint.heads is not None):
             card += _stage(part, training[part])
     if checkpoint.decoder is not None:

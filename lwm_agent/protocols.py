@@ -34,6 +34,9 @@ from torch import Tensor
 DEFAULT_COST = "best-step"
 """Planning cost, as in `lwm_agent.planners.COSTS`, where nobody asks for another."""
 
+PARTS = ("predictor", "heads", "encoder")
+"""Parts of a model that are trained by themselves; the record of a training has one of each, by its name."""
+
 Objective = Callable[[Tensor], Tensor]
 """Candidates ``(B, S, T, F*A)`` to costs ``(B, S)``, lower is better, differentiable."""
 

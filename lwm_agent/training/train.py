@@ -22,7 +22,7 @@ from ..errors import DivergedError, UserError
 from ..model_card import hardware, model_card
 from ..models import LatentPredictor
 from ..normalizer import Normalizer
-from ..protocols import DEFAULT_COST
+from ..protocols import DEFAULT_COST, PARTS
 from .batches import to_batch
 from .config import TrainConfig
 from .held_out import data_files, same_files
@@ -239,7 +239,7 @@ def _check_unchanged(folder: Path) -> None:
     if not folder.exists():
         return
     found = Checkpoint.load(folder)
-    added: list[str] = [part for part in ("heads", "predictor", "encoder") if part in found.training]
+    added: list[str] = [part for part in PARTS if part in found.training]
     if found.decoder is not None:
         added.append("decoder")
     if found.cost != DEFAULT_COST or found.replan_every_env_steps is not None:
