@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as iio
 import pytest
 
-from lwm_agent.cli import main
 from lwm_agent.cli.settings import parse_settings
 from lwm_agent.experiments.film_config import DEMO_TASKS
 
-TRAIN = (
-    "--steps 3 --device cpu --set train.batch_size=4 --set train.clip_length=3 --set model.image_size=32 "
-    "--set model.latent_size=8 --set model.width=16 --set model.head_size=4 --set model.mlp_size=16 --set model.depth=1"
-)
-SEARCH = "--set planner.num_samples=6 --set planner.iterations=2 --device cpu"
-
-
-def run(command: str, cwd: Path, code: int = 0) -> str:
-    """What ``lwm-agent COMMAND`` prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", "from lwm_agent.cli.main import main; main()", *command.split()],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    output = done.stdout + done.stderr
-    assert done.returncode == code, output
-    assert "Traceback" not in output, output
-    return " ".join(output.split())
+from .commands import SEARCH, TRAIN, run, run_apart
 
 
 @pytest.fixture(scope="module")
@@ -236,27 +213,15 @@ def test_drawn_tasks_are_evaluated_and_filmed_without_naming_their_offset(tmp_pa
         ("collect --out other.h5 --env Pendulum-v0 --policy random", "env='Pendulum-v0' cannot be made"),
     ],
 )
-def test_mistakes_are_told_in_a_line(
-    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, message: str
-) -> None:
-    """In this process: another one would take longer to import torch than to find the mistake."""
-    monkeypatch.chdir(work)
-    monkeypatch.setattr("sys.argv", ["lwm-agent", *command.split()])
-    monkeypatch.setattr("sys.path", [*sys.path])
-    monkeypatch.setattr(main, "raise_on_sigterm", lambda: None)
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    printed = " ".join("".join(capsys.readouterr()).split())
-    assert ended.value.code == 2
-    assert "Traceback" not in printed
-    assert message in printed
+def test_mistakes_are_told_in_a_line(work: Path, command: str, message: str) -> None:
+    assert message in run(command, work, code=2)
 
 
 def test_what_is_in_brackets_is_printed(work: Path) -> None:
     """They are no markup: the name of an extra is in them."""
     (work / "[/x]").mkdir(parents=True)
-    assert "[/x]/t.json" in run("tasks --out [/x]/t.json --offset 10 --episodes 1 --seed 7", work)
-    assert "no checkpoint at '[plot]'" in run("eval --checkpoint [plot]", work, code=2)
+    assert "[/x]/t.json" in run_apart("tasks --out [/x]/t.json --offset 10 --episodes 1 --seed 7", work)
+    assert "no checkpoint at '[plot]'" in run_apart("eval --checkpoint [plot]", work, code=2)
 
 
 def test_the_protocol_of_the_paper_plans_as_it_did(work: Path) -> None:

@@ -20,7 +20,7 @@ from lwm_agent.data.schema import DatasetError
 from lwm_agent.data.trajectories import Trajectories
 from lwm_agent.errors import MachineError
 
-from .test_cli import run
+from .commands import run
 
 LENGTHS = (5, 7, 3)
 HEIGHT, WIDTH, A = 32, 48, 3

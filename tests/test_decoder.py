@@ -21,7 +21,7 @@ from lwm_agent.training.config import DecoderConfig, HeadsConfig
 from lwm_agent.training.decoder import train_decoder
 from lwm_agent.training.heads import train_heads
 
-from .test_cli import run
+from .commands import run
 from .test_train_predictor import trained  # noqa: F401  (a fixture: a small checkpoint of the square that moves)
 
 FILE = "decoder.safetensors"

@@ -27,7 +27,7 @@ from lwm_agent.experiments.diagnosis.verifier import EncodedClips, Rate, Verific
 from lwm_agent.models.wrapped import WrappedModel
 from lwm_agent.protocols import Belief
 
-from .test_cli import run
+from .commands import run
 
 SMALL = "--set planner.num_samples=8 --set planner.num_elites=2 --set agent.num_proposals=2"
 

@@ -18,7 +18,7 @@ from lwm_agent.eval.results_file import parse_results
 from lwm_agent.experiments.explain import Witness
 from lwm_agent.experiments.played_before import evaluation_of
 
-from .test_cli import run
+from .commands import run
 
 SMALL = "--set planner.num_samples=8 --set planner.num_elites=2 --set agent.num_proposals=2 --budget-iterations 1"
 

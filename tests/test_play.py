@@ -24,7 +24,7 @@ from lwm_agent.play.screen import HEIGHT, MARGIN, TABLE, TOP, WIDTH
 from lwm_agent.play.session import Session
 from lwm_agent.play.window import Window
 
-from .test_cli import run
+from .commands import run
 
 STATE = np.array([100.0, 120.0, 256.0, 200.0, 0.4, 3.0, -2.0])
 WORLD = 512.0

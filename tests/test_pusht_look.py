@@ -27,7 +27,8 @@ from lwm_agent.experiments.config import EvalConfig
 from lwm_agent.experiments.evaluate import load_tasks
 from lwm_agent.experiments.policies import make_policy
 
-from .test_cli import SEARCH, TRAIN, results, run
+from .commands import SEARCH, TRAIN, run
+from .test_cli import results
 
 State = NDArray[np.float64]
 PUBLIC: dict[str, Any] = {"look": "gym-pusht", "control_mode": "absolute"}

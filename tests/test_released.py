@@ -21,7 +21,7 @@ from lwm_agent.models import LeWorldModel
 from lwm_agent.training.config import ImportConfig
 from lwm_agent.training.released import import_released
 
-from .test_cli import run
+from .commands import run
 
 A, F, SIZE = 2, 3, 42
 SETTINGS = {"action_size": A, "frameskip": F, "image_size": SIZE, "history": 2, "depth": 2, "heads": 4, "head_size": 16}

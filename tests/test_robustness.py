@@ -21,7 +21,7 @@ from lwm_agent.experiments.evaluate import Item, run_evaluation
 from lwm_agent.experiments.robustness import make_studies, run_robustness
 from lwm_agent.experiments.robustness_config import RobustnessConfig
 
-from .test_cli import run
+from .commands import run
 
 
 def study(out: Path, *shifts: str, planner: str = "actor", episodes: int = 6, env: str = "pusht") -> RobustnessConfig:

@@ -24,7 +24,7 @@ from lwm_agent.experiments.surprise import run_surprise
 from lwm_agent.experiments.surprise_config import SurpriseConfig
 from lwm_agent.training.held_out import data_files, unseen_episodes
 
-from .test_cli import run
+from .commands import run
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from lwm_agent.errors import UserError
 from lwm_agent.training.config import EncoderConfig
 from lwm_agent.training.encoder import draw, scenes_of, train_encoder
 
-from .test_cli import run
+from .commands import run
 from .test_train_predictor import trained  # noqa: F401  (a fixture: a small checkpoint of the square that moves)
 
 SHIFTS = ("background-color=1", "blur=1")

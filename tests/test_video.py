@@ -33,7 +33,7 @@ from lwm_agent.eval.scenery import Scenery
 from lwm_agent.eval.video import panels_of
 from lwm_agent.insight import Insight, PlanInsight
 
-from .test_cli import run
+from .commands import run
 
 SPACE = Box(-1.0, 1.0, (2,), np.float32)
 SEARCH = {"num_samples": 10, "num_elites": 4, "iterations": 3}

@@ -1,0 +1,54 @@
+"""Commands of `lwm-agent`, run in a folder: within this process, or in one of their own."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from lwm_agent.cli import main
+from lwm_agent.cli.progress import console
+
+TRAIN = (
+    "--steps 3 --device cpu --set train.batch_size=4 --set train.clip_length=3 --set model.image_size=32 "
+    "--set model.latent_size=8 --set model.width=16 --set model.head_size=4 --set model.mlp_size=16 --set model.depth=1"
+)
+SEARCH = "--set planner.num_samples=6 --set planner.iterations=2 --device cpu"
+
+
+def run(command: str, cwd: Path, code: int = 0) -> str:
+    """What ``lwm-agent COMMAND`` prints, in this process: another one takes seconds to import torch."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(printed):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["lwm-agent", *command.split()])
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setattr(console, "_width", None)  # tables widen it
+        patch.setattr(console, "soft_wrap", True)
+        patch.setattr(main, "raise_on_sigterm", lambda: None)
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+    return _checked(printed.getvalue(), ended.value.code or 0, code)
+
+
+def run_apart(command: str, cwd: Path, code: int = 0) -> str:
+    """The same in a process of its own, as from a shell."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from lwm_agent.cli.main import main; main()", *command.split()],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return _checked(done.stdout + done.stderr, done.returncode, code)
+
+
+def _checked(output: str, code: object, expected: int) -> str:
+    assert code == expected, output
+    assert "Traceback" not in output, output
+    return " ".join(output.split())
