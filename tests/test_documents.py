@@ -346,6 +346,16 @@ def test_table_of_a_trained_encoder_is_that_of_its_files() -> None:
         assert f"| {name} | {first} | {second} |" in page
 
 
+def test_rates_of_longer_trainings_are_those_of_their_file() -> None:
+    page = " ".join(text_of("docs/comparison.md").split())
+    evaluations = json.loads((ROOT / "docs" / "comparison-longer.json").read_text(encoding="utf-8"))["evaluations"]
+    searched = [each for each in evaluations if "cube" not in each["command"] and each["checkpoint"] is not None]
+    assert len(searched) == 6
+    for each in searched:
+        low, high = (100 * bound for bound in each["ci95"])
+        assert f"{100 * each['success']:.0f} % ({low:.0f}-{high:.0f})" in page
+
+
 def test_all_examples_are_tested() -> None:
     tested = {"README.md": 1, "docs/agent.md": 4, "docs/data.md": 1, "docs/baselines.md": 1, "docs/planners.md": 1}
     tested |= {"docs/world-models.md": 1, "docs/imagination.md": 1, "docs/record.md": 1, "docs/surprise.md": 1}
