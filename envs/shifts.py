@@ -94,8 +94,8 @@ class VariedWorld(Shifted):
     """An environment of which a factor of variation is unusual; in the name of the shift, it has dashes."""
 
     def chosen(self, options: dict[str, Any]) -> dict[str, Any]:
-        stated = (options.get("variation") if isinstance(options, Mapping) else None) or {}
-        if not isinstance(options, Mapping) or not isinstance(stated, Mapping):
+        stated = options.get("variation") or {} if isinstance(options, Mapping) else None
+        if not isinstance(stated, Mapping):
             return options  # which the environment refuses
         name = self._name.replace("-", "_")
         drawn = {name: self.simulator.factors[name].drawn(self.strength, self.rng)}

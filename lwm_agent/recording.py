@@ -80,8 +80,8 @@ class RecordImagination(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
             goal = observation["goal"]
             if self._scenery is not None:
                 self._scenery.vary(cast(GoalImageEnv, self.unwrapped).variation)
-            if self._scenery is not None and np.isfinite(info["goal_state"]).all():
-                goal = self._scenery.view(info["goal_state"])
+                if np.isfinite(info["goal_state"]).all():
+                    goal = self._scenery.view(info["goal_state"])
             self._film = Film(goal, f"episode {self._episodes}", self._agent.describe(), self._scenery)
             self._look(observation, info)
         self._episodes += 1

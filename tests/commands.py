@@ -21,7 +21,7 @@ SEARCH = "--set planner.num_samples=6 --set planner.iterations=2 --device cpu"
 
 
 def run(command: str, cwd: Path, code: int = 0) -> str:
-    """What ``lwm-agent COMMAND`` prints, in this process: another one takes seconds to import torch."""
+    """Output of ``lwm-agent COMMAND``, run in this process: another one takes seconds to import torch."""
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(printed):
         patch.chdir(cwd)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -12,18 +9,15 @@ from torch import nn
 from lwm_agent.models.predictors import Transformer
 from lwm_agent.models.window import make_window
 
-PEER = Path(__file__).parent.parent / "benchmarks" / "peer.py"
+from .benchmark_modules import load_benchmark
+
 B, S, T, F, A, D = 2, 7, 5, 3, 2, 8
 
 
 @torch.no_grad()
 def test_peer_costs_equal_ours() -> None:
     pytest.importorskip("stable_worldmodel", reason="stable-worldmodel is not installed: pip install 'lwm-agent[peer]'")
-    spec = importlib.util.spec_from_file_location("peer", PEER)
-    assert spec is not None
-    assert spec.loader is not None
-    peer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(peer)
+    peer = load_benchmark("peer")
     torch.manual_seed(0)
     sizes = {"depth": 2, "width": D, "heads": 2, "head_size": 4, "mlp_size": 16, "projector_size": 16}
     ours = Transformer(D, F * A, history=3, residual=False, dropout=0.0, **sizes).eval()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -12,18 +10,13 @@ import pytest
 
 from lwm_agent.envs.pusht import PushTEnv
 
-BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "rare_states.py"
+from .benchmark_modules import load_benchmark
 
 
 @pytest.fixture(scope="module")
 def rare() -> ModuleType:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'lwm-agent[plot]'")
-    spec = importlib.util.spec_from_file_location("rare_states", BENCHMARK)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("rare_states")
 
 
 def test_rarity_is_the_distance_to_the_tenth_neighbour_in_deviations(rare: ModuleType) -> None:

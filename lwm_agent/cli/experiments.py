@@ -112,7 +112,7 @@ def recommend(config: RecommendConfig) -> None:
         def show(cost: str, episode: Episode, total: int) -> None:
             nonlocal done
             done += 1
-            update(done, total * max(1, len(config.cost)), cost)
+            update(done, total * len(config.cost), cost)
 
         chosen = run(config, show)
     if chosen.tried:

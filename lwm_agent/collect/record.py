@@ -226,8 +226,8 @@ def make_env(config: CollectConfig) -> gym.Env[Any, Any]:
     """
     own: dict[str, Any] = {"render_mode": "rgb_array"}
     if config.spec:
-        own = {"max_episode_steps": config.episode_env_steps, "terminate_on_success": False}
-        own["image_size"] = config.image_size
+        steps, size = config.episode_env_steps, config.image_size
+        own = {"max_episode_steps": steps, "image_size": size, "terminate_on_success": False}
         made = pkgutil.resolve_name(config.spec.entry_point)
         if isinstance(made, type):
             check_arguments("env_kwargs", made, config.env_kwargs)

@@ -49,6 +49,11 @@ def usual_offset(protocol: str | None) -> int:
     return 100 if protocol == "drawn" else 25
 
 
+def with_offset(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` and, where they name no offset, the usual one of their protocol."""
+    return {"offset": usual_offset(options.get("protocol")), **options}
+
+
 def check_engine(engine: str, address: str | None) -> None:
     """Refuses the address of a cluster beside another engine."""
     if address is not None and engine != "ray":
@@ -123,7 +128,7 @@ class EvalConfig(AgentConfig):
     @classmethod
     def from_options(cls: type[EvalConfigType], **options: Any) -> EvalConfigType:
         """Settings with the default planner and output folder, where none is named."""
-        options = {"offset": usual_offset(options.get("protocol")), **options}
+        options = with_offset(options)
         values = {**cls.defaults(), **options}
         options = cls.with_defaults(options, protocol_settings(values["protocol"], "agent"))
         tasks = "{protocol}-{split}-{offset}".format_map(values) if values["tasks"] is None else values["tasks"].stem

@@ -11,7 +11,7 @@ from ..envs import name_of
 from ..errors import UserError
 from ..planners.registry import PLANNERS
 from ..validation import Choices, Count, Option, OutputFolder, Range
-from .config import MODEL_FREE, PROTOCOL_NAMES, USUAL_OFFSET, output_folder, usual_offset
+from .config import MODEL_FREE, PROTOCOL_NAMES, USUAL_OFFSET, output_folder, usual_offset, with_offset
 
 DEMO_TASKS = {"pusht": 82, "cube": 97}
 """A task of each environment, at offset 25, whose object moves far: all planners of the results solve them."""
@@ -62,7 +62,7 @@ class DemoConfig(FilmConfig):
     @classmethod
     def from_options(cls, **options: Any) -> DemoConfig:
         """Settings with the default planner and output folder, where none is named."""
-        options = cls.with_defaults({"offset": usual_offset(options.get("protocol")), **options})
+        options = cls.with_defaults(with_offset(options))
         return cls(**{"output_dir": output_folder("demo", options["env"]), **options})
 
     def task_of(self, num_tasks: int) -> int:
@@ -95,7 +95,7 @@ class RecordConfig(FilmConfig):
     @classmethod
     def from_options(cls, **options: Any) -> RecordConfig:
         """Settings with the default planner and output folder, where none is named."""
-        options = cls.with_defaults({"offset": usual_offset(options.get("protocol")), **options})
+        options = cls.with_defaults(with_offset(options))
         return cls(**{"out": output_folder("record", options["env"], options["planner"]), **options})
 
     def tasks_of(self, num_tasks: int) -> range:

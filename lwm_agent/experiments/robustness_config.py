@@ -10,7 +10,7 @@ from ..agent.config import AgentConfig
 from ..envs.shifts import GENERAL, OWN_SHIFTS, Shift, parse_shift, shifts_of
 from ..envs.variation import Strength
 from ..validation import Choices, Count, Option, OutputFolder
-from .config import ENGINES, PROTOCOL_NAMES, USUAL_OFFSET, check_engine, output_folder, usual_offset
+from .config import ENGINES, PROTOCOL_NAMES, USUAL_OFFSET, check_engine, output_folder, with_offset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class RobustnessConfig(AgentConfig):
     @classmethod
     def from_options(cls, **options: Any) -> RobustnessConfig:
         """Settings with the default planner and output folder, where none is named."""
-        options = cls.with_defaults({"offset": usual_offset(options.get("protocol")), **options})
+        options = cls.with_defaults(with_offset(options))
         words = ("robustness", options["env"], options["planner"], str(options["offset"]))
         return cls(**{"output_dir": output_folder(*words), **options})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from ..errors import UserError
@@ -55,6 +56,11 @@ class ModelSpec:
     def default_preset(self) -> str:
         """The command line's default: "tiny", or the first where there is none."""
         return "tiny" if "tiny" in self.presets else next(iter(self.presets))
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Default of each constructor argument, by name; `inspect.Parameter.empty` of one that has none."""
+        return {name: argument.default for name, argument in signature(self.model).parameters.items()}
 
     def build(self, settings: Mapping[str, Any]) -> LatentModel:
         """An untrained model with `settings`, arguments of its constructor.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from inspect import signature
 from typing import Annotated, Any, ClassVar
 
 from ..envs import ENVS, import_env
@@ -158,8 +157,7 @@ class TrainConfig(Config):
         from ..models import find_model
 
         kind = find_model(self.model)
-        usual = {name: argument.default for name, argument in signature(kind.model).parameters.items()}
-        size = {**usual, **kind.presets[self.preset], **self.model_settings}.get("image_size")
+        size = {**kind.defaults, **kind.presets[self.preset], **self.model_settings}.get("image_size")
         if not isinstance(size, int):
             raise UserError(
                 f"model={self.model} has no usual size of frames: state it, as in --set model.image_size=64"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -83,7 +82,7 @@ def _check_first(config: TrainConfig, first: Checkpoint, settings: dict[str, Any
     """Refuses to begin with a checkpoint of another model, of other sizes, or of another environment."""
     if first.name != config.model:
         raise UserError(f"--init {config.init} is a {first.name}, not a {config.model}: pass --model {first.name}")
-    usual = {name: argument.default for name, argument in signature(type(first.model)).parameters.items()}
+    usual = MODELS[first.name].defaults
     for name, value in settings.items():
         stated = first.model_config.get(name, usual.get(name))
         if name not in first.model.loss_settings and stated != value:
