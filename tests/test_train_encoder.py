@@ -111,20 +111,38 @@ def test_a_training_that_was_interrupted_after_its_last_step_has_nothing_to_lear
     assert seen == [(3, "continued after step 3")]
 
 
-def test_half_of_the_pictures_have_one_shift_and_half_have_all() -> None:
+def test_a_training_may_begin_with_the_encoder_of_an_earlier_one(play: str, tmp_path: Path) -> None:
+    first, second = (str(tmp_path / name) for name in ("first", "second"))
+    errors = train_encoder(config(play, tmp_path / "first", steps=30)).training["encoder"]["validation"]
+    on = train_encoder(config(play, tmp_path / "second", steps=1, learning_rate=1e-9, init=first))
+    assert on.training["encoder"]["validation"]["as recorded"] == pytest.approx(errors["as recorded"], rel=1e-3)
+    for name in ("background-color=1", "all of them"):
+        assert on.training["encoder"]["validation"][f"{name} before"] == pytest.approx(errors[name], rel=1e-3)
+    card = (Path(second) / "README.md").read_text()
+    assert f"--set encoder.init={first}" in card
+
+
+@pytest.mark.parametrize("init", ["pusht-dreamer", "cube-tiny"])
+def test_another_kind_of_encoder_cannot_be_begun_with(init: str, play: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has another encoder|has no encoder that can be trained"):
+        train_encoder(config(play, tmp_path / "out", init=init))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.0, 1.0])
+def test_a_share_of_the_pictures_has_all_shifts_and_the_others_one(share: float) -> None:
     checkpoint, rng = Checkpoint.load("pusht-tiny"), np.random.default_rng(0)
-    with scenes_of(checkpoint, ("background-color=1", "pixel-noise=0.5")) as scenes:
+    with scenes_of(checkpoint, ("background-color=1", "pixel-noise=0.05")) as scenes:
         states = np.repeat(scenes.usual.reset(seed=0)[1]["state"][None], 81, axis=0)
-        pictures = scenes.unusual_pictures(states, rng)
+        pictures = scenes.unusual_pictures(states, share, rng)
         (usual,) = draw(scenes.usual, states[:1], rng)
     assert pictures.shape == (81, 64, 64, 3)
     corners = pictures[:, 20:24, 2:6].astype(int)  # of the table, where neither agent nor block is
     coloured = np.abs(np.median(corners, axis=(1, 2)) - usual[20, 2]).max(axis=-1) > 20
     noisy = corners.std(axis=(1, 2)).max(axis=-1) > 5
     assert not (~coloured & ~noisy).any()
-    assert 0.3 < (coloured & noisy).mean() < 0.7
-    assert (coloured & ~noisy).any()
-    assert (noisy & ~coloured).any()
+    assert share - 0.2 < (coloured & noisy).mean() < share + 0.2
+    assert (coloured & ~noisy).any() == (share < 1)
+    assert (noisy & ~coloured).any() == (share < 1)
 
 
 def test_the_cubes_states_are_drawn_as_they_were_recorded(tmp_path: Path) -> None:

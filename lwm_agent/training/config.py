@@ -337,13 +337,17 @@ class EncoderConfig(PartConfig):
     """Training of the encoder to see past what differs; an example is a frame, and its state drawn with a shift.
 
     Attributes:
-        shift: NAME=STRENGTH of what may differ, such as agent-color=1 (see ``lwm-agent robustness``); half of the
-            pictures have one of them, the others all at once.
+        shift: NAME=STRENGTH of what may differ, such as agent-color=1 (see ``lwm-agent robustness``).
+        together: share of the pictures that have all the shifts at once; the others have one of them.
+        init: folder or name of a checkpoint whose encoder the training begins with, such as that of an earlier
+            training with shifts; by default that of `checkpoint`, which says in either case what is to be seen.
     """
 
     own_group: ClassVar[str | None] = "encoder"
 
     shift: Annotated[tuple[str, ...], Choices(GENERAL, OWN_SHIFTS)]
+    together: Share = 0.5
+    init: str | None = None
     steps: PositiveInt = 4_000
     batch_size: PositiveInt = 128
     learning_rate: PositiveFloat = 3e-4

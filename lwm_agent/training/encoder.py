@@ -53,6 +53,8 @@ def train_encoder(config: EncoderConfig, on_progress: OnProgress | None = None) 
     checkpoint, files, device = open_all(config, in_memory="auto")  # frames are drawn at random
     pupil = copy.deepcopy(checkpoint.model)
     encoder = trainable_encoder(checkpoint, pupil)
+    if config.init is not None:
+        begin_with(encoder, config.init)
     records = follow_splits(checkpoint.training, files, config)
     trainer = PartTrainer(config, "encoder", encoder, records, started_at, fine_tune=True)
     trainer.check()
@@ -68,7 +70,7 @@ def train_encoder(config: EncoderConfig, on_progress: OnProgress | None = None) 
 
         def loss(rng: np.random.Generator) -> Tensor:
             frames, states = sample(train, config.batch_size, rng)
-            both = np.concatenate([frames, scenes.unusual_pictures(states, rng)])
+            both = np.concatenate([frames, scenes.unusual_pictures(states, config.together, rng)])
             units = checkpoint.normalizer
             with autocast(device, fast_bf16(device)):
                 wanted = checkpoint.model.embed(units.pixels(frames, device))
@@ -100,6 +102,19 @@ def trainable_encoder(checkpoint: Checkpoint, model: LatentModel) -> nn.Module:
     return nn.ModuleList(parts)
 
 
+def begin_with(encoder: nn.Module, init: str) -> None:
+    """Gives `encoder` the weights of the same parts of the checkpoint `init`.
+
+    Raises:
+        UserError: it has no such parts.
+    """
+    first = Checkpoint.load(init)
+    try:
+        encoder.load_state_dict(trainable_encoder(first, first.model).state_dict())
+    except RuntimeError as error:
+        raise UserError(f"--init {init} has another encoder than the checkpoint: name one of its own kind") from error
+
+
 @dataclass(frozen=True)
 class Scenes:
     """Environments that draw the same states in several ways.
@@ -112,15 +127,14 @@ class Scenes:
     usual: gym.Env[Any, Any]
     unusual: Mapping[str, gym.Env[Any, Any]]
 
-    def unusual_pictures(self, states: States, rng: np.random.Generator) -> Pictures:
-        """Pictures ``(N, h, w, 3)`` of `states` ``(N, k)``, half of them with one shift, half with all."""
-        *single, together = self.unusual.values()
-        return np.concatenate(
-            [
-                draw(single[rng.integers(len(single))] if single and rng.uniform() < 0.5 else together, pair, rng)
-                for pair in np.array_split(states, -(-len(states) // 2))
-            ]
-        )
+    def unusual_pictures(self, states: States, together: float, rng: np.random.Generator) -> Pictures:
+        """Pictures ``(N, h, w, 3)`` of `states` ``(N, k)``: a share `together` with all shifts, the others with one."""
+        *single, all_of_them = self.unusual.values()
+
+        def scene() -> gym.Env[Any, Any]:
+            return all_of_them if rng.uniform() < together or not single else single[rng.integers(len(single))]
+
+        return np.concatenate([draw(scene(), pair, rng) for pair in np.array_split(states, -(-len(states) // 2))])
 
 
 @contextmanager
