@@ -44,6 +44,11 @@ def without_origin(path: str, out: Path) -> str:
     return str(out)
 
 
+def kept_out(path: Path) -> tuple[Any, ...]:
+    record = Checkpoint.load(path).training["encoder"]["data_files"][0]
+    return record["split_seed"], record["validation_share"]
+
+
 def config(play: str, out: Path, **settings: Any) -> EncoderConfig:
     fixed: dict[str, Any] = {"checkpoint": "pusht-tiny", "shift": SHIFTS, "steps": 12, "batch_size": 9, "device": "cpu"}
     return EncoderConfig(data=(play,), out=str(out), **{**fixed, **settings})
@@ -120,11 +125,19 @@ def test_a_training_may_begin_with_the_encoder_of_an_earlier_one(play: str, tmp_
         assert on.training["encoder"]["validation"][f"{name} before"] == pytest.approx(errors[name], rel=1e-3)
     card = (Path(second) / "README.md").read_text()
     assert f"--set encoder.init={first}" in card
+    assert "--steps 30 --seed 0" in card.split(f"--set encoder.init={first}")[0]  # what it began with
+
+
+def test_a_training_goes_on_without_the_episodes_that_the_earlier_one_held_out(play: str, tmp_path: Path) -> None:
+    train_encoder(config(play, tmp_path / "first", steps=1, seed=5, validation=0.4))
+    train_encoder(config(play, tmp_path / "on", steps=1, checkpoint=str(tmp_path / "first")))
+    train_encoder(config(play, tmp_path / "init", steps=1, init=str(tmp_path / "first")))
+    assert kept_out(tmp_path / "on") == kept_out(tmp_path / "init") == (5, 0.4)
 
 
 @pytest.mark.parametrize("init", ["pusht-dreamer", "cube-tiny"])
 def test_another_kind_of_encoder_cannot_be_begun_with(init: str, play: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has another encoder|has no encoder that can be trained"):
+    with pytest.raises(UserError, match=r"has another kind of encoder|has no encoder that can be trained"):
         train_encoder(config(play, tmp_path / "out", init=init))
 
 

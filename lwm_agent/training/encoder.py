@@ -53,10 +53,10 @@ def train_encoder(config: EncoderConfig, on_progress: OnProgress | None = None) 
     checkpoint, files, device = open_all(config, in_memory="auto")  # frames are drawn at random
     pupil = copy.deepcopy(checkpoint.model)
     encoder = trainable_encoder(checkpoint, pupil)
-    if config.init is not None:
-        begin_with(encoder, config.init)
-    records = follow_splits(checkpoint.training, files, config)
-    trainer = PartTrainer(config, "encoder", encoder, records, started_at, fine_tune=True)
+    first = checkpoint if config.init is None else begin_with(config.init, encoder)
+    earlier = first.training.get("encoder")
+    records = follow_splits(checkpoint.training, files, config, earlier)
+    trainer = PartTrainer(config, "encoder", encoder, records, started_at, earlier)
     trainer.check()
     splits = [record.split(file) for record, file in zip(records, files, strict=True)]
     train, held_out = (
@@ -102,17 +102,20 @@ def trainable_encoder(checkpoint: Checkpoint, model: LatentModel) -> nn.Module:
     return nn.ModuleList(parts)
 
 
-def begin_with(encoder: nn.Module, init: str) -> None:
-    """Gives `encoder` the weights of the same parts of the checkpoint `init`.
+def begin_with(name: str, encoder: nn.Module) -> Checkpoint:
+    """The checkpoint `name`, after its weights were copied to `encoder`.
 
     Raises:
-        UserError: it has no such parts.
+        UserError: it has no encoder of that kind.
     """
-    first = Checkpoint.load(init)
+    first = Checkpoint.load(name)
     try:
         encoder.load_state_dict(trainable_encoder(first, first.model).state_dict())
     except RuntimeError as error:
-        raise UserError(f"--init {init} has another encoder than the checkpoint: name one of its own kind") from error
+        raise UserError(
+            f"init={name!r} has another kind of encoder than the checkpoint: name one of its kind"
+        ) from error
+    return first
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class PartTrainer:
         module: the part.
         files: records of the data.
         started_at: ``time.perf_counter()`` at the start of the work.
-        fine_tune: whether the part keeps what it learned in an earlier training.
+        earlier: record of the training that this one continues, if there is one.
     """
 
     config: PartConfig
@@ -89,7 +89,7 @@ class PartTrainer:
     module: nn.Module
     files: Sequence[DataFile]
     started_at: float
-    fine_tune: bool = False
+    earlier: Any = None
 
     def check(self) -> None:
         """Raises, before the encoding, the errors of an interrupted training that cannot be continued."""
@@ -151,9 +151,8 @@ class PartTrainer:
         self, checkpoint: Checkpoint, state: TrainingState, validation: Mapping[str, float], frames: int
     ) -> Checkpoint:
         """Saves the checkpoint with a record of this training of its part, and of the one that it continues."""
-        earlier = checkpoint.training.get(self.part) if self.fine_tune else None
         record = self.record(state, validation, frames)
-        record |= {} if earlier is None else {"before": earlier}
+        record |= {} if self.earlier is None else {"before": self.earlier}
         return self.finish(replace(checkpoint, training={**checkpoint.training, self.part: record}), state)
 
     def record(self, state: TrainingState, validation: Mapping[str, float], frames: int) -> dict[str, Any]:

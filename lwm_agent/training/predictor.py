@@ -39,14 +39,13 @@ def train_predictor(config: PredictorConfig, on_progress: OnProgress | None = No
     model = latent_predictor(checkpoint)
     if config.clip_length < model.min_clip_length:
         raise UserError(f"clip_length={config.clip_length} must be at least {model.min_clip_length} for this predictor")
-    fine_tune = not config.model_settings
-    earlier = checkpoint.training.get("predictor") if fine_tune else None
+    earlier = None if config.model_settings else checkpoint.training.get("predictor")
     records = follow_splits(checkpoint.training, files, config, earlier)
     windows = [
         [Windows(file, part, config.clip_length, model.frameskip) for part in record.split(file)]
         for record, file in zip(records, files, strict=True)
     ]
-    trainer = PartTrainer(config, "predictor", model.predictor, records, started_at, fine_tune)
+    trainer = PartTrainer(config, "predictor", model.predictor, records, started_at, earlier)
     trainer.check()
     latents = encode_all(config, checkpoint, files, device, report)
     training, validation = (LatentMixture(part, latents) for part in zip(*windows, strict=True))
