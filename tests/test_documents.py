@@ -346,6 +346,12 @@ def test_table_of_a_trained_encoder_is_that_of_its_files() -> None:
         assert f"| {name} | {first} | {second} |" in page
 
 
+def test_latency_without_torch_is_that_of_its_file() -> None:
+    measured = json.loads((ROOT / "docs" / "onnx-latency.json").read_text(encoding="utf-8"))
+    times = f"[{measured['onnx_p50_ms']:.0f} against {measured['torch_p50_ms']:.0f} ms](onnx-latency.json)"
+    assert f"{times} on two slow cores, {measured['median_ratio_onnx_to_torch']:.1f} of it" in text_of("docs/usage.md")
+
+
 def test_rates_of_longer_trainings_are_those_of_their_file() -> None:
     page = " ".join(text_of("docs/comparison.md").split())
     evaluations = json.loads((ROOT / "docs" / "comparison-longer.json").read_text(encoding="utf-8"))["evaluations"]
