@@ -5,13 +5,18 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import pytest
 
 from lwm_agent.cli import main
 from lwm_agent.cli.progress import console
+from lwm_agent.envs import ENVS
+from lwm_agent.models import MODELS
 
 TRAIN = (
     "--steps 3 --device cpu --set train.batch_size=4 --set train.clip_length=3 --set model.image_size=32 "
@@ -21,9 +26,17 @@ SEARCH = "--set planner.num_samples=6 --set planner.iterations=2 --device cpu"
 
 
 def run(command: str, cwd: Path, code: int = 0) -> str:
-    """Output of ``lwm-agent COMMAND``, run in this process: another one takes seconds to import torch."""
+    """Output of ``lwm-agent COMMAND``, run in this process: another one takes seconds to import torch.
+
+    The next command finds the process as this one did: what it imports from `cwd` and registers does not stay.
+    """
     printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(printed):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(printed),
+        redirect_stderr(printed),
+        forgetting(cwd),
+    ):
         patch.chdir(cwd)
         patch.setattr(sys, "argv", ["lwm-agent", *command.split()])
         patch.setattr(sys, "path", [*sys.path])
@@ -33,6 +46,22 @@ def run(command: str, cwd: Path, code: int = 0) -> str:
         with pytest.raises(SystemExit) as ended:
             main.main()
     return _checked(printed.getvalue(), ended.value.code or 0, code)
+
+
+@contextmanager
+def forgetting(folder: Path) -> Iterator[None]:
+    """Takes back, at the end, what was registered, and the modules that were imported from `folder`."""
+    registries: list[dict[str, Any]] = [ENVS, MODELS, gym.registry]
+    before, modules = [dict(registry) for registry in registries], set(sys.modules)
+    try:
+        yield
+    finally:
+        for registry, entries in zip(registries, before, strict=True):
+            registry.clear()
+            registry.update(entries)
+        for name in set(sys.modules) - modules:
+            if folder in Path(getattr(sys.modules[name], "__file__", None) or "/").resolve().parents:
+                del sys.modules[name]
 
 
 def run_apart(command: str, cwd: Path, code: int = 0) -> str:

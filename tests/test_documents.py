@@ -330,6 +330,26 @@ def test_table_without_a_budget_is_that_of_its_file() -> None:
         assert f"| {cell['model']} | {numbers} | {rate} |" in "\n".join(rows)
 
 
+@pytest.mark.parametrize("name", ["pusht", "cube"])
+def test_tables_of_robustness_are_those_of_their_files(name: str) -> None:
+    measured = json.loads((ROOT / "docs" / f"robustness-{name}.json").read_text(encoding="utf-8"))
+    assert measured["checkpoint"] == checksum(f"{name}-tiny")
+    page = text_of("docs/robustness.md")
+    section = page.split(f"robustness-{name}.json")[1].split("\n## ")[0]
+    assert f"without a shift: {rate_of(measured)}" in section
+    rows: dict[str, list[str]] = {}
+    for cell in measured["cells"]:
+        strength = cell["strength"] if isinstance(cell["strength"], str) else f"{cell['strength']:g}"
+        rows.setdefault(cell["shift"], []).append(f"{strength}: {rate_of(cell)}")
+    for shift, cells in rows.items():
+        assert f"| `{shift}` | {', '.join(cells)} |" in section
+
+
+def rate_of(cell: dict[str, Any]) -> str:
+    """Success and its interval, in percent."""
+    return f"{100 * cell['success']:.0f} ({100 * cell['ci95'][0]:.0f}-{100 * cell['ci95'][1]:.0f})"
+
+
 def test_table_of_a_trained_encoder_is_that_of_its_files() -> None:
     page = text_of("docs/robustness.md")
     before, after = (
@@ -337,13 +357,9 @@ def test_table_of_a_trained_encoder_is_that_of_its_files() -> None:
         for name in ("tiny", "encoder")
     )
     pairs = [(before, after), *zip(before["cells"], after["cells"], strict=True)]
-    rates = [
-        [f"{100 * cell['success']:.0f} ({100 * cell['ci95'][0]:.0f}-{100 * cell['ci95'][1]:.0f})" for cell in pair]
-        for pair in pairs
-    ]
-    for (cell, _), (first, second) in zip(pairs, rates, strict=True):
+    for cell, after_it in pairs:
         name = f"`{cell['shift']}={cell['strength']:g}`" if "shift" in cell else "none"
-        assert f"| {name} | {first} | {second} |" in page
+        assert f"| {name} | {rate_of(cell)} | {rate_of(after_it)} |" in page
 
 
 def test_latency_without_torch_is_that_of_its_file() -> None:

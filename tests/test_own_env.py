@@ -19,7 +19,7 @@ from lwm_agent.envs import ENVS, find_env, name_of, spec_of
 from lwm_agent.errors import UserError
 from lwm_agent.eval import TaskSet, make_tasks
 
-from .commands import SEARCH, TRAIN, run_apart
+from .commands import SEARCH, TRAIN, run, run_apart
 from .conftest import EXAMPLES
 from .test_cli import results
 
@@ -28,41 +28,39 @@ ROOM = "room:Room-v0"
 
 def test_every_command_takes_an_environment_of_the_working_directory(tmp_path: Path) -> None:
     shutil.copy(EXAMPLES / "room.py", tmp_path)
-    run_apart(
-        f"collect --env {ROOM} --out room.h5 --episodes 4 --episode-env-steps 30 --image-size 32 --workers 2", tmp_path
-    )
-    run_apart(f"train --env {ROOM} --data room.h5 --out runs/room {TRAIN}", tmp_path)
+    run(f"collect --env {ROOM} --out room.h5 --episodes 4 --episode-env-steps 30 --image-size 32 --workers 2", tmp_path)
+    run(f"train --env {ROOM} --data room.h5 --out runs/room {TRAIN}", tmp_path)
     assert Checkpoint.load(tmp_path / "runs/room/checkpoint").env == "Room-v0"
-    run_apart(f"tasks --env {ROOM} --out room.json --offset 10 --episodes 3", tmp_path)
+    run(f"tasks --env {ROOM} --out room.json --offset 10 --episodes 3", tmp_path)
     model = "--checkpoint runs/room/checkpoint"
     cem = f"--planner cem {SEARCH} --set planner.num_elites=2"
     printed = run_apart(f"eval --env {ROOM} {model} --tasks room.json {cem} --video 1", tmp_path)
     assert "wrote out/Room-v0-cem-room/results.json and 1 video" in printed
     assert results(tmp_path, "out/Room-v0-cem-room")["summary"]["n"] == 3
-    run_apart(f"demo --env {ROOM} {model} --tasks room.json {cem}", tmp_path)
+    run(f"demo --env {ROOM} {model} --tasks room.json {cem}", tmp_path)
     assert (tmp_path / "out/demo-Room-v0/task-000.gif").exists()
-    run_apart(f"bench --env {ROOM} {model} {cem} --max-batch 1 --decisions 3", tmp_path)
+    run(f"bench --env {ROOM} {model} {cem} --max-batch 1 --decisions 3", tmp_path)
     recording = "--out agent.h5 --episodes 1 --episode-env-steps 10 --image-size 32 --offset 5 --workers 2"
     elites = "--set planner.num_samples=6 --set planner.num_elites=2"
-    run_apart(f"collect --env {ROOM} {model} --policy cem {recording} {elites}", tmp_path)
+    run(f"collect --env {ROOM} {model} --policy cem {recording} {elites}", tmp_path)
     search = "--set planner.cem.num_samples=6 --set planner.cem.num_elites=2 --set planner.cem.iterations=2"
     mine = "--model mine=runs/room/checkpoint --tasks room.json"
-    run_apart(f"compare --env {ROOM} {mine} --planner cem {search} --jobs 2 --device cpu", tmp_path)
+    run(f"compare --env {ROOM} {mine} --planner cem {search} --jobs 2 --device cpu", tmp_path)
     cells = json.loads((tmp_path / "out/compare/results.json").read_text())["cells"]
     assert [cell["env"] for cell in cells if cell["model"] == "mine"] == [ROOM]
-    printed = run_apart(f"eval {model} --planner cem", tmp_path, code=2)
+    printed = run(f"eval {model} --planner cem", tmp_path, code=2)
     assert "trained for Room-v0, which is not registered: pass --env MODULE:Room-v0" in printed
-    printed = run_apart("eval --env nowhere:Room-v0", tmp_path, code=2)
+    printed = run("eval --env nowhere:Room-v0", tmp_path, code=2)
     assert "there is no module 'nowhere'" in printed
-    printed = run_apart(f"eval --tasks room.json {cem}", tmp_path, code=2)
+    printed = run(f"eval --tasks room.json {cem}", tmp_path, code=2)
     assert "env='Room-v0' is unknown: choose one of pusht" in printed
 
 
 def test_the_environment_follows_from_the_checkpoint(tmp_path: Path) -> None:
     search = f"--planner cem {SEARCH} --set planner.num_elites=2"
-    printed = run_apart(f"eval --checkpoint cube-tiny {search} --tasks none.json", tmp_path, code=2)
+    printed = run(f"eval --checkpoint cube-tiny {search} --tasks none.json", tmp_path, code=2)
     assert "none.json" in printed
-    printed = run_apart("bench --checkpoint cube-tiny --max-batch 1 --decisions 3 --no-plot", tmp_path)
+    printed = run("bench --checkpoint cube-tiny --max-batch 1 --decisions 3 --no-plot", tmp_path)
     assert "out/bench-cube-guided/bench.json" in printed
 
 

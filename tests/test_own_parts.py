@@ -20,7 +20,7 @@ from lwm_agent.planners.registry import find_planner
 from lwm_agent.training.config import TrainConfig
 from lwm_agent.training.train import train
 
-from .commands import run_apart
+from .commands import run, run_apart
 
 SEARCH = "shrinking_search:ShrinkingSearch"
 
@@ -54,8 +54,8 @@ def test_commands_take_a_planner_of_the_working_directory(examples: Path, tmp_pa
     planner = json.loads((tmp_path / "own" / "results.json").read_text())["run"]["planner"]
     assert (planner["name"], planner["num_samples"]) == (SEARCH, 8)
     chain = "--set planner.first.num_samples=8 --set planner.second.iterations=1 --device cpu --no-floors"
-    run_apart(f"eval --planner {SEARCH}+gradient --episodes 1 --output-dir chain {chain}", tmp_path)
-    printed = run_apart("eval --planner shrinking_search:Nothing", tmp_path, code=2)
+    run(f"eval --planner {SEARCH}+gradient --episodes 1 --output-dir chain {chain}", tmp_path)
+    printed = run("eval --planner shrinking_search:Nothing", tmp_path, code=2)
     assert "is no class derived from lwm_agent.protocols.Planner" in printed
 
 
@@ -94,10 +94,10 @@ def test_a_file_imports_no_module(markov: Path, monkeypatch: pytest.MonkeyPatch)
 def test_commands_import_what_is_asked_for(markov: Path, examples: Path, tmp_path: Path) -> None:
     shutil.copy(examples / "markov_model.py", tmp_path)
     bench = f"bench --checkpoint {markov} --planner cem --max-batch 1 --decisions 3 --no-plot --device cpu"
-    printed = run_apart(bench, tmp_path, code=2)
+    printed = run_apart(bench, tmp_path, code=2)  # here, the fixture has imported it
     assert "model='markov' is unknown" in printed
     run_apart(f"--import markov_model {bench}", tmp_path)
-    printed = run_apart("--import nowhere doctor", tmp_path, code=2)
+    printed = run("--import nowhere doctor", tmp_path, code=2)
     assert "there is no module 'nowhere'" in printed
 
 

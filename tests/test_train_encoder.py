@@ -16,6 +16,7 @@ from lwm_agent.collect.record import collect
 from lwm_agent.data.trajectories import Trajectories
 from lwm_agent.data.writer import TrajectoryWriter
 from lwm_agent.errors import UserError
+from lwm_agent.training import encoder
 from lwm_agent.training.config import EncoderConfig
 from lwm_agent.training.encoder import draw, scenes_of, train_encoder
 
@@ -23,6 +24,12 @@ from .commands import run
 from .test_train_predictor import trained  # noqa: F401  (a fixture: a small checkpoint of the square that moves)
 
 SHIFTS = ("background-color=1", "blur=1")
+
+
+@pytest.fixture(autouse=True)
+def few_validation_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing 512 states in each way takes longer than these trainings."""
+    monkeypatch.setattr(encoder, "VALIDATION", 64)
 
 
 @pytest.fixture(scope="module")
