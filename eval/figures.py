@@ -64,6 +64,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     path = Path(path)
     if path.suffix == ".png":
         _save_png(figure, path)
+        figure.set_layout_engine("none")  # which takes longer than to draw: the SVG has that of the PNG
     if path.suffix in (".png", ".svg"):
         _save_svg(figure, path.with_suffix(".svg"))
     else:
