@@ -16,6 +16,7 @@ from typing import Annotated, Any, cast
 import numpy as np
 import torch
 import typer
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -164,30 +165,21 @@ def draw(measured: list[dict[str, Any]], path: Path) -> None:
     """Draws errors and success against rarity, a line for each checkpoint."""
     names = list(measured[0]["quantities"])
     with_tasks = all("tasks" in one for one in measured)
-    figure = new_figure(3.4 * (2 * len(names) + with_tasks) + 0.8, 3.0)
-    axes = figure.subplots(1, 2 * len(names) + with_tasks, squeeze=False)[0]
-    panels = [(name, when) for name in names for when in ("now", "imagined")]
-    for ax, (name, when) in zip(axes, panels, strict=False):
+    figure = new_figure(3.4 * (2 + with_tasks), 2.7 * len(names))
+    axes = figure.subplots(len(names), 2 + with_tasks, squeeze=False)
+    for row, name in zip(axes, names, strict=True):
+        for ax, when in zip(row, ("now", "imagined"), strict=False):
+            for number, one in enumerate(measured):
+                _draw_errors(ax, one["quantities"][name], when, color_of(number))
+            ahead = "now" if when == "now" else f"imagined {HORIZON} blocks ahead"
+            ax.set_title(f"{name}, {ahead}", fontsize=9, color=INK, loc="left")
+            ax.set_ylim(bottom=0)
+    if with_tasks:
+        for ax in axes[1:, -1]:
+            ax.set_visible(False)
         for number, one in enumerate(measured):
-            part = one["quantities"][name]
-            found = [part[when][f"decile {k + 1}"] for k in range(BINS)]
-            places = [k + 1 for k, row in enumerate(found) if row is not None]
-            rows = [row for row in found if row is not None]
-            ax.plot(places, [row["median"] for row in rows], color=color_of(number), linewidth=1.5)
-            low, high = ([row[side] for row in rows] for side in ("low", "high"))
-            ax.fill_between(places, low, high, color=color_of(number), alpha=0.2, linewidth=0)
-        ahead = "now" if when == "now" else f"imagined {HORIZON} blocks ahead"
-        ax.set_title(f"{name}, {ahead}", fontsize=9, color=INK, loc="left")
-        ax.set_ylabel(f"median error, {part['unit']}", fontsize=8, color=FAINT)
-        ax.set_xlabel("rarity of the state, decile", fontsize=8, color=FAINT)
-        ax.set_ylim(bottom=0)
-    for number, one in enumerate(measured if with_tasks else []):
-        rates = [100 * third["success"] for third in one["tasks"]]
-        axes[-1].plot(["usual", "between", "rare"], rates, "o-", color=color_of(number), linewidth=1.5, markersize=4)
-        axes[-1].set_title("tasks solved, by thirds", fontsize=9, color=INK, loc="left")
-        axes[-1].set_ylabel("success, %", fontsize=8, color=FAINT)
-        axes[-1].set_ylim(0, 103)
-    for ax in axes:
+            _draw_success(axes[0, -1], one["tasks"], number)
+    for ax in axes.flat:
         quiet_axes(ax)
         ax.tick_params(labelsize=8)
     ends = [one["quantities"][names[0]]["now"][f"decile {BINS}"] for one in measured]
@@ -196,8 +188,32 @@ def draw(measured: list[dict[str, Any]], path: Path) -> None:
         for number, (one, end) in enumerate(zip(measured, ends, strict=True))
         if end is not None
     ]
-    label_ends(axes[0], labels, size=7)
+    label_ends(axes[0, 0], labels, size=7)
     save_figure(figure, path)
+
+
+def _draw_errors(ax: Axes, quantity: Mapping[str, Any], when: str, color: str) -> None:
+    found = [quantity[when][f"decile {k + 1}"] for k in range(BINS)]
+    places = [k + 1 for k, row in enumerate(found) if row is not None]
+    rows = [row for row in found if row is not None]
+    ax.plot(places, [row["median"] for row in rows], color=color, linewidth=1.5)
+    ax.fill_between(
+        places, *([row[side] for row in rows] for side in ("low", "high")), color=color, alpha=0.2, linewidth=0
+    )
+    ax.set_ylabel(f"median error, {quantity['unit']}", fontsize=8, color=FAINT)
+    ax.set_xlabel("rarity of the state, decile", fontsize=8, color=FAINT)
+
+
+def _draw_success(ax: Axes, thirds: list[dict[str, float]], number: int) -> None:
+    rates, low, high = (np.array([100 * third[name] for third in thirds]) for name in ("success", "low", "high"))
+    places = np.arange(len(thirds)) + 0.06 * number  # side by side, so that intervals can be told apart
+    ax.errorbar(
+        places, rates, (rates - low, high - rates), fmt="o-", color=color_of(number), markersize=4, linewidth=1.2
+    )
+    ax.set_xticks(np.arange(len(thirds)) + 0.09, ["usual", "between", "rare"])
+    ax.set_title("tasks solved, by thirds", fontsize=9, color=INK, loc="left")
+    ax.set_ylabel("success, %", fontsize=8, color=FAINT)
+    ax.set_ylim(0, 103)
 
 
 def show(measured: list[dict[str, Any]], console: Console) -> None:

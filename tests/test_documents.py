@@ -330,7 +330,7 @@ def test_table_without_a_budget_is_that_of_its_file() -> None:
         assert f"| {cell['model']} | {numbers} | {rate} |" in "\n".join(rows)
 
 
-@pytest.mark.parametrize("name", ["pusht", "cube"])
+@pytest.mark.parametrize("name", ["pusht"])
 def test_tables_of_robustness_are_those_of_their_files(name: str) -> None:
     measured = json.loads((ROOT / "docs" / f"robustness-{name}.json").read_text(encoding="utf-8"))
     assert measured["checkpoint"] == checksum(f"{name}-tiny")
@@ -348,6 +348,35 @@ def test_tables_of_robustness_are_those_of_their_files(name: str) -> None:
 def rate_of(cell: dict[str, Any]) -> str:
     """Success and its interval, in percent."""
     return f"{100 * cell['success']:.0f} ({100 * cell['ci95'][0]:.0f}-{100 * cell['ci95'][1]:.0f})"
+
+
+@pytest.mark.parametrize(("table", "files"), [("weights", [""]), ("shipped", ["-pusht-tiny", "-cube-tiny"])])
+def test_tables_of_rare_states_are_those_of_their_files(table: str, files: list[str]) -> None:
+    reports = [json.loads((ROOT / "docs" / f"rare-states{name}.json").read_text(encoding="utf-8")) for name in files]
+    page = text_of("docs/rare-states.md")
+    shown = page.split(f"<!-- {table} -->\n")[1].split(f"<!-- /{table} -->")[0].splitlines()[2:]
+    assert shown == [row for report in reports for row in rows_of_rare_states(report["checkpoints"])]
+
+
+def rows_of_rare_states(checkpoints: list[dict[str, Any]]) -> list[str]:
+    """Lines of a table: a column for each checkpoint, its errors and success in usual and in rare states."""
+    checkpoints = sorted(checkpoints, key=lambda each: each["sigreg_weight"])
+    rows = []
+    for name, quantity in checkpoints[0]["quantities"].items():
+        for when, words in (("now", ""), ("imagined", ", imagined")):
+            for part in quantity[when]:
+                if part.startswith("decile") and part not in ("decile 1", "decile 10"):
+                    continue
+                found = [each["quantities"][name][when][part] for each in checkpoints]
+                cells = [
+                    "-" if one is None else f"{one['median']:.3g} ({one['low']:.3g}-{one['high']:.3g})" for one in found
+                ]
+                rows.append(f"| {name}{words}: {part}, {quantity['unit']} | {' | '.join(cells)} |")
+    for number, third in enumerate(("usual", "middle", "rarest")):
+        rates = [each["tasks"][number] for each in checkpoints]
+        cells = [f"{100 * one['success']:.0f} ({100 * one['low']:.0f}-{100 * one['high']:.0f})" for one in rates]
+        rows.append(f"| success, {third} third, % | {' | '.join(cells)} |")
+    return rows
 
 
 def test_table_of_a_trained_encoder_is_that_of_its_files() -> None:
