@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ import gymnasium as gym
 import pytest
 
 from lwm_agent.cli import main
+from lwm_agent.cli.errors import TRACEBACK_VARIABLE
 from lwm_agent.cli.progress import console
 from lwm_agent.envs import ENVS
+from lwm_agent.imports import VARIABLE
 from lwm_agent.models import MODELS
 
 TRAIN = (
@@ -38,6 +41,8 @@ def run(command: str, cwd: Path, code: int = 0) -> str:
         forgetting(cwd),
     ):
         patch.chdir(cwd)
+        for name in (VARIABLE, TRACEBACK_VARIABLE):  # what --import and --traceback set is taken back
+            patch.setenv(name, os.environ.get(name, ""))
         patch.setattr(sys, "argv", ["lwm-agent", *command.split()])
         patch.setattr(sys, "path", [*sys.path])
         patch.setattr(console, "_width", None)  # tables widen it
