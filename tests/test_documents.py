@@ -388,7 +388,8 @@ def test_table_of_a_trained_encoder_is_that_of_its_files() -> None:
     pairs = [(before, after), *zip(before["cells"], after["cells"], strict=True)]
     for cell, after_it in pairs:
         name = f"`{cell['shift']}={cell['strength']:g}`" if "shift" in cell else "none"
-        assert f"| {name} | {rate_of(cell)} | {rate_of(after_it)} |" in page
+        kept = f"{100 * after_it['kept']:.0f}" if "kept" in after_it else ""
+        assert f"| {name} | {rate_of(cell)} | {rate_of(after_it)} | {kept} |" in page
 
 
 def test_latency_without_torch_is_that_of_its_file() -> None:
