@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -172,6 +173,14 @@ def test_interrupted_sweep_goes_on_and_gives_what_one_training_gives(
     assert rows[1].validation == alone.training["validation"]
 
 
+@pytest.fixture(scope="module")
+def alone(data: str, tmp_path_factory: pytest.TempPathFactory) -> list[Trained]:
+    """Two trainings, one after the other in this process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the latents are collapsing")
+        return run_sweep(config(data, tmp_path_factory.mktemp("alone"), "train.seed=0,1", steps=2))
+
+
 @COLLAPSE
 @pytest.mark.parametrize(
     "engine",
@@ -180,10 +189,10 @@ def test_interrupted_sweep_goes_on_and_gives_what_one_training_gives(
         pytest.param("ray", marks=pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")),
     ],
 )
-def test_processes_and_ray_give_the_results_of_one_process(engine: str, data: str, tmp_path: Path) -> None:
-    each = ("train.seed=0,1",)
-    alone = run_sweep(config(data, tmp_path / "one", *each, steps=2))
-    others = run_sweep(config(data, tmp_path / "two", *each, steps=2, engine=engine, jobs=2))
+def test_processes_and_ray_give_the_results_of_one_process(
+    engine: str, alone: list[Trained], data: str, tmp_path: Path
+) -> None:
+    others = run_sweep(config(data, tmp_path, "train.seed=0,1", steps=2, engine=engine, jobs=2))
     assert [row.failure for row in others] == ["", ""]
     assert [row.validation for row in others] == [row.validation for row in alone]
     assert alone[0].validation != alone[1].validation
