@@ -108,6 +108,7 @@ def measure(name: str, results: Path | None, data: tuple[str, ...], frames: int,
         "quantities": {quantity: _read(fitted, held_out, quantity, rarity, env, seed) for quantity in READ[env]},
     }
     if results is not None:
+        measured["evaluation"] = _evaluation(results)
         measured["tasks"] = _success(results, env, known)
     return measured
 
@@ -144,6 +145,13 @@ def _median(errors: Array, episodes: NDArray[np.int64], seed: int) -> dict[str, 
     return {"n": len(errors), "median": median.value, "low": median.low, "high": median.high}
 
 
+def _evaluation(results: Path) -> dict[str, Any]:
+    """Success on all tasks, and of random actions and of doing nothing."""
+    parsed = parse_results(results)
+    floors = {name: floor.success for name, floor in parsed.floors.items()}
+    return {"n": parsed.summary.n, "success": parsed.summary.success, "ci95": parsed.summary.ci95, "floors": floors}
+
+
 def _success(results: Path, env: str, known: Array) -> list[dict[str, float]]:
     """Success by thirds of the rarity of the rarer of start and goal."""
     parsed = parse_results(results)
@@ -178,7 +186,8 @@ def draw(measured: list[dict[str, Any]], path: Path) -> None:
         for ax in axes[1:, -1]:
             ax.set_visible(False)
         for number, one in enumerate(measured):
-            _draw_success(axes[0, -1], one["tasks"], number)
+            beside = 0.06 * (number - (len(measured) - 1) / 2)  # so that intervals can be told apart
+            _draw_success(axes[0, -1], one["tasks"], beside, color_of(number))
     for ax in axes.flat:
         quiet_axes(ax)
         ax.tick_params(labelsize=8)
@@ -204,13 +213,12 @@ def _draw_errors(ax: Axes, quantity: Mapping[str, Any], when: str, color: str) -
     ax.set_xlabel("rarity of the state, decile", fontsize=8, color=FAINT)
 
 
-def _draw_success(ax: Axes, thirds: list[dict[str, float]], number: int) -> None:
+def _draw_success(ax: Axes, thirds: list[dict[str, float]], beside: float, color: str) -> None:
     rates, low, high = (np.array([100 * third[name] for third in thirds]) for name in ("success", "low", "high"))
-    places = np.arange(len(thirds)) + 0.06 * number  # side by side, so that intervals can be told apart
-    ax.errorbar(
-        places, rates, (rates - low, high - rates), fmt="o-", color=color_of(number), markersize=4, linewidth=1.2
-    )
-    ax.set_xticks(np.arange(len(thirds)) + 0.09, ["usual", "between", "rare"])
+    places = np.arange(len(thirds))
+    bounds = (rates - low, high - rates)
+    ax.errorbar(places + beside, rates, bounds, fmt="o-", color=color, markersize=4, linewidth=1.2)
+    ax.set_xticks(places, ["usual", "between", "rare"])
     ax.set_title("tasks solved, by thirds", fontsize=9, color=INK, loc="left")
     ax.set_ylabel("success, %", fontsize=8, color=FAINT)
     ax.set_ylim(0, 103)

@@ -65,7 +65,7 @@ def forgetting(folder: Path) -> Iterator[None]:
             registry.clear()
             registry.update(entries)
         for name in set(sys.modules) - modules:
-            if folder in Path(getattr(sys.modules[name], "__file__", None) or "/").resolve().parents:
+            if folder.resolve() in Path(getattr(sys.modules[name], "__file__", None) or "/").resolve().parents:
                 del sys.modules[name]
 
 

@@ -12,15 +12,14 @@ from types import ModuleType
 import lwm_agent  # noqa: F401  (before torch, which reads GOMP_SPINCOUNT when it is imported)
 
 # isort: split
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from lwm_agent.data.writer import TrajectoryWriter
-from lwm_agent.envs import ENVS, import_env
-from lwm_agent.models import MODELS
+from lwm_agent.envs import import_env
 
+from .commands import forgetting
 from .pretrained_files import write_all
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -60,14 +59,9 @@ def pretrained(random_encoders: Path) -> Iterator[Path]:
 @pytest.fixture
 def examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of the examples, whose modules can be imported; what they register is removed again."""
-    modules = [path.stem for path in EXAMPLES.glob("*.py")]
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    yield EXAMPLES
-    MODELS.pop("markov", None)
-    ENVS.pop("Room-v0", None)
-    gym.registry.pop("Room-v0", None)
-    for module in modules:
-        sys.modules.pop(module, None)
+    with forgetting(EXAMPLES):
+        yield EXAMPLES
 
 
 @pytest.fixture

@@ -324,10 +324,8 @@ def test_table_without_a_budget_is_that_of_its_file() -> None:
     rows = [line for line in section.splitlines() if line.startswith(("| Push-T |", "| cube |"))]
     assert len(rows) == len(played)
     for cell in played:
-        low, high = (100 * bound for bound in cell["ci95"])
         numbers = f"{cell['rollouts']:.0f} | {cell['plan_flops'] / 1e9:.3g} | {cell['plan_ms_p50']:.3g}"
-        rate = f"{100 * cell['success']:.0f} ({low:.0f}-{high:.0f})"
-        assert f"| {cell['model']} | {numbers} | {rate} |" in "\n".join(rows)
+        assert f"| {cell['model']} | {numbers} | {rate_of(cell)} |" in "\n".join(rows)
 
 
 @pytest.mark.parametrize("name", ["pusht"])
@@ -355,6 +353,9 @@ def test_tables_of_rare_states_are_those_of_their_files(table: str, files: list[
     reports = [json.loads((ROOT / "docs" / f"rare-states{name}.json").read_text(encoding="utf-8")) for name in files]
     page = text_of("docs/rare-states.md")
     shown = page.split(f"<!-- {table} -->\n")[1].split(f"<!-- /{table} -->")[0].splitlines()[2:]
+    for report in reports:
+        for each in report["checkpoints"]:
+            assert each["evaluation"]["floors"].keys() == {"random", "none"}
     assert shown == [row for report in reports for row in rows_of_rare_states(report["checkpoints"])]
 
 
