@@ -126,9 +126,9 @@ VARIANTS = [
 ]
 
 
-def decide(planner: str, **settings: Any) -> tuple[int, Any]:
+def decide(planner: str, predictor: str = "transformer", **settings: Any) -> tuple[int, Any]:
     settings = {"device": "cpu", "bf16": False, "num_proposals": 4, **settings}
-    agent = Agent(checkpoint(), make_planner(planner, **SMALL[planner]), **settings)
+    agent = Agent(checkpoint(predictor), make_planner(planner, **SMALL[planner]), **settings)
     return agent.max_rollouts, agent.predict(observations(3))[0]
 
 
@@ -147,8 +147,8 @@ def test_an_agent_plans_the_same_where_memory_is_scarce(
 @pytest.mark.skipif(not can_compile(CPU), reason="no C++ compiler or no Python headers")
 @pytest.mark.parametrize("planner", ["gradient", "grasp"])
 def test_compiled_gradients_go_in_chunks_too(planner: str) -> None:
-    _, wanted = decide(planner, proposal="none")
-    _, found = decide(planner, proposal="none", compile=True, max_rollouts=3)
+    _, wanted = decide(planner, "mlp", proposal="none")  # compiled in less time than a transformer
+    _, found = decide(planner, "mlp", proposal="none", compile=True, max_rollouts=3)
     assert np.allclose(wanted, found, atol=1e-4)
 
 

@@ -328,7 +328,7 @@ def test_table_without_a_budget_is_that_of_its_file() -> None:
         assert f"| {cell['model']} | {numbers} | {rate_of(cell)} |" in "\n".join(rows)
 
 
-@pytest.mark.parametrize("name", ["pusht"])
+@pytest.mark.parametrize("name", ["pusht", "cube"])
 def test_tables_of_robustness_are_those_of_their_files(name: str) -> None:
     measured = json.loads((ROOT / "docs" / f"robustness-{name}.json").read_text(encoding="utf-8"))
     assert measured["checkpoint"] == checksum(f"{name}-tiny")
