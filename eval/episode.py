@@ -85,6 +85,14 @@ class EpisodeRecorder(Protocol):
         ...
 
 
+def episode_seed(seed: int, index: int) -> int:
+    """The seed of the reset with which an evaluation of this `seed` begins its task `index`.
+
+    It is for wrappers, such as noise. It follows from the task, so that results do not depend on the batch.
+    """
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+
+
 class Run:
     """An episode that is being played.
 
@@ -109,9 +117,7 @@ class Run:
     def reset(self, task_set: TaskSet, seed: int) -> None:
         """Puts the environment at the start of the task."""
         task = task_set.tasks[self.index]
-        # The seed is for wrappers, such as noise. It follows from the task, so results do not depend on the batch.
-        seed = int(np.random.SeedSequence([seed, self.index]).generate_state(1)[0])
-        self.observation, info = self._env.reset(seed=seed, options=task.reset_options)
+        self.observation, info = self._env.reset(seed=episode_seed(seed, self.index), options=task.reset_options)
         if self._recorder is not None:
             self._recorder.begin(self.index, self._simulator.variation)
         self._look(info)

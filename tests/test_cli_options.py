@@ -224,12 +224,14 @@ def test_bar_shows_no_count_before_the_total_is_known() -> None:
         ("--data=x y", "--data=x y"),  # one value is bound to its flag
         ("--data x -- y", "--data x -- y"),
         ("--data --out w", "--data --out w"),  # a missing value stays an error
-        ("--set a.b=1 c", "--set a.b=1 c"),
+        ("--set a.b=1 c", "--set a.b=1 c"),  # a command's own argument
+        ("--set a.b=1 c.d=2 e f.g=3", "--set a.b=1 --set c.d=2 e f.g=3"),
+        ("--set a", "--set a"),  # no assignment, which stays an error
         ("--data -1 -.5e3 2 --out w", "--data -1 --data -.5e3 --data 2 --out w"),  # numbers, no flags
     ],
 )
 def test_an_option_that_may_be_repeated_takes_several_values(line: str, expected: str) -> None:
-    assert spread(line.split(), {"--data", "--model"}) == expected.split()
+    assert spread(line.split(), {"--data", "--model", "--set"}) == expected.split()
 
 
 def test_several_values_reach_a_command(tmp_path: Path) -> None:

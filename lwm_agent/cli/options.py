@@ -22,6 +22,8 @@ from .settings import parse_settings
 SET, TRACEBACK = "assignments", "show_traceback"
 """Parameters of the options ``--set`` and ``--traceback``; no field has these names."""
 
+SET_FLAG = "--set"
+
 Traceback = Annotated[bool, typer.Option("--traceback", hidden=True)]
 """The global option of this name, which is accepted after the command too."""
 
@@ -64,12 +66,15 @@ class _Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Implements `click.Command`."""
-        listed = {flag for item in self.params if item.name != SET and item.multiple for flag in item.opts}
+        listed = {flag for item in self.params if item.multiple for flag in item.opts}
         return super().parse_args(ctx, spread(args, listed))
 
 
 def spread(args: Sequence[str], flags: Collection[str]) -> list[str]:
-    """`args` with one of `flags` before each of its values: ``--data a b`` becomes ``--data a --data b``."""
+    """`args` with one of `flags` before each of its values: ``--data a b`` becomes ``--data a --data b``.
+
+    Values of ``--set`` are assignments: what stands behind them without ``=`` is the command's own argument.
+    """
     spread_out: list[str] = []
     flag, named = None, False  # the flag whose values are read, and whether it stands before the next one
     for place, arg in enumerate(args):
@@ -77,6 +82,8 @@ def spread(args: Sequence[str], flags: Collection[str]) -> list[str]:
             return [*spread_out, *args[place:]]
         if arg.startswith("-") and not _is_number(arg):
             flag, named = (arg, True) if arg in flags else (None, False)
+        elif flag == SET_FLAG and not named and "=" not in arg:
+            flag = None
         elif flag is not None:
             spread_out += [] if named else [flag]
             named = False
@@ -159,8 +166,8 @@ def _parameters(config: type[Config]) -> Iterator[inspect.Parameter]:
     if groups:
         described = {group: "the options above" if name is None else texts[name] for group, name in groups.items()}
         listed = "; ".join(f"{group}.NAME: {text.rstrip('.')}" for group, text in described.items())
-        text = f"Any other setting; may be repeated. {escape(listed)}."
-        option = typer.Option("--set", metavar="GROUP.NAME=VALUE", help=text, show_default=False)
+        text = f"Any other settings, one or several. {escape(listed)}."
+        option = typer.Option(SET_FLAG, metavar="GROUP.NAME=VALUE", help=text, show_default=False)
         yield inspect.Parameter(
             SET, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[list[str] | None, option]
         )
