@@ -19,8 +19,9 @@ from lwm_agent.cli.main import app
 from lwm_agent.cli.options import TRACEBACK, configure
 from lwm_agent.cli.settings import parse_settings
 from lwm_agent.data.trajectories import Trajectories
-from lwm_agent.eval import compact_table, markdown_table
+from lwm_agent.eval import compact_table, markdown_table, wilson
 from lwm_agent.eval.comparison_table import markdown_rows
+from lwm_agent.eval.explanation import CAUSES
 from lwm_agent.eval.probe_scores import read_report
 from lwm_agent.eval.probe_table import tables
 
@@ -398,6 +399,23 @@ def rows_of_rare_states(checkpoints: list[dict[str, Any]]) -> list[str]:
         cells = [f"{100 * one['success']:.0f} ({100 * one['low']:.0f}-{100 * one['high']:.0f})" for one in rates]
         rows.append(f"| success, {third} third, % | {' | '.join(cells)} |")
     return rows
+
+
+def test_table_of_causes_is_that_of_its_files() -> None:
+    found = [
+        json.loads((ROOT / "docs" / f"explanation-{name}.json").read_text(encoding="utf-8"))
+        for name in ("pusht", "cube")
+    ]
+    shown = text_of("docs/diagnosis.md").split("<!-- causes -->\n")[1].split("<!-- /causes -->")[0]
+    assert "| [Push-T](explanation-pusht.json): {failed} of {played} failed |".format(**found[0]) in shown
+    assert "| [the cube](explanation-cube.json): {failed} of {played} failed |".format(**found[1]) in shown
+    for cause in CAUSES:
+        cells = []
+        for each in found:
+            count, failed = each["causes"][cause], each["failed"]
+            low, high = wilson(count, failed)
+            cells.append(f"{count}: {100 * count / failed:.0f} % ({100 * low:.0f}-{100 * high:.0f})")
+        assert f"| {cause} | {' | '.join(cells)} |" in shown
 
 
 def test_latency_without_torch_is_that_of_its_file() -> None:
