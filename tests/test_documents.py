@@ -24,6 +24,7 @@ from lwm_agent.eval.comparison_table import markdown_rows
 from lwm_agent.eval.explanation import CAUSES
 from lwm_agent.eval.probe_scores import read_report
 from lwm_agent.eval.probe_table import tables
+from lwm_agent.experiments.diagnosis.trials import TRIALS
 
 from .import_graph import LAYERS
 from .test_cli_options import COMMANDS as CONFIGURATIONS
@@ -399,6 +400,27 @@ def rows_of_rare_states(checkpoints: list[dict[str, Any]]) -> list[str]:
         cells = [f"{100 * one['success']:.0f} ({100 * one['low']:.0f}-{100 * one['high']:.0f})" for one in rates]
         rows.append(f"| success, {third} third, % | {' | '.join(cells)} |")
     return rows
+
+
+@pytest.mark.parametrize("name", ["pusht-tiny", "pusht-dreamer", "cube-tiny"])
+def test_table_of_verifiers_is_that_of_its_files(name: str) -> None:
+    measured = json.loads((ROOT / "docs" / f"diagnosis-{name}.json").read_text(encoding="utf-8"))
+    assert measured["checkpoint"] == checksum(name)
+    found = measured["verification"]
+    shares = [100 * found["told_apart"][f"{far} sd"]["share"] for far in ("0.25", "0.5", "1", "2")]
+    numbers = [found["gap"]["1 sd"], 100 * found["error_by_block"][-1], 100 * found["picked"]["share"]]
+    told = " / ".join(f"{share:.0f}" for share in shares)
+    gap, end, picked = numbers
+    row = f"| [`{name}`](diagnosis-{name}.json) | {told} | {gap:.1f} | {end:.0f} | {picked:.0f} |"
+    assert row in text_of("docs/diagnosis.md")
+
+
+def test_table_of_trials_is_that_of_its_file() -> None:
+    trials = json.loads((ROOT / "docs" / "diagnosis-pusht-tiny.json").read_text(encoding="utf-8"))["trials"]
+    assert trials.keys() == set(TRIALS)
+    for name, found in trials.items():
+        interval = f"{100 * found['low']:.0f}-{100 * found['high']:.0f}"
+        assert f"| {name} | {len(found['solved'])} of {found['n']} | {interval} |" in text_of("docs/diagnosis.md")
 
 
 def test_table_of_causes_is_that_of_its_files() -> None:
