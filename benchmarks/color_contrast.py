@@ -37,11 +37,8 @@ def contrast(colors: Sequence[Sequence[int]]) -> float:
 
 def contrasts(task_set: TaskSet, indices: Sequence[int], shifts: Sequence[str], seed: int) -> NDArray[np.float64]:
     """The contrast of each of the tasks `indices`, in the colours that an evaluation of this `seed` drew."""
-    env = shifted(make_env(task_set), shifts, "pusht")
-    try:
+    with shifted(make_env(task_set), shifts, "pusht") as env:
         return np.array([contrast(_colors(env, task_set, index, seed)) for index in indices])
-    finally:
-        env.close()
 
 
 def _colors(env: gym.Env[Any, Any], task_set: TaskSet, index: int, seed: int) -> list[Any]:

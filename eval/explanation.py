@@ -124,6 +124,7 @@ def task_table(explanation: Explanation) -> TextTable:
     for each in explanation.evidence:
         plan, recorded = (each.plan_imagined, each.plan_real), (each.recorded_imagined, each.recorded_real)
         numbers = (*plan, *recorded, each.nothing_real, *(each.closest[name] for name in names))
+        # Rounded first: the distance of a latent to itself is not quite zero, and would be shown as 2e-12.
         rows.append((str(each.task), each.cause, *(f"{round(number, 4):.3g}" for number in numbers)))
     caption = "Failed tasks: planning costs at the first decision, and the closest approach"
     return TextTable(caption, (*header, *(f"closest {name}" for name in names)), tuple(rows), 2)

@@ -49,6 +49,11 @@ def text_of(document: str) -> str:
     return (ROOT / document).read_text(encoding="utf-8")
 
 
+def numbers_of(name: str) -> Any:
+    """Contents of a file of measurements in `docs/`."""
+    return json.loads(text_of(f"docs/{name}.json"))
+
+
 REQUIRED = {"train": "--data data.h5 --out run", "collect": "--out data.h5", "tasks": "--out tasks.json"}
 """Options without which a command is refused; a sentence that names one of its other options leaves them out."""
 
@@ -83,7 +88,7 @@ def test_tables_are_those_of_the_results_files(document: str, mark: str, pattern
 
 
 def test_rates_of_readers_are_those_that_were_measured() -> None:
-    layouts = json.loads((ROOT / "docs" / "readers.json").read_text(encoding="utf-8"))["layouts"]
+    layouts = numbers_of("readers")["layouts"]
     table = text_of("docs/data.md").split("<!-- readers -->\n")[1].split("\n<!-- /readers -->")[0]
     shown = [re.findall(r"\| ([\d,]+) \(([\d,]+)-([\d,]+)\) \| ([\d,]+)", row) for row in table.splitlines()[2:]]
     for place, layout in enumerate(("ours", "released")):
@@ -287,7 +292,7 @@ def test_tables_of_probes_are_those_of_their_files(path: Path) -> None:
 
 
 def test_tables_of_the_comparison_are_those_of_its_file() -> None:
-    cells = json.loads((ROOT / "docs" / "comparison.json").read_text(encoding="utf-8"))["cells"]
+    cells = numbers_of("comparison")["cells"]
     page, readme = text_of("docs/comparison.md"), text_of("README.md")
     best: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
@@ -306,7 +311,7 @@ def test_tables_of_the_comparison_are_those_of_its_file() -> None:
 
 
 def test_table_of_farther_goals_is_that_of_its_file() -> None:
-    cells = json.loads((ROOT / "docs" / "comparison-offsets.json").read_text(encoding="utf-8"))["cells"]
+    cells = numbers_of("comparison-offsets")["cells"]
     section = text_of("docs/comparison.md").split("### Farther goals")[1].split("\n### ")[0]
     rows: dict[str, list[str]] = {}
     for budget in (5e9, 5e10):
@@ -320,7 +325,7 @@ def test_table_of_farther_goals_is_that_of_its_file() -> None:
 
 
 def test_table_without_a_budget_is_that_of_its_file() -> None:
-    cells = json.loads((ROOT / "docs" / "comparison-unlimited.json").read_text(encoding="utf-8"))["cells"]
+    cells = numbers_of("comparison-unlimited")["cells"]
     section = text_of("docs/comparison.md").split("### Without a budget")[1].split("\n### ")[0]
     played = [cell for cell in cells if cell["parameters"] is not None]
     rows = [line for line in section.splitlines() if line.startswith(("| Push-T |", "| cube |"))]
@@ -332,7 +337,7 @@ def test_table_without_a_budget_is_that_of_its_file() -> None:
 
 @pytest.mark.parametrize("name", ["pusht", "cube"])
 def test_tables_of_robustness_are_those_of_their_files(name: str) -> None:
-    measured = json.loads((ROOT / "docs" / f"robustness-{name}.json").read_text(encoding="utf-8"))
+    measured = numbers_of(f"robustness-{name}")
     assert measured["checkpoint"] == checksum(f"{name}-tiny")
     page = text_of("docs/robustness.md")
     section = page.split(f"robustness-{name}.json")[1].split("\n## ")[0]
@@ -346,10 +351,7 @@ def test_tables_of_robustness_are_those_of_their_files(name: str) -> None:
 
 
 def test_table_of_the_mended_encoder_is_that_of_its_files() -> None:
-    before, after, contrast = (
-        json.loads((ROOT / "docs" / f"robustness-{name}.json").read_text(encoding="utf-8"))
-        for name in ("pusht", "pusht-robust", "contrast")
-    )
+    before, after, contrast = (numbers_of(f"robustness-{name}") for name in ("pusht", "pusht-robust", "contrast"))
     assert after["checkpoint"] == contrast["checkpoint"] == checksum("pusht-robust")
     usual = {(cell["shift"], cell["strength"]): rate_of(cell) for cell in before["cells"]}
     section = text_of("docs/robustness.md").split("## Mending it")[1]
@@ -372,7 +374,7 @@ def rate_of(cell: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize(("table", "files"), [("weights", [""]), ("shipped", ["-pusht-tiny", "-cube-tiny"])])
 def test_tables_of_rare_states_are_those_of_their_files(table: str, files: list[str]) -> None:
-    reports = [json.loads((ROOT / "docs" / f"rare-states{name}.json").read_text(encoding="utf-8")) for name in files]
+    reports = [numbers_of(f"rare-states{name}") for name in files]
     page = text_of("docs/rare-states.md")
     shown = page.split(f"<!-- {table} -->\n")[1].split(f"<!-- /{table} -->")[0].splitlines()[2:]
     for report in reports:
@@ -402,21 +404,26 @@ def rows_of_rare_states(checkpoints: list[dict[str, Any]]) -> list[str]:
     return rows
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.json")), ids=lambda path: path.stem)
+def test_commands_of_measurements_name_no_place_of_a_machine(path: Path) -> None:
+    command = numbers_of(path.stem).get("command", "")
+    assert not [word for word in shlex.split(command) if word.startswith("/")]
+
+
 @pytest.mark.parametrize("name", ["pusht-tiny", "pusht-dreamer", "cube-tiny"])
 def test_table_of_verifiers_is_that_of_its_files(name: str) -> None:
-    measured = json.loads((ROOT / "docs" / f"diagnosis-{name}.json").read_text(encoding="utf-8"))
+    measured = numbers_of(f"diagnosis-{name}")
     assert measured["checkpoint"] == checksum(name)
     found = measured["verification"]
     shares = [100 * found["told_apart"][f"{far} sd"]["share"] for far in ("0.25", "0.5", "1", "2")]
-    numbers = [found["gap"]["1 sd"], 100 * found["error_by_block"][-1], 100 * found["picked"]["share"]]
     told = " / ".join(f"{share:.0f}" for share in shares)
-    gap, end, picked = numbers
-    row = f"| [`{name}`](diagnosis-{name}.json) | {told} | {gap:.1f} | {end:.0f} | {picked:.0f} |"
+    gap, end, picked = found["gap"]["1 sd"], found["error_by_block"][-1], found["picked"]["share"]
+    row = f"| [`{name}`](diagnosis-{name}.json) | {told} | {gap:.1f} | {100 * end:.0f} | {100 * picked:.0f} |"
     assert row in text_of("docs/diagnosis.md")
 
 
 def test_table_of_trials_is_that_of_its_file() -> None:
-    trials = json.loads((ROOT / "docs" / "diagnosis-pusht-tiny.json").read_text(encoding="utf-8"))["trials"]
+    trials = numbers_of("diagnosis-pusht-tiny")["trials"]
     assert trials.keys() == set(TRIALS)
     for name, found in trials.items():
         interval = f"{100 * found['low']:.0f}-{100 * found['high']:.0f}"
@@ -424,10 +431,7 @@ def test_table_of_trials_is_that_of_its_file() -> None:
 
 
 def test_table_of_causes_is_that_of_its_files() -> None:
-    found = [
-        json.loads((ROOT / "docs" / f"explanation-{name}.json").read_text(encoding="utf-8"))
-        for name in ("pusht", "cube")
-    ]
+    found = [numbers_of(f"explanation-{name}") for name in ("pusht", "cube")]
     shown = text_of("docs/diagnosis.md").split("<!-- causes -->\n")[1].split("<!-- /causes -->")[0]
     assert "| [Push-T](explanation-pusht.json): {failed} of {played} failed |".format(**found[0]) in shown
     assert "| [the cube](explanation-cube.json): {failed} of {played} failed |".format(**found[1]) in shown
@@ -441,14 +445,14 @@ def test_table_of_causes_is_that_of_its_files() -> None:
 
 
 def test_latency_without_torch_is_that_of_its_file() -> None:
-    measured = json.loads((ROOT / "docs" / "onnx-latency.json").read_text(encoding="utf-8"))
+    measured = numbers_of("onnx-latency")
     times = f"[{measured['onnx_p50_ms']:.0f} against {measured['torch_p50_ms']:.0f} ms](onnx-latency.json)"
     assert f"{times} on two slow cores, {measured['median_ratio_onnx_to_torch']:.1f} of it" in text_of("docs/usage.md")
 
 
 def test_rates_of_longer_trainings_are_those_of_their_file() -> None:
     page = " ".join(text_of("docs/comparison.md").split())
-    evaluations = json.loads((ROOT / "docs" / "comparison-longer.json").read_text(encoding="utf-8"))["evaluations"]
+    evaluations = numbers_of("comparison-longer")["evaluations"]
     searched = [each for each in evaluations if "cube" not in each["command"] and each["checkpoint"] is not None]
     assert len(searched) == 6
     for each in searched:
