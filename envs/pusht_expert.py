@@ -12,9 +12,10 @@ from .base import State
 from .pusht import PushTEnv
 from .pusht_play import PlayPolicy
 
-BLOCK, BLOCKS = 5, 8  # environment steps between two searches; horizon of a search, in such blocks
+BLOCK, BLOCKS = 5, 8  # environment steps between two searches; those that a search changes, in such blocks
 CANDIDATES, ELITES, FIRST_ITERATIONS, ITERATIONS = 48, 8, 5, 3
-STD, KEPT = 0.5, 0.7  # of the first candidates' actions; correlation of an action with the one before
+STD, NEAR_STD = 0.5, 0.15  # of the first candidates' actions; of those of every other one, around the best plan
+KEPT = 0.7  # correlation of an action with the one before
 NEAR_PX, NEAR_RAD = 20.0, math.pi / 9  # errors that count as 1, those of success
 REACHED = 0.8  # of both errors, at which an episode ends: a margin to success
 STEP_COST = 0.02  # of each environment step
@@ -43,7 +44,7 @@ class ExpertPolicy:
     def reset(self) -> None:
         """Forgets the goal; called at the start of an episode."""
         self._goal: State | None = None
-        self._mean = np.zeros((0, 2))  # actions of the plan
+        self._plan = np.zeros((0, 2))  # actions
         self._steps = self._left = self._most_steps = 0
         self._shaken, self._share, self._iterations = 0.0, SHAKEN, FIRST_ITERATIONS
 
@@ -58,8 +59,7 @@ class ExpertPolicy:
             return None
         if self._left == 0:
             self._search(state)
-        action = self._mean[0]
-        self._mean, self._left = np.append(self._mean[1:], np.zeros((1, 2)), axis=0), self._left - 1
+        action, self._plan, self._left = self._plan[0], self._plan[1:], self._left - 1
         noise = self._shaken * self._rng.normal(0.0, SHAKE_STD, 2)
         clipped: NDArray[np.float32] = np.clip(action + noise, -1, 1).astype(np.float32)
         return clipped
@@ -75,9 +75,7 @@ class ExpertPolicy:
         self._goal, self._share = goal, shaken
         self._most_steps = PATIENCE * len(actions)
         self._steps = self._left = 0
-        horizon = BLOCK * BLOCKS
-        self._mean = np.zeros((max(horizon, len(actions)), 2))
-        self._mean[: len(actions)] = actions
+        self._plan = actions.copy()
         self._iterations = FIRST_ITERATIONS
 
     def _reachable(self, start: State) -> tuple[State, NDArray[np.float64]]:
@@ -93,19 +91,26 @@ class ExpertPolicy:
                 return env.get_state(), np.array(actions, np.float64)
 
     def _search(self, state: State) -> None:
-        """Improves the plan by CEM, for the next `BLOCK` steps."""
+        """Improves the plan by CEM, for the next `BLOCK` steps.
+
+        What follows the first 40 actions stays as it is, and counts: from there, the recorded actions reach far goals.
+        """
         steps = BLOCK * BLOCKS
-        mean, std = self._mean[:steps], np.full((steps, 2), STD)
-        best, best_cost = mean, self._cost(state, mean)
+        self._plan = np.append(self._plan, np.zeros((max(0, steps - len(self._plan)), 2)), axis=0)
+        mean, std, rest = self._plan[:steps], np.full((steps, 2), STD), self._plan[steps:]
+        best, best_cost = mean, self._cost(state, self._plan)
         for _ in range(self._iterations):
-            candidates = np.clip(mean + std * self._correlated(steps), -1, 1)
+            noise = self._correlated(steps)
+            candidates = mean + std * noise
+            candidates[::2] = best + NEAR_STD * noise[::2]
             candidates[0] = best
-            costs = np.array([self._cost(state, candidate) for candidate in candidates])
+            candidates = np.clip(candidates, -1, 1)
+            costs = np.array([self._cost(state, np.append(candidate, rest, axis=0)) for candidate in candidates])
             elites = candidates[np.argsort(costs)[:ELITES]]
             if costs.min() < best_cost:
                 best, best_cost = elites[0], float(costs.min())
             mean, std = elites.mean(axis=0), elites.std(axis=0) + 0.02
-        self._mean[:steps] = best
+        self._plan[:steps] = best
         self._left, self._iterations = BLOCK, ITERATIONS
         self._shaken = float(self._rng.random() < self._share)
 
@@ -117,15 +122,17 @@ class ExpertPolicy:
         return noise
 
     def _cost(self, state: State, actions: NDArray[np.float64]) -> float:
-        """Lowest cost on the way: the error there, and the time until then."""
+        """Lowest error on the way, and the time until the goal: all of it where that is not reached.
+
+        So a plan that ends near the goal never costs less than one that reaches it, however long that takes.
+        """
         assert self._goal is not None
-        best = error(state, self._goal)
-        for step, reached in enumerate(self._simulator.sketch(state, actions.astype(np.float32)), start=1):
-            far = error(reached, self._goal)
-            best = min(best, far + STEP_COST * step)
-            if far <= REACHED:
+        least, steps = error(state, self._goal), 0
+        for reached in self._simulator.sketch(state, actions.astype(np.float32)):
+            if least <= REACHED:
                 break
-        return best
+            least, steps = min(least, error(reached, self._goal)), steps + 1
+        return least + STEP_COST * steps
 
 
 def error(state: State, goal: State) -> float:

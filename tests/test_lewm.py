@@ -40,7 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "dropout": 0.1,
         "width": 24,
     },
-    "mlp": {"predictor": "mlp"},
+    "mlp": {"predictor": "mlp", "reconstruction": "pixels"},
 }
 
 

@@ -17,6 +17,7 @@ from .encoders import ENCODERS
 from .heads import Actor
 from .layers import linear_weights, projector
 from .predictors import Predictor, ResidualMLP, Transformer
+from .reconstruction import RECONSTRUCTIONS
 from .sigreg import sigreg
 from .window import Window, WindowModel, make_window
 
@@ -56,15 +57,12 @@ PREDICTOR_SETTINGS = ("predictor", "history", "residual", "depth", "width", "hea
 
 LOSS_SETTINGS = (
     *("sigreg_weight", "sigreg_directions", "rollout_weight", "rollout_decay", "inverse_weight"),
-    *("reconstruction_weight", "actor_weight", "dropout"),
+    *("reconstruction", "reconstruction_weight", "actor_weight", "dropout"),
 )
 """Constructor arguments that decide how it learns."""
 
 ACTOR_WIDTH, ACTOR_STEPS = 384, 25
 """Hidden width of the actor beside, and the most model steps to a goal that it tells apart, as in `Heads`."""
-
-THUMBNAIL = 16
-"""Side, in px, of the pictures that the reconstruction loss asks for."""
 
 
 class LeWorldModel(WindowModel):
@@ -74,9 +72,9 @@ class LeWorldModel(WindowModel):
     gradients flow through both sides, without stop-gradient or moving average. With `rollout_weight` above 0 the error
     of an imagined rollout is added, its k-th step weighted by `rollout_decay` to the power k; with `inverse_weight`
     above 0, the error of reading the action block from the change of the latent (arXiv 2606.31232); with
-    `reconstruction_weight` above 0, the error of painting the frame, at 16 x 16 px, from the latent. The last asks for
-    what moves seldom, such as a block's angle, which is easily predicted and hard to see. With `actor_weight` above 0,
-    an actor learns beside, whose loss shapes the encoder too (INTACT; LeWAM, arXiv 2610.12818): which block leads from
+    `reconstruction_weight` above 0, the error of painting the frame from the latent. The last asks for what moves
+    seldom, such as a block's angle, which is easily predicted and hard to see. With `actor_weight` above 0, an actor
+    learns beside, whose loss shapes the encoder too (INTACT; LeWAM, arXiv 2610.12818): which block leads from
     a frame to a later one of its clip, and to a hindsight goal. It is not part of what plans: ``train-heads`` trains
     that on the latents.
 
@@ -102,6 +100,7 @@ class LeWorldModel(WindowModel):
         rollout_weight: weight of the multi-step rollout loss (off at 0).
         rollout_decay: weight of each rollout step relative to the one before.
         inverse_weight: weight of the inverse-dynamics loss (off at 0).
+        reconstruction: what is painted, a name in `RECONSTRUCTIONS`.
         reconstruction_weight: weight of the reconstruction loss (off at 0).
         actor_weight: weight of the loss of the actor beside (off at 0).
     """
@@ -135,6 +134,7 @@ class LeWorldModel(WindowModel):
         rollout_weight: NonNegative = 0.0,
         rollout_decay: NonNegative = 0.8,
         inverse_weight: NonNegative = 0.0,
+        reconstruction: str = "thumbnail",
         reconstruction_weight: NonNegative = 0.0,
         actor_weight: NonNegative = 0.0,
     ) -> None:
@@ -145,6 +145,9 @@ class LeWorldModel(WindowModel):
             raise UserError(f"encoder={encoder!r} is unknown: choose one of {', '.join(ENCODERS)}")
         if predictor not in PREDICTORS:
             raise UserError(f"predictor={predictor!r} is unknown: choose one of {', '.join(PREDICTORS)}")
+        if reconstruction not in RECONSTRUCTIONS:
+            choices = ", ".join(RECONSTRUCTIONS)
+            raise UserError(f"reconstruction={reconstruction!r} is unknown: choose one of {choices}")
         if encoder_hidden is not None and encoder != "conv":
             raise UserError(f"encoder_hidden={encoder_hidden} is of encoder='conv', not of {encoder!r}: leave it None")
         self.history, self.predictor_kind = history, predictor
@@ -165,9 +168,7 @@ class LeWorldModel(WindowModel):
                 nn.Linear(latent_size, 2 * latent_size), nn.GELU(), nn.Linear(2 * latent_size, frameskip * action_size)
             )
         if reconstruction_weight > 0:
-            self.decoder = nn.Sequential(
-                nn.Linear(latent_size, 2 * latent_size), nn.GELU(), nn.Linear(2 * latent_size, 3 * THUMBNAIL**2)
-            )
+            self.decoder = RECONSTRUCTIONS[reconstruction](latent_size)
         self.actor_weight, self.needs_goals = actor_weight, actor_weight > 0
         if actor_weight > 0:
             self.actor = Actor(latent_size, self.block_size, ACTOR_WIDTH, ACTOR_STEPS)
@@ -209,8 +210,7 @@ class LeWorldModel(WindowModel):
             losses["inverse"] = F.mse_loss(decoded.float(), batch.actions)
             losses["loss"] = losses["loss"] + self.inverse_weight * losses["inverse"]
         if self.reconstruction_weight > 0:
-            thumbnails = F.adaptive_avg_pool2d(batch.pixels.flatten(0, 1), THUMBNAIL).flatten(1)
-            losses["reconstruction"] = F.mse_loss(self.decoder(latents.flatten(0, 1)).float(), thumbnails)
+            losses["reconstruction"] = self.decoder.loss(latents.flatten(0, 1), batch.pixels.flatten(0, 1), generator)
             losses["loss"] = losses["loss"] + self.reconstruction_weight * losses["reconstruction"]
         if self.actor_weight > 0:
             losses["actor"] = self._actor_loss(latents, every[:, -1], batch)
