@@ -1,4 +1,4 @@
-"""How good the data policy `expert` of Push-T is: python benchmarks/expert.py --out docs/expert.json.
+"""Card of the data policy `expert` of Push-T: python benchmarks/expert.py --out docs/expert.json.
 
 It plays validation tasks by the rules of an evaluation, from the recorded actions as in `collect`: with the noise that
 its data have, and without. It sees the true state, and searches in the simulator: no agent that sees pictures can.
@@ -15,9 +15,8 @@ import numpy as np
 import typer
 
 from lwm_agent.envs.pusht_expert import SHAKEN, ExpertPolicy
-from lwm_agent.eval import Task, make_env, shipped_tasks
+from lwm_agent.eval import Task, make_env, shipped_tasks, wilson
 from lwm_agent.eval.provenance import command_line, machine
-from lwm_agent.eval.results import wilson
 from lwm_agent.files import write_text
 
 OFFSETS = (25, 50, 75, 100)
@@ -48,7 +47,6 @@ class Score(NamedTuple):
 def play(env: Any, task: Task, expert: ExpertPolicy, shaken: float, budget: int) -> int | None:
     """Steps in which the expert solves a task; None where it does not, or gives up."""
     _, info = env.reset(seed=task.episode_seed, options=task.reset_options)
-    expert.reset()
     expert.pursue(np.array(task.goal_state), np.array(task.env_actions), shaken)
     for step in range(1, budget + 1):
         action = expert(info)
@@ -82,9 +80,9 @@ def main(
     scores = []
     for offset in OFFSETS:
         for shaken in (SHAKEN, 0.0):
-            found = score(offset, shaken, tasks, seed)
-            scores.append(found._asdict())
-            print(f"offset {offset}, noise {shaken}: {found.solved} of {found.n}, {found.median_env_steps} steps")
+            result = score(offset, shaken, tasks, seed)
+            scores.append(result._asdict())
+            print(f"offset {offset}, noise {shaken}: {result.solved} of {result.n}, {result.median_env_steps} steps")
     contents = {"command": command_line(), "seed": seed, "scores": scores, **machine()}
     write_text(out, json.dumps(contents, indent=1) + "\n")
 

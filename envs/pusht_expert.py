@@ -97,7 +97,7 @@ class ExpertPolicy:
         """
         steps = BLOCK * BLOCKS
         self._plan = np.append(self._plan, np.zeros((max(0, steps - len(self._plan)), 2)), axis=0)
-        mean, std, rest = self._plan[:steps], np.full((steps, 2), STD), self._plan[steps:]
+        mean, std, tail = self._plan[:steps], np.full((steps, 2), STD), self._plan[steps:]
         best, best_cost = mean, self._cost(state, self._plan)
         for _ in range(self._iterations):
             noise = self._correlated(steps)
@@ -105,7 +105,7 @@ class ExpertPolicy:
             candidates[::2] = best + NEAR_STD * noise[::2]
             candidates[0] = best
             candidates = np.clip(candidates, -1, 1)
-            costs = np.array([self._cost(state, np.append(candidate, rest, axis=0)) for candidate in candidates])
+            costs = np.array([self._cost(state, np.append(candidate, tail, axis=0)) for candidate in candidates])
             elites = candidates[np.argsort(costs)[:ELITES]]
             if costs.min() < best_cost:
                 best, best_cost = elites[0], float(costs.min())

@@ -19,6 +19,7 @@ from lwm_agent.cli.main import app
 from lwm_agent.cli.options import TRACEBACK, configure
 from lwm_agent.cli.settings import parse_settings
 from lwm_agent.data.trajectories import Trajectories
+from lwm_agent.envs.pusht_expert import SHAKEN
 from lwm_agent.eval import compact_table, markdown_table, wilson
 from lwm_agent.eval.comparison_table import markdown_rows
 from lwm_agent.eval.explanation import CAUSES
@@ -428,6 +429,20 @@ def test_table_of_trials_is_that_of_its_file() -> None:
     for name, found in trials.items():
         interval = f"{100 * found['low']:.0f}-{100 * found['high']:.0f}"
         assert f"| {name} | {len(found['solved'])} of {found['n']} | {interval} |" in text_of("docs/diagnosis.md")
+
+
+def test_card_of_the_expert_is_that_of_its_file() -> None:
+    scores = numbers_of("expert")["scores"]
+    assert [(score["offset_env_steps"], score["shaken"]) for score in scores] == [
+        (offset, shaken) for offset in (25, 50, 75, 100) for shaken in (SHAKEN, 0.0)
+    ]
+    for noisy, steady in zip(scores[::2], scores[1::2], strict=True):
+        cells = [str(noisy["offset_env_steps"])]
+        for score in (noisy, steady):
+            assert (score["low"], score["high"]) == wilson(score["solved"], score["n"])
+            interval = f"{100 * score['low']:.0f}-{100 * score['high']:.0f}"
+            cells += [f"{score['solved']} of {score['n']} ({interval})", f"{score['median_env_steps']:g}"]
+        assert f"| {' | '.join(cells)} |" in text_of("docs/pusht.md")
 
 
 def test_table_of_causes_is_that_of_its_files() -> None:

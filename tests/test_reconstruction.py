@@ -67,7 +67,7 @@ def test_same_generator_same_loss(painter: Reconstruction) -> None:
 
 
 def test_half_of_the_pixels_are_where_frames_differ() -> None:
-    """A quarter of these pictures' pixels are a block's; the frames are alike everywhere else."""
+    """A sixteenth of two pictures is a block; the frames are alike everywhere else."""
     pictures = torch.zeros(4, 3, 20, 20)
     pictures[0, :, 2:7, 2:7], pictures[1, :, 10:15, 10:15] = 1.0, -1.0
     chances = _chances(pictures)
