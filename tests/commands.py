@@ -47,7 +47,7 @@ def run(command: str, cwd: Path, code: int = 0) -> str:
         patch.setattr(sys, "path", [*sys.path])
         patch.setattr(console, "_width", None)  # tables widen it
         patch.setattr(console, "soft_wrap", True)
-        patch.setattr(main, "raise_on_sigterm", lambda: None)
+        patch.setattr(main, "handle_signals", lambda: None)
         with pytest.raises(SystemExit) as ended:
             main.main()
     return _checked(printed.getvalue(), ended.value.code or 0, code)

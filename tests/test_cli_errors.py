@@ -24,7 +24,7 @@ COMMAND = [sys.executable, "-m", "lwm_agent"]
 @pytest.fixture(autouse=True)
 def _no_traceback_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LWM_AGENT_TRACEBACK", "")
-    monkeypatch.setattr(main, "raise_on_sigterm", lambda: None)
+    monkeypatch.setattr(main, "handle_signals", lambda: None)
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception) -> tuple[int, str]:
@@ -110,6 +110,25 @@ def test_interruption_prints_the_advice_of_its_command(
         raise interruption
     assert ended.value.exit_code == code
     assert capsys.readouterr().err == "interrupted: add --resume\n"
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "KeyboardInterrupt"), (signal.SIGTERM, "Terminated")])
+def test_interruption_within_a_destructor_is_not_lost(number: signal.Signals, name: str) -> None:
+    code = f"""
+import signal, time
+from lwm_agent.cli.errors import handle_signals
+class Resource:
+    def __del__(self):
+        signal.raise_signal({number.value})
+        "interrupted here: Python ignores it"
+handle_signals()
+Resource()
+time.sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].endswith(name)
+    assert "Resource.__del__" not in done.stderr
 
 
 @pytest.fixture

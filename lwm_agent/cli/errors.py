@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -48,13 +49,19 @@ ADVICE = {
 MACHINE_WIDE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)
 """Errors that the machine is to blame for even where no file is named."""
 
+MOMENT = 0.01
+"""Seconds until an interruption that was lost comes again."""
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, as an interruption: trainings save their state and files are closed, as after Ctrl-C."""
 
 
-def raise_on_sigterm() -> None:
-    """Makes SIGTERM raise `Terminated` in the main thread; called in another, it changes nothing."""
+def handle_signals() -> None:
+    """Makes SIGTERM raise `Terminated` in the main thread, and no interruption get lost; no change in another thread.
+
+    Python ignores what a destructor raises, an interruption too: it comes again a moment later, until it is heard.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
 
@@ -62,6 +69,18 @@ def raise_on_sigterm() -> None:
         raise Terminated
 
     signal.signal(signal.SIGTERM, terminate)
+    show_ignored = sys.unraisablehook
+
+    def interrupt_again(ignored: sys.UnraisableHookArgs) -> None:
+        if not issubclass(ignored.exc_type, KeyboardInterrupt):
+            show_ignored(ignored)
+            return
+        number = signal.SIGTERM if issubclass(ignored.exc_type, Terminated) else signal.SIGINT
+        again = threading.Timer(MOMENT, signal.pthread_kill, (threading.main_thread().ident, number))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = interrupt_again
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import typer
 from .. import __version__
 from ..imports import VARIABLE, import_requested
 from . import data, doctor, experiments, inspection, sharing, training
-from .errors import TRACEBACK_VARIABLE, raise_on_sigterm, request_traceback, show_error
+from .errors import TRACEBACK_VARIABLE, handle_signals, request_traceback, show_error
 from .progress import console
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 
 def main() -> None:
     """Runs the command line."""
-    raise_on_sigterm()
+    handle_signals()
     sys.path.append(os.getcwd())  # modules of your own, as with `python -m`; last, so that they hide none
     try:
         app(prog_name="lwm-agent")

@@ -59,7 +59,7 @@ class Pixels(Reconstruction):
 
     def __init__(self, latent_size: int) -> None:
         super().__init__()
-        axis = torch.linspace(-1, 1, self.SIDE)
+        axis = torch.linspace(-1, 1, self.SIDE, device="cpu")  # a buffer: moves with the module
         places = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).flatten(0, 1)
         waves = [wave(math.pi * number * places) for number in WAVES for wave in (torch.sin, torch.cos)]
         self.register_buffer("places", torch.cat([places, *waves], dim=-1), persistent=False)
