@@ -66,8 +66,8 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     * physics that is a function of the state alone: restoring a state and continuing equals never having stopped. A
       simulator with a memory of its own is put into a state by `restore`;
     * if the default does not suit: `successes` (names of success criteria, of which the constructor has a default),
-      `is_nontrivial`, `errors`, `quantities`, `view`, `landmarks`, `steered`, `scripted_action`, `extra_info`,
-      ``render`` and `metadata`;
+      `is_nontrivial`, `errors`, `quantities`, `unusual_goal`, `view`, `landmarks`, `steered`, `scripted_action`,
+      `extra_info`, ``render`` and `metadata`;
     * for a world that may look or be different, `factors` and `vary`;
     * for attributes that cannot be copied, their names in `uncopied` and a `build` that makes them anew;
     * `lwm_agent.register_env`, with a scripted data policy called ``play``.
@@ -108,6 +108,15 @@ class GoalImageEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     @abstractmethod
     def sample_state(self) -> State:
         """A random start or goal, drawn from ``self.np_random``."""
+
+    def unusual_goal(self, kind: str, state: State) -> State | None:
+        """A random goal that play does not lead to, for a task from `state`; None where the world has no such goals.
+
+        Args:
+            kind: second word of a protocol of tasks: ``wall``, ``turned`` or ``edge``.
+            state: start of the task.
+        """
+        return None
 
     @abstractmethod
     def picture(self, state: State) -> NDArray[np.uint8]:

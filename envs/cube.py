@@ -109,6 +109,20 @@ class CubeEnv(GoalImageEnv):
     def sample_state(self) -> State:
         return simulator(self.num_cubes).sample(self.np_random)
 
+    def unusual_goal(self, kind: str, state: State) -> State | None:
+        """Implements `GoalImageEnv.unusual_goal`.
+
+        The first cube lies at the ``edge`` of what the gripper reaches, where neither starts nor targets of play are.
+        """
+        if kind != "edge":
+            return None
+        goal = self.sample_state()
+        place = goal[centre()][:2]  # a view
+        low, high = simulator(self.num_cubes)._target_sampling_bounds
+        while ((low <= place) & (place <= high)).all():
+            place[:] = self.np_random.uniform(*np.array(REACH_M)[:, :2])
+        return goal
+
     def simulate(self, action: NDArray[np.float32]) -> None:
         self._state, self._readings = simulator(self.num_cubes).advance(self.get_state(), action)
 

@@ -6,7 +6,7 @@ import atexit
 import itertools
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -34,6 +34,7 @@ from .variation import ColorFactor, ScaleFactor, WordFactor
 DT, SUBSTEPS = 0.01, 10  # 100 Hz physics, 10 Hz control
 K_P, K_V = 100.0, 20.0
 RELATIVE_SCALE = 100.0  # px that a relative action of 1 asks for
+CLEAR = 10.0  # px between the block of a sampled state and the edge of the world, of which the wall takes 7
 LOOKS: dict[str, type[Painter | PublicPainter]] = {"plain": Painter, "gym-pusht": PublicPainter}
 
 
@@ -160,12 +161,35 @@ class PushTEnv(GoalImageEnv):
         self._space.add(*self._contents)
 
     def sample_state(self) -> State:
+        return self._sample(lambda block: block)
+
+    def unusual_goal(self, kind: str, state: State) -> State | None:
+        """Implements `GoalImageEnv.unusual_goal`.
+
+        The block is 4 px from a ``wall``, or anywhere and ``turned`` by half a turn from where it points in `state`.
+        """
+        if kind == "wall":
+            return self._sample(self._beside_a_wall)
+        if kind == "turned":
+            angle = math.remainder(state[4] + math.pi, 2 * math.pi)
+            return self._sample(lambda block: np.array([*block[:2], angle]))
+        return None
+
+    def _beside_a_wall(self, block: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The pose, moved straight to one of the walls."""
+        corners = np.concatenate(self._table.block.polygons(*block))
+        axis, far = self.np_random.integers(2, size=2)
+        gap = WORLD - CLEAR - 1 - corners.max(0)[axis] if far else CLEAR + 1 - corners.min(0)[axis]
+        return block + gap * (np.arange(3) == axis)
+
+    def _sample(self, placed: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> State:
+        """A random state with the block at the pose that `placed` makes of a random one, clear of agent and walls."""
         shape, radius = self._table.block, self._table.agent_radius
         while True:
             x, y = self.np_random.uniform(50, 450, 2)
-            block = self.np_random.uniform((100, 100, -math.pi), (400, 400, math.pi))
+            block = placed(self.np_random.uniform((100, 100, -math.pi), (400, 400, math.pi)))
             corners = np.concatenate(shape.polygons(*block))
-            inside = corners.min() > 10 and corners.max() < WORLD - 10
+            inside = corners.min() > CLEAR and corners.max() < WORLD - CLEAR
             if inside and shape.distance(x, y, *block) > radius + 1:
                 return np.array([x, y, *block, 0.0, 0.0])
 

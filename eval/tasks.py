@@ -26,8 +26,8 @@ FORMAT = "lwm-agent tasks 1"
 # Training episodes are drawn from SeedSequence([seed, episode]), which NumPy pads with zeros: a third word that is not
 # zero keeps the held-out episodes apart from the training data of every seed.
 HELD_OUT = 0x7E57
-DRAWN = "drawn"
-"""Protocol of goals that no play has reached."""
+DRAWN = ("drawn", "drawn-wall", "drawn-turned", "drawn-edge")
+"""Protocols of goals that no play has reached: any state that the environment may start in, or of an unusual kind."""
 MAX_TRIES = 50  # episodes played for a task before the protocol is called impossible
 
 
@@ -91,7 +91,7 @@ class TaskSet:
                 raise UserError(f"task {index}: start and goal must have {state_size} numbers, as in task 0")
             if not all(map(math.isfinite, (*task.state, *task.goal_state))):
                 raise UserError(f"task {index}: start and goal must be finite")
-            expected = 0 if self.protocol == DRAWN else self.offset_env_steps
+            expected = 0 if self.protocol in DRAWN else self.offset_env_steps
             if len(task.env_actions) != expected:
                 raise UserError(f"task {index}: {len(task.env_actions)} actions, expected {expected}")
 
@@ -163,7 +163,7 @@ def shipped_tasks(env: str, protocol: str = "strict", split: str = "test", offse
 
     Args:
         env: name or id of an environment.
-        protocol: strict, drawn or lewm-paper.
+        protocol: a key of `PROTOCOLS`.
         split: test, or val for tuning.
         offset: environment steps from start to goal: 25, 50, 75 or 100.
 
@@ -193,7 +193,7 @@ def _unfiltered(env: GoalImageEnv, state: State, goal_state: State) -> bool:
 
 PROTOCOLS: dict[str, Callable[[GoalImageEnv, State, State], bool]] = {
     "strict": _strict,  # not solved at the start, and not solvable by moving the agent alone
-    DRAWN: _strict,  # of a start in play and any state that the environment may start in
+    **dict.fromkeys(DRAWN, _strict),  # of a start in play and a goal that was drawn
     "lewm-paper": _unfiltered,  # arXiv 2603.19312: any window, so some are solved before the first step
 }
 
@@ -210,7 +210,7 @@ def make_tasks(
 ) -> TaskSet:
     """Cuts one random window out of each of `episodes` held-out episodes of the environment's scripted play.
 
-    With the protocol `DRAWN`, goals are drawn as the starts of episodes are, instead: nobody has reached them.
+    With the protocols `DRAWN`, goals are drawn, instead: nobody has reached them.
 
     Args:
         env: name in `ENVS`, or MODULE:NAME.
@@ -228,8 +228,8 @@ def make_tasks(
         simulator = cast(GoalImageEnv, player.unwrapped)
         for episode in range(MAX_TRIES * episodes):
             task = _cut_window(player, spec, offset, np.random.SeedSequence([seed, episode, HELD_OUT]))
-            if protocol == DRAWN:
-                task = replace(task, goal_state=tuple(simulator.sample_state().tolist()), env_actions=())
+            if protocol in DRAWN:
+                task = replace(task, goal_state=_drawn_goal(simulator, protocol, task), env_actions=())
             if not PROTOCOLS[protocol](simulator, np.array(task.state), np.array(task.goal_state)):
                 continue
             if task.env_actions:
@@ -266,6 +266,15 @@ def _cut_window(player: gym.Env[Any, Any], spec: EnvSpec, offset: int, sequence:
         states.append(tuple(info["state"].tolist()))
         actions.append(tuple(float(str(value)) for value in action))
     return Task(states[start], states[-1], tuple(actions[start:]), episode_seed, start)
+
+
+def _drawn_goal(simulator: GoalImageEnv, protocol: str, task: Task) -> tuple[float, ...]:
+    kind = protocol.removeprefix("drawn-")
+    usual = kind == "drawn"
+    goal = simulator.sample_state() if usual else simulator.unusual_goal(kind, np.array(task.state))
+    if goal is None:
+        raise UserError(f"protocol={protocol!r}: this environment has no such goals: choose another, such as drawn")
+    return tuple(goal.tolist())
 
 
 def _check_replay(player: gym.Env[Any, Any], task: Task) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from lwm_agent.envs.pusht import PushTEnv, angle_error, position_error
+from lwm_agent.envs.pusht_geometry import TEE
 from lwm_agent.errors import UserError
 from lwm_agent.eval import TaskSet, make_env, make_tasks, shipped_tasks
 from lwm_agent.eval.results_file import parse_results
@@ -88,7 +90,7 @@ def test_make_tasks_refuses_an_environment_with_inexact_restore(monkeypatch: pyt
     ("arguments", "message"),
     [
         ({"env": "pong"}, "env='pong' is unknown: choose one of pusht"),
-        ({"protocol": "easy"}, "choose one of strict, drawn, lewm-paper"),
+        ({"protocol": "easy"}, "choose one of strict, drawn, drawn-wall, drawn-turned, drawn-edge, lewm-paper"),
         ({"offset": 0}, "offset=0 is out of range"),
         ({"offset": 10_000}, "offset=10000 is out of range"),
     ],
@@ -221,15 +223,24 @@ def test_load_requires_the_environment_s_id_and_a_finite_budget(
         TaskSet.load(path)
 
 
-@pytest.mark.parametrize("name", ["pusht", pytest.param("cube", marks=pytest.mark.ogbench)])
-def test_drawn_goals_have_no_actions_and_round_trip(name: str, tmp_path: Path) -> None:
-    task_set = make_tasks(name, 3, 2, seed=1, protocol="drawn")
+CUBE = pytest.mark.ogbench
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [
+        *(("pusht", "drawn"), ("pusht", "drawn-wall"), ("pusht", "drawn-turned")),
+        *(pytest.param("cube", protocol, marks=CUBE) for protocol in ("drawn", "drawn-edge")),
+    ],
+)
+def test_drawn_goals_have_no_actions_and_round_trip(name: str, protocol: str, tmp_path: Path) -> None:
+    task_set = make_tasks(name, 3, 2, seed=1, protocol=protocol)
     assert task_set.budget_env_steps == 6
     assert {task.env_actions for task in task_set.tasks} == {()}
     assert len({task.goal_state for task in task_set.tasks}) == 2
     task_set.save(tmp_path / "tasks.json")
     assert TaskSet.load(tmp_path / "tasks.json") == task_set
-    assert make_tasks(name, 3, 2, seed=1, protocol="drawn") == task_set
+    assert make_tasks(name, 3, 2, seed=1, protocol=protocol) == task_set
     played = make_tasks(name, 3, 2, seed=1)
     assert {task.goal_state for task in task_set.tasks}.isdisjoint(task.goal_state for task in played.tasks)
     with make(name) as env:
@@ -238,7 +249,39 @@ def test_drawn_goals_have_no_actions_and_round_trip(name: str, tmp_path: Path) -
             assert not info["is_success"]
             assert env.is_nontrivial(info["state"], info["goal_state"])
     with pytest.raises(UserError, match="expected 0"):
-        replace(played, protocol="drawn")
+        replace(played, protocol=protocol)
+
+
+@pytest.mark.parametrize("offset", [3, 25])
+def test_the_goal_of_a_drawn_wall_is_beside_one_and_that_of_a_turn_is_half_a_turn_away(offset: int) -> None:
+    with make("pusht") as env:
+        for task in make_tasks("pusht", offset, 8, seed=2, protocol="drawn-wall").tasks:
+            corners = np.concatenate(TEE.polygons(*task.goal_state[2:5]))
+            assert min(corners.min(), 512 - corners.max()) == pytest.approx(11)
+            env.reset(options={"state": task.goal_state})
+            _, _, _, _, info = env.step(np.zeros(2, np.float32))
+            np.testing.assert_allclose(info["state"], task.goal_state, atol=1e-6)  # no wall pushes it away
+        for task in make_tasks("pusht", offset, 8, seed=2, protocol="drawn-turned").tasks:
+            turn = math.remainder(task.goal_state[4] - task.state[4], 2 * math.pi)
+            assert abs(turn) == pytest.approx(math.pi)
+
+
+@CUBE
+def test_the_goal_of_a_drawn_edge_lies_still_outside_of_what_play_aims_at() -> None:
+    with make("cube") as env:
+        for task in make_tasks("cube", 3, 8, seed=2, protocol="drawn-edge").tasks:
+            x, y, z = task.goal_state[14:17]
+            assert 0.25 <= x <= 0.6
+            assert abs(y) <= 0.35
+            assert not (0.3 <= x <= 0.55 and abs(y) <= 0.3)
+            env.reset(options={"state": task.goal_state})
+            _, _, _, _, info = env.step(np.zeros(5, np.float32))
+            np.testing.assert_allclose(info["state"][14:17], (x, y, z), atol=1e-3)
+
+
+def test_an_environment_without_such_goals_says_so() -> None:
+    with pytest.raises(UserError, match="no such goals"):
+        make_tasks("pusht", 3, 1, seed=1, protocol="drawn-edge")
 
 
 def test_drawn_goals_are_evaluated_and_nobody_replays_them(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class CompareConfig(Config):
         budget_ms: milliseconds that a plan may use, of one episode alone.
         unlimited: compare without a budget too; so it is by default where no budget is named.
         split: split of the tasks: test, or val for tuning.
-        protocol: strict, drawn or lewm-paper.
+        protocol: rules by which the tasks were chosen.
         episodes: number of tasks, from the first; by default all.
         batch_size: episodes in lock-step; with a budget in milliseconds, one.
         seed: source of every random choice.

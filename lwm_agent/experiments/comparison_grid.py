@@ -181,7 +181,7 @@ def make_jobs(config: CompareConfig, entrants: Sequence[Entrant]) -> list[Job]:
 
 def make_floor_jobs(config: CompareConfig) -> list[Job]:
     """Cells of the policies without a model: the floors and the ceiling."""
-    names = FLOORS if config.protocol == DRAWN else (*FLOORS, CEILING)  # nobody has reached drawn goals
+    names = FLOORS if config.protocol in DRAWN else (*FLOORS, CEILING)  # nobody has reached drawn goals
     return [
         _job(config, CellKey(env=tasks.env, offset=tasks.offset, model=name, planner=name), tasks, None, 0)
         for tasks in find_tasks(config)

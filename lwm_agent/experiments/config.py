@@ -21,13 +21,13 @@ EvalConfigType = TypeVar("EvalConfigType", bound="EvalConfig")
 MODEL_FREE = ("random", "none", "replay")
 """Policies without a model: two floors and the ceiling."""
 
-PROTOCOL_NAMES = ("strict", "drawn", "lewm-paper")
+PROTOCOL_NAMES = ("strict", "drawn", "drawn-wall", "drawn-turned", "drawn-edge", "lewm-paper")
 """Names of `lwm_agent.eval.PROTOCOLS`, for help texts."""
 
 ENGINES = ("local", "ray")
 """Ways to run jobs that do not depend on each other: processes of this machine, or a Ray cluster."""
 
-USUAL_OFFSET = Option(default="25; with --protocol drawn, 100")
+USUAL_OFFSET = Option(default="25; of drawn goals, 100")
 
 MIN_DECISIONS = 3
 MAX_BATCH = 2**16
@@ -46,7 +46,7 @@ def protocol_settings(protocol: str, part: str) -> Mapping[str, Any]:
 
 def usual_offset(protocol: str | None) -> int:
     """Offset of the package's tasks of a protocol that is taken where none is named."""
-    return 100 if protocol == "drawn" else 25
+    return 100 if protocol is not None and protocol.startswith("drawn") else 25
 
 
 def with_offset(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,8 +70,9 @@ class EvalConfig(AgentConfig):
     """Evaluation of a planner; the seed decides about the floors too.
 
     Attributes:
-        protocol: strict; drawn: goals that no play has reached; or lewm-paper: 50 unfiltered tasks, and agent and CEM
-            as in the paper.
+        protocol: strict; drawn: goals that no play has reached, also with the block at a wall or turned by half a turn
+            (pusht) or the cube at the edge of the gripper's reach; or lewm-paper: 50 unfiltered tasks, and agent and
+            CEM as in the paper.
         split: split of the tasks: test, or val for tuning.
         offset: environment steps from start to goal; there are tasks for 25, 50, 75 and 100, drawn ones for 100.
         tasks: task file to use instead, of the same protocol.

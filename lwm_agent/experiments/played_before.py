@@ -41,7 +41,7 @@ def evaluation_of(results: Results, path: Path, checkpoint: str | None, tasks: P
         raise UserError(f"{path} is of {name}, which makes no plans that could be explained")
     if run.get("shifts"):
         raise UserError(f"{path} is of a shifted environment ({', '.join(run['shifts'])}): explain one without --shift")
-    if run["tasks"]["protocol"] == DRAWN:
+    if run["tasks"]["protocol"] in DRAWN:
         raise UserError(f"{path} is of drawn goals, which no recorded actions reach: explain one of other tasks")
     missing = [key for key in AGENT_SETTINGS if key not in agent]
     if missing:

@@ -109,7 +109,7 @@ def model_free_policy(name: str, task_set: TaskSet, env_kwargs: Mapping[str, Any
 
 def _check_replayed(task_set: TaskSet, space: gym.spaces.Box) -> None:
     """Refuses to replay the actions of tasks that have none, or in an action space that is not theirs."""
-    if task_set.protocol == DRAWN:
+    if task_set.protocol in DRAWN:
         raise UserError("planner='replay': nobody has reached goals that were drawn: choose another planner")
     with closing(make_env(task_set)) as env:
         if env.action_space != space:
