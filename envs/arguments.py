@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +23,3 @@ def check_flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise UserError(f"{name}={value!r} must be True or False")
     return bool(value)
-
-
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
-    """One of the texts `choices`."""
-    if not isinstance(value, str) or value not in choices:
-        raise UserError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
-    return value

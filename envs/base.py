@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .arguments import check_choice, check_flag, check_size
+from ..validation import check_choice
+from .arguments import check_flag, check_size
 from .quantities import Quantity
 from .variation import Factor, Value, checked_variation
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .arguments import check_choice, check_flag
+from ..validation import check_choice
+from .arguments import check_flag
 from .base import GoalImageEnv, Place, State
 from .cube_scene import Look, scene
 from .cube_simulator import centre, quaternion, simulator, state_size

@@ -14,8 +14,8 @@ import numpy as np
 import pymunk
 from numpy.typing import NDArray
 
+from ..validation import check_choice
 from . import pusht_hands
-from .arguments import check_choice
 from .base import GoalImageEnv, Place, State
 from .pusht_drawing import Painter, Table, Window, draw_table, to_array
 from .pusht_geometry import (
@@ -109,7 +109,7 @@ class PushTEnv(GoalImageEnv):
             render_mode=render_mode,
             render_size=render_size,
         )
-        self.look = check_choice("look", look, tuple(LOOKS))
+        self.look = check_choice("look", look, LOOKS)
         self.control_mode = check_choice("control_mode", control_mode, ("relative", "absolute"))
         low, high = (-1.0, 1.0) if control_mode == "relative" else (0.0, WORLD)
         self.action_space = gym.spaces.Box(low, high, (2,), np.float32)

@@ -18,6 +18,7 @@ from ..envs import EnvSpec, find_env, name_of
 from ..envs.base import GoalImageEnv, State
 from ..errors import MachineError, UserError
 from ..files import write_text
+from ..validation import check_choice
 from .json_file import checked_count, checked_list, checked_numbers, checked_object, parse_json, read_text
 from .task_checks import check_rules, check_tasks
 
@@ -244,8 +245,7 @@ def make_tasks(
 
 def _checked_spec(env: str, offset: int, protocol: str) -> EnvSpec:
     spec = find_env(env)
-    if protocol not in PROTOCOLS:
-        raise UserError(f"protocol={protocol!r} is unknown: choose one of {', '.join(PROTOCOLS)}")
+    check_choice("protocol", protocol, PROTOCOLS)
     if not 1 <= offset <= spec.max_episode_steps:
         raise UserError(f"offset={offset} is out of range: choose one from 1 to {spec.max_episode_steps}")
     return spec

@@ -14,6 +14,7 @@ from ..envs.variation import Value
 from ..errors import MachineError, UserError
 from ..files import replacing
 from ..insight import Insight
+from ..validation import check_choice
 from .canvas import GAP, HEADER, PANEL
 from .episode import Episode
 from .film import Film
@@ -87,8 +88,7 @@ def check_videos(folder: str | Path, suffixes: Sequence[str]) -> None:
     if not suffixes:
         raise UserError(f"suffixes={suffixes!r} names no format: choose some of {', '.join(FORMATS)}")
     for suffix in suffixes:
-        if suffix not in FORMATS:
-            raise UserError(f"suffix={suffix!r} is unknown: choose one of {', '.join(FORMATS)}")
+        check_choice("suffix", suffix, FORMATS)
         check_video(Path(folder) / f"check{suffix}")
 
 

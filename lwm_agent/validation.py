@@ -151,6 +151,13 @@ def check_setting(name: str, value: object, kind: Any) -> None:
         raise UserError(f"{name}={value!r} must {fault}")
 
 
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
+    """The text `value`, which must be one of `choices`, such as the keys of a registry."""
+    if not isinstance(value, str) or value not in choices:
+        raise UserError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
+    return value
+
+
 def check_arguments(owner: str, kind: type, arguments: Mapping[str, Any]) -> None:
     """Checks arguments of the constructor of `kind` against its annotations; messages begin with ``owner.name=value``.
 

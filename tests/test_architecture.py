@@ -25,6 +25,7 @@ MAY_IMPORT = {  # beside itself and the standard library; other modules may impo
         "pymunk",
         "lwm_agent.errors",
         "lwm_agent.imports",
+        "lwm_agent.validation",
     ),
     "lwm_agent.planners": (
         "torch",
@@ -42,6 +43,7 @@ MAY_IMPORT = {  # beside itself and the standard library; other modules may impo
         *("PIL", "gymnasium", "imageio", "matplotlib", "numpy", "rich", "torch"),  # torch, for probes
         *("lwm_agent.envs", "lwm_agent.errors", "lwm_agent.imports", "lwm_agent.files", "lwm_agent.protocols"),
         "lwm_agent.insight",
+        "lwm_agent.validation",
     ),
     "lwm_agent.insight": ("numpy",),
     "lwm_agent.protocols": ("numpy", "torch"),

@@ -7,11 +7,11 @@ import torch
 
 from lwm_agent.models.reconstruction import RECONSTRUCTIONS, Pixels, Reconstruction, _chances
 
-N, SIDE, BLOCK = 96, 48, 12
+SIDE, BLOCK = 48, 12
 
 
-def moving_block(count: int = N, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames with a dark square, ``(N, 3, 48, 48)``, and its place, ``(N, 2)`` in [-1, 1]."""
+def moving_block(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frames with a dark square, ``(count, 3, 48, 48)``, and its place, ``(count, 2)`` in [-1, 1]."""
     corners = torch.randint(0, SIDE - BLOCK + 1, (count, 2), generator=torch.Generator().manual_seed(seed))
     frames = torch.ones(count, 3, SIDE, SIDE)
     for frame, (y, x) in zip(frames, corners.tolist(), strict=True):
@@ -30,7 +30,7 @@ def latents_of(places: torch.Tensor) -> torch.Tensor:
 
 
 def test_learns_to_paint_and_asks_the_latent_for_the_place(painter: Reconstruction) -> None:
-    frames, places = moving_block()
+    frames, places = moving_block(32)
     latents = latents_of(places)
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(painter.parameters(), 3e-3)

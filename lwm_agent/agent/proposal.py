@@ -15,6 +15,7 @@ from ..models import WorldModel
 from ..models.base import repeat, select
 from ..planners.horizons import draw_episodes
 from ..protocols import GoalActor, Problem
+from ..validation import check_choice
 from .chunking import in_chunks
 from .objective import ModelObjective
 
@@ -109,8 +110,7 @@ def make_proposal(name: str, checkpoint: Checkpoint, num_proposals: int, bf16: b
     Raises:
         UserError: unknown name, no proposal wanted, or the checkpoint has no actor.
     """
-    if name not in PROPOSALS:
-        raise UserError(f"proposal={name!r} is unknown: choose one of {', '.join(PROPOSALS)}")
+    check_choice("proposal", name, PROPOSALS)
     actor = checkpoint.goal_actor
     if name == "actor" and actor is None:
         raise UserError(

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UserError
 from ..protocols import Batch, Belief
-from ..validation import Dropout, PositiveInt
+from ..validation import Dropout, PositiveInt, check_choice
 from .base import checked
 from .dinov2 import DinoV2
 from .efficientnet import EfficientNetLite0
@@ -117,8 +116,7 @@ class DinoWM(WindowModel):
         mlp_size: PositiveInt = 2048,
         dropout: Dropout = 0.1,
     ) -> None:
-        if encoder not in ENCODERS:
-            raise UserError(f"encoder={encoder!r} is unknown: choose one of {', '.join(ENCODERS)}")
+        check_choice("encoder", encoder, ENCODERS)
         network = ENCODERS[encoder](encoder_blocks, encoder_size)
         patches = network.side**2
         super().__init__(

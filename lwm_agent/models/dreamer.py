@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..protocols import Batch, Belief
-from ..validation import NonNegative, PositiveInt
+from ..validation import NonNegative, PositiveInt, check_choice
 from .base import WorldModel, checked
 from .distributions import Categoricals, Normals
 from .dreamer_nets import Colours, ImageDecoder, ImageEncoder
@@ -118,9 +118,8 @@ class Dreamer(WorldModel):
         imagination_weight: NonNegative = 1.0,
         imitation_weight: NonNegative = 1.0,
     ) -> None:
-        for name, value, choices in (("distance", distance, DISTANCES), ("latents", latents, LATENTS)):
-            if value not in choices:
-                raise UserError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}")
+        check_choice("distance", distance, DISTANCES)
+        check_choice("latents", latents, LATENTS)
         kind = Normals(latent_size) if latents == "normal" else Categoricals(categoricals, classes)
         super().__init__(
             action_size=action_size, frameskip=frameskip, image_size=image_size, latent_shape=(deter + kind.size,)

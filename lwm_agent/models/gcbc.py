@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..protocols import Batch, Belief
-from ..validation import PositiveInt
+from ..validation import PositiveInt, check_choice
 from .base import LatentModel, checked
 from .encoders import ENCODERS
 from .layers import linear_weights, normed_mlp, pair
@@ -69,8 +69,7 @@ class GCBC(LatentModel):
         super().__init__(
             action_size=action_size, frameskip=frameskip, image_size=image_size, latent_shape=(latent_size,)
         )
-        if encoder not in ENCODERS:
-            raise UserError(f"encoder={encoder!r} is unknown: choose one of {', '.join(ENCODERS)}")
+        check_choice("encoder", encoder, ENCODERS)
         for name, value in {"width": width, "depth": depth}.items():
             if value < 1:
                 raise UserError(f"{name}={value} must be at least 1")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..protocols import Batch, Belief
-from ..validation import Dropout, NonNegative, PositiveInt, Range
+from ..validation import Dropout, NonNegative, PositiveInt, Range, check_choice
 from .base import checked
 from .encoders import ENCODERS
 from .heads import Actor
@@ -141,13 +141,9 @@ class LeWorldModel(WindowModel):
         super().__init__(
             action_size=action_size, frameskip=frameskip, image_size=image_size, latent_shape=(latent_size,)
         )
-        if encoder not in ENCODERS:
-            raise UserError(f"encoder={encoder!r} is unknown: choose one of {', '.join(ENCODERS)}")
-        if predictor not in PREDICTORS:
-            raise UserError(f"predictor={predictor!r} is unknown: choose one of {', '.join(PREDICTORS)}")
-        if reconstruction not in RECONSTRUCTIONS:
-            choices = ", ".join(RECONSTRUCTIONS)
-            raise UserError(f"reconstruction={reconstruction!r} is unknown: choose one of {choices}")
+        check_choice("encoder", encoder, ENCODERS)
+        check_choice("predictor", predictor, PREDICTORS)
+        check_choice("reconstruction", reconstruction, RECONSTRUCTIONS)
         if encoder_hidden is not None and encoder != "conv":
             raise UserError(f"encoder_hidden={encoder_hidden} is of encoder='conv', not of {encoder!r}: leave it None")
         self.history, self.predictor_kind = history, predictor
