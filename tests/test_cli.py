@@ -175,7 +175,7 @@ def test_drawn_tasks_are_evaluated_and_filmed_without_naming_their_offset(tmp_pa
             "eval --planner none --protocol drawn --offset 25",
             "--protocol drawn --offset 25 --out tasks.json`, and evaluate on them",
         ),
-        ("eval --planner none --protocol easy", "no tasks 'pusht-easy-test-25' are shipped: choose one of cube-lewm"),
+        ("eval --planner none --protocol easy", "no tasks 'pusht-easy-test-25' are shipped: choose one of cube-drawn"),
         ("eval --checkpoint nowhere", "no checkpoint at 'nowhere'"),
         ("eval --checkpoint run/checkpoint --set planner.samples=3", "samples"),
         ("eval --checkpoint run/checkpoint --set samples=3", "write planner.NAME=VALUE, agent.NAME=VALUE"),

@@ -121,6 +121,7 @@ class Resource:
     def __del__(self):
         signal.raise_signal({number.value})
         "interrupted here: Python ignores it"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests behind may ignore it
 handle_signals()
 Resource()
 time.sleep(60)
