@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..validation import check_choice
 
 Color = tuple[int, int, int]
 """Red, green and blue, each from 0 to 255."""
@@ -119,9 +120,7 @@ class WordFactor(Factor):
         object.__setattr__(self, "strengths", tuple(word for word in self.words if word != self.usual))
 
     def checked(self, name: str, value: Any) -> str:
-        if not isinstance(value, str) or value not in self.words:
-            raise UserError(f"{name}={value!r} is unknown: choose one of {', '.join(self.words)}")
-        return value
+        return check_choice(name, value, self.words)
 
     def drawn(self, strength: Strength, rng: np.random.Generator) -> str:
         return self.checked("strength", strength)
