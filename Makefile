@@ -25,11 +25,12 @@ test: $(VENV)/.dev
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 # One results.json a row of a table; an interrupted run goes on where it stopped.
-RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 plain/pusht-cem-25 pusht-replay-25 \
-	paper/pusht-cem-25 $(patsubst %,pusht-%,guided-50 actor-50 guided-75 actor-75 guided-100 actor-100) \
-	cube-cem-25 cube-guided-25 cube-actor-25 cube-gradient-25 cube-replay-25 paper/cube-cem-25 \
-	$(patsubst %,cube-%,guided-50 actor-50 guided-75 actor-75 guided-100 actor-100)
+FAR_ROWS := $(foreach offset,50 75 100,guided-$(offset) actor-$(offset))
+RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 pusht-replay-25 paper/pusht-cem-25 \
+	$(patsubst %,pusht-%,$(FAR_ROWS)) \
+	cube-cem-25 cube-guided-25 cube-actor-25 cube-gradient-25 cube-replay-25 paper/cube-cem-25 $(patsubst %,cube-%,$(FAR_ROWS))
 SHORT := $(foreach env,pusht cube,$(foreach planner,guided actor,$(patsubst %,$(env)-$(planner)-%,25 50 75 100)))
+TINY := $(patsubst %,tiny/pusht-%,cem-25 guided-25 actor-25 gradient-25 $(FAR_ROWS)) plain/pusht-cem-25
 EVERY := $(foreach planner,guided actor,$(patsubst %,every-step/pusht-$(planner)-%,25 50 75 100))
 ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%, \
 	one-proposal white-noise whole-plans two-blocks ten-blocks fixed-horizon terminal fixed-horizon-terminal running \
@@ -42,15 +43,15 @@ OFFSETS := $(foreach env,pusht cube,$(foreach planner,$(ALL),$(patsubst %,offset
 REALTIME := $(patsubst %,realtime/pusht-%-25,$(ALL) actor) $(patsubst %,realtime/cube-%-25,guided cem actor)
 LADDER := $(patsubst %,ladder/pusht-%, \
 	guided-25-81 guided-25-145 guided-25-657 cem-25-145 cem-25-273 cem-25-1297 gradient-25-145 gradient-25-1297)
-NEAR := $(filter-out %-replay-25,$(filter pusht-%-25 cube-%-25 plain/%-25,$(RESULTS))) $(LADDER) \
-	$(filter-out %-cem-25,$(EQUAL))
-FAR := $(foreach offset,50 75 100,$(filter pusht-%-$(offset),$(RESULTS)) $(filter offsets/pusht-%-$(offset),$(OFFSETS))) \
+NEAR := $(filter %-25,$(TINY)) $(filter-out %-replay-25,$(filter cube-%-25,$(RESULTS))) $(LADDER) $(filter-out %-cem-25,$(EQUAL))
+FAR := $(foreach offset,50 75 100,$(filter tiny/pusht-%-$(offset),$(TINY)) $(filter offsets/pusht-%-$(offset),$(OFFSETS))) \
 	$(foreach offset,50 75 100,$(filter cube-%-$(offset),$(RESULTS)) $(filter offsets/cube-%-$(offset),$(OFFSETS)))
 files = $(patsubst %,results/%.json,$(1))
 FIGURES := $(foreach name,compute far-pusht far-cube bench-pusht,docs/$(name).png docs/$(name).svg)
-results: $(call files,$(RESULTS) $(EVERY) $(ABLATION) $(EQUAL) $(OFFSETS) $(LADDER) $(REALTIME)) $(FIGURES)
+results: $(call files,$(RESULTS) $(TINY) $(EVERY) $(ABLATION) $(EQUAL) $(OFFSETS) $(LADDER) $(REALTIME)) $(FIGURES)
 	$(BIN)/lwm-agent report $(call files,$(SHORT)) --into README.md --mark short --compact
 	$(BIN)/lwm-agent report $(call files,$(RESULTS)) --into docs/results.md
+	$(BIN)/lwm-agent report $(call files,$(TINY)) --into docs/results.md --mark tiny
 	$(BIN)/lwm-agent report $(call files,$(EVERY)) --into docs/results.md --mark every-step
 	$(BIN)/lwm-agent report $(call files,$(ABLATION)) --into docs/planners.md --mark ablation --bars docs/ablation.png
 	$(BIN)/lwm-agent report $(call files,$(EQUAL)) --into docs/planners.md --mark equal --bars docs/equal.png
@@ -60,32 +61,35 @@ results: $(call files,$(RESULTS) $(EVERY) $(ABLATION) $(EQUAL) $(OFFSETS) $(LADD
 docs/compute.png docs/compute.svg &: $(call files,$(NEAR)) | $(VENV)/.dev
 	$(BIN)/lwm-agent report $^ --plot docs/compute.png
 docs/far-%.png docs/far-%.svg: $(call files,$(FAR)) | $(VENV)/.dev
-	$(BIN)/lwm-agent report $(filter results/$*-% results/offsets/$*-%,$^) --plot docs/far-$*.png
+	$(BIN)/lwm-agent report $(filter results/$*-% results/tiny/$*-% results/offsets/$*-%,$^) --plot docs/far-$*.png
 docs/bench-pusht.png docs/bench-pusht.svg &: docs/bench-pusht.json | $(VENV)/.dev
 	$(BIN)/python -m lwm_agent.eval.latency_figure $<
 
-# A row is called [KIND/]ENV-PLANNER-OFFSET[-VARIANT]. The kinds: "plain" is without the learned proposal, with what suits it
-# then (chosen on Push-T's validation tasks); "paper" is the protocol of the paper; in "every-step", plans are made anew at
-# every environment step; in "realtime", each episode is alone, and a plan takes 50 ms; in "equal", any planner goes on for as
-# many rollouts as cem spends by itself, in "offsets" for about 5 GFLOP's worth (the floors are in guided's rows), and in
-# "ladder" for as many as its variant says; in "ablation", a variant of the agent or its planner solves validation tasks.
+# A row is called [KIND/]ENV-PLANNER-OFFSET[-VARIANT]. "paper" is the protocol of the paper. Push-T's rows of the other kinds
+# are of pusht-tiny: "tiny" is as it plans by default; "plain" is without the learned proposal, with what suits it then (chosen
+# on validation tasks); in "every-step", plans are made anew at every environment step; in "realtime", each episode is alone,
+# and a plan takes 50 ms; in "equal", any planner goes on for as many rollouts as cem spends by itself, in "offsets" for about
+# 5 GFLOP's worth (the floors are in guided's rows), and in "ladder" for as many as its variant says; in "ablation", a variant
+# of the agent or its planner solves validation tasks.
 kind = $(patsubst %/,%,$(dir $*))
 words = $(subst -, ,$(notdir $*))
 env = $(firstword $(words))
 offset = $(firstword $(filter 25 50 75 100,$(words)))
 planner = $(patsubst $(env)-%,%,$(firstword $(subst -$(offset), ,$(notdir $*))))
 variant = $(patsubst $(env)-$(planner)-$(offset)-%,%,$(notdir $*))
-plain := --set agent.proposal=none --set agent.replan_every_env_steps=10 --set planner.iterations=10
+older = $(if $(filter pusht,$(env)),--checkpoint pusht-tiny)
+tiny = $(older)
+plain = $(older) --set agent.proposal=none --set agent.replan_every_env_steps=10 --set planner.iterations=10
 paper := --protocol lewm-paper
-every-step := --set agent.replan_every_env_steps=1
-realtime = --batch-size 1 --budget-ms 50 $(call first,1)
+every-step = $(older) --set agent.replan_every_env_steps=1
+realtime = $(older) --batch-size 1 --budget-ms 50 $(call first,1)
 first = $(if $(findstring +,$(planner)),--set planner.first.iterations=$(1))
-equal = --budget-rollouts 657 $(call first,2)
-offsets = --budget-rollouts $(if $(filter cube,$(env)),145,273) $(call first,1) \
+equal = $(older) --budget-rollouts 657 $(call first,2)
+offsets = $(older) --budget-rollouts $(if $(filter cube,$(env)),145,273) $(call first,1) \
 	$(if $(and $(filter cube,$(env)),$(findstring +,$(planner))),--set planner.first.num_samples=64) \
 	$(if $(filter-out guided,$(planner)),--no-floors)
-ladder = --budget-rollouts $(variant)
-ablation = --split val $(call known,$(variant))
+ladder = $(older) --budget-rollouts $(variant)
+ablation = $(older) --split val $(call known,$(variant))
 default :=
 no-proposal := --set agent.proposal=none --set planner.num_samples=64 --set planner.num_elites=8 --set planner.iterations=3
 one-proposal := --set agent.num_proposals=1

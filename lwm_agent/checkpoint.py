@@ -44,7 +44,10 @@ from .protocols import DEFAULT_COST, PARTS, GoalActor, GoalPolicy
 from .validation import check_arguments
 from .weights import CheckpointError, build, load_weights, save_weights, sha256
 
-__all__ = ["Checkpoint", "CheckpointError", "checksum", "find_checkpoint", "output_folder", "shipped_checkpoints"]
+__all__ = [
+    *("Checkpoint", "CheckpointError", "checksum", "find_checkpoint", "output_folder"),
+    *("shipped_checkpoints", "shipped_with"),
+]
 
 ZOO = Path(__file__).parent / "zoo"
 
@@ -260,6 +263,11 @@ def checksum(path_or_name: Path | str) -> str:
         if (folder / name).exists():
             digest.update((folder / name).read_bytes())
     return digest.hexdigest()
+
+
+def shipped_with(digest: str) -> str | None:
+    """Name of the package's checkpoint whose `checksum` is `digest`, None if there is none."""
+    return next((name for name in shipped_checkpoints() if checksum(name) == digest), None)
 
 
 def check_replaceable(folder: Path | str) -> None:

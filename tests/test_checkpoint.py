@@ -67,7 +67,11 @@ def test_loaded_checkpoint_equals_the_saved_one(checkpoint: Checkpoint, tmp_path
         assert torch.allclose(loaded.model.embed(pixels), checkpoint.model.embed(pixels), atol=5e-3)
 
 
-RESULTS = {"pusht-tiny": "results/pusht-guided-25.json", "cube-tiny": "results/cube-guided-25.json"}
+RESULTS = {
+    "pusht-pixels": "results/pusht-guided-25.json",
+    "pusht-tiny": "results/tiny/pusht-guided-25.json",
+    "cube-tiny": "results/cube-guided-25.json",
+}
 
 
 @pytest.mark.parametrize("name", RESULTS)

@@ -14,6 +14,7 @@ import pytest
 from typer.main import get_command
 
 from lwm_agent import Agent, Budget, make_planner
+from lwm_agent.agent.config import default_checkpoint
 from lwm_agent.checkpoint import checksum
 from lwm_agent.cli.main import app
 from lwm_agent.cli.options import TRACEBACK, configure
@@ -33,10 +34,12 @@ from .test_cli_options import COMMANDS as CONFIGURATIONS
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ZOO = ROOT / "lwm_agent" / "zoo"
+RECIPE = ROOT / "results" / "recipe"
 DOCUMENTS = ["README.md", "CHANGELOG.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 TABLES = [
     ("README.md", "short", [f"{env}-{planner}-*.json" for env in ("pusht", "cube") for planner in ("guided", "actor")]),
-    ("docs/results.md", "results", ["*.json", "plain/*.json", "paper/*.json"]),
+    ("docs/results.md", "results", ["*.json", "paper/*.json"]),
+    ("docs/results.md", "tiny", ["tiny/*.json", "plain/*.json"]),
     ("docs/planners.md", "ablation", ["ablation/*.json"]),
     ("docs/planners.md", "equal", ["equal/*.json"]),
     ("docs/planners.md", "ladder", ["ladder/*.json"]),
@@ -88,6 +91,27 @@ def test_tables_are_those_of_the_results_files(document: str, mark: str, pattern
     assert table == make(paths, (ROOT / document).parent)
 
 
+def test_rates_in_the_steps_of_the_recipe_are_those_of_their_files() -> None:
+    shown = re.findall(r"\| \[([\d.]+)\]\(\.\./(results/\S+\.json)\) \((\S+)-(\S+)\)", text_of("docs/recipe.md"))
+    assert len(shown) >= 6
+    for rate, path, low, high in shown:
+        summary = json.loads(text_of(path))["summary"]
+        measured = (summary["success"], *summary["ci95"])
+        assert (rate, low, high) == tuple(f"{100 * value:.1f}" for value in measured)
+    assert {name for _, name, *_ in shown} >= {f"results/recipe/{path.name}" for path in RECIPE.glob("*.json")}
+
+
+def test_failures_that_end_a_third_of_a_turn_away_are_those_of_the_results() -> None:
+    shown = re.findall(r"\| \[(\d+) of (\d+)\]\(\.\./(results/\S+\.json)\) \| (\d+) \|", text_of("docs/recipe.md"))
+    assert len(shown) == 4
+    for failed, tasks, path, turned in shown:
+        results = json.loads(text_of(path))
+        episodes = [dict(zip(results["columns"], episode, strict=True)) for episode in results["episodes"]]
+        angles = [episode["final_angle_deg"] for episode in episodes if not episode["success"]]
+        assert (int(failed), int(tasks)) == (len(angles), len(episodes))
+        assert int(turned) == sum(85 <= angle <= 150 for angle in angles)
+
+
 def test_rates_of_readers_are_those_that_were_measured() -> None:
     layouts = numbers_of("readers")["layouts"]
     table = text_of("docs/data.md").split("<!-- readers -->\n")[1].split("\n<!-- /readers -->")[0]
@@ -101,7 +125,11 @@ def test_rates_of_readers_are_those_that_were_measured() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("*.json")), ids=lambda path: path.stem)
 def test_results_are_those_of_the_shipped_checkpoint(path: Path) -> None:
     env, *_ = path.stem.split("-")
-    assert f'"checkpoint": "{checksum(f"{env}-tiny")}"' in path.read_text(encoding="utf-8") or "replay" in path.name
+    kind = str(path.parent.relative_to(ROOT / "results"))
+    if kind == "recipe":  # of checkpoints on the way to the one that is shipped
+        return
+    name = default_checkpoint(env) if kind in (".", "paper") else f"{env}-tiny"
+    assert f'"checkpoint": "{checksum(name)}"' in path.read_text(encoding="utf-8") or "replay" in path.name
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("*.json")), ids=lambda path: path.stem)

@@ -111,6 +111,12 @@ def test_settings_are_those_of_the_evaluation(evaluated: Path) -> None:
     assert config.agent_settings["deadline_env_steps"] == 200
 
 
+def test_the_checkpoint_is_the_one_of_the_package_that_the_results_are_of(evaluated: Path) -> None:
+    run(f"eval --checkpoint pusht-robust --episodes 1 --no-floors --output-dir robust {SMALL}", evaluated)
+    path = evaluated / "robust" / "results.json"
+    assert evaluation_of(parse_results(path), path, None, None, "cpu").checkpoint == "pusht-robust"
+
+
 def test_results_of_others_are_refused(evaluated: Path) -> None:
     path = evaluated / "ev" / "results.json"
     with pytest.raises(UserError, match="is of another checkpoint than 'pusht-dreamer'"):
@@ -119,7 +125,7 @@ def test_results_of_others_are_refused(evaluated: Path) -> None:
     path = evaluated / "none" / "results.json"
     with pytest.raises(UserError, match="is of none, which makes no plans"):
         evaluation_of(parse_results(path), path, None, None, "cpu")
-    shipped = Path(__file__).parent.parent / "results" / "pusht-guided-25.json"
+    shipped = Path(__file__).parent.parent / "results" / "tiny" / "pusht-guided-25.json"
     with pytest.raises(UserError, match="is of an earlier version"):
         evaluation_of(parse_results(shipped), shipped, None, None, "cpu")
 

@@ -59,7 +59,7 @@ def test_a_checkpoint_comes_back_as_it_was(hub: Path, tmp_path: Path) -> None:
 
 
 def test_the_card_has_scores_floors_an_index_and_a_film(hub: Path) -> None:
-    results = (RESULTS / "pusht-guided-25.json", RESULTS / "pusht-actor-50.json")
+    results = (RESULTS / "tiny" / "pusht-guided-25.json", RESULTS / "tiny" / "pusht-actor-50.json")
     push(PushConfig(checkpoint="pusht-tiny", repository="someone/pusht", results=results, film=FILM))
     place = hub / "someone/pusht/main"
     card = (place / "README.md").read_text()

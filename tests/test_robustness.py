@@ -80,7 +80,7 @@ def test_a_study_has_every_strength_and_goes_on_where_it_stopped(
         assert 0 < cell.p_value <= 1
     assert measured.floors.keys() == {"random", "none"}
     stored = json.loads((tmp_path / "results.json").read_text("utf-8"))
-    assert (stored["checkpoint"], stored["seed"]) == (checksum("pusht-tiny"), config.seed)
+    assert (stored["checkpoint"], stored["seed"]) == (checksum("pusht-pixels"), config.seed)
     assert [cell["success"] for cell in stored["cells"]] == [cell.success for cell in measured.cells]
     assert "| block-shape | L |" in (tmp_path / "table.md").read_text("utf-8")
     assert iio.imread(tmp_path / "robustness.png").std() > 10
@@ -123,6 +123,6 @@ def test_an_environment_of_ones_own_has_the_general_shifts(room: ModuleType, tmp
 
 def test_the_command_prints_the_table(tmp_path: Path) -> None:
     printed = run("robustness --planner actor --episodes 2 --shift blur=1 --jobs 1 --output-dir r", tmp_path)
-    assert "pusht-tiny, actor: 2 strict test tasks, goals 25 steps ahead" in printed
+    assert "pusht-pixels, actor: 2 strict test tasks, goals 25 steps ahead" in printed
     assert "pixels of 64" in printed
     assert "wrote r/results.json, and table.md, robustness.png and shifts.png beside it" in printed

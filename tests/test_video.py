@@ -263,7 +263,7 @@ def test_record_writes_films_and_what_they_show(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "videos").iterdir()} == names | {"films.json"}
     contents = json.loads((tmp_path / "videos" / "films.json").read_text())
     assert [film["task"] for film in contents["films"]] == [3, 4]
-    assert contents["shows"] == "pusht-tiny: LeWorldModel, plans by GuidedCEM (6 candidates, 1 iteration)"
+    assert contents["shows"] == "pusht-pixels: LeWorldModel, plans by GuidedCEM (6 candidates, 1 iteration)"
     assert contents["run"]["tasks"]["offset_env_steps"] == 4
     for film in contents["films"]:
         frames = [len(_frames(tmp_path / "videos" / name)) for name in film["files"]]

@@ -20,6 +20,9 @@ AgentConfigType = TypeVar("AgentConfigType", bound="AgentConfig")
 
 DEFAULT_PLANNER = Option(default="guided; without a trained actor, cem; for discrete actions, categorical-cem")
 
+BEST = {"pusht": "pusht-pixels"}
+"""The package's checkpoint that is used by default, by environment, where it is not called ENV-tiny."""
+
 OWN_ENV = Choices(ENVS, "MODULE:NAME of your own")
 
 OWN_OPTIONS = ("checkpoint", "planner", "seed", "device", "budget", "keep_imagined", "keep_surprise", "return")
@@ -130,8 +133,14 @@ def checkpoint_of(env: str, checkpoint: str | None) -> str:
     """Folder or name of the checkpoint to use: the package's own of the environment, unless another is named."""
     find_env(env)
     if checkpoint == "":
-        raise UserError(f"checkpoint='' must not be empty: leave it out for {env}-tiny")
-    return f"{name_of(env)}-tiny" if checkpoint is None else checkpoint
+        raise UserError(f"checkpoint='' must not be empty: leave it out for {default_checkpoint(env)}")
+    return default_checkpoint(env) if checkpoint is None else checkpoint
+
+
+def default_checkpoint(env: str) -> str:
+    """Name of the package's checkpoint of an environment that is used where none is named."""
+    name = name_of(env)
+    return BEST.get(name, f"{name}-tiny")
 
 
 def trained_env(checkpoint: str) -> str:

@@ -15,7 +15,7 @@ class ExplainConfig(Config):
 
     Attributes:
         results: results.json of the evaluation.
-        checkpoint: folder or name of its checkpoint; by default the one of the environment in this package.
+        checkpoint: folder or name of its checkpoint; by default the one in this package that they are of.
         tasks: its task file, if it had one.
         failures: most failed tasks to explain, from the first.
         films: most of them to film, those of which the model was most wrong.

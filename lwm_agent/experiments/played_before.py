@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import checksum
+from ..agent.config import default_checkpoint
+from ..checkpoint import checksum, shipped_with
 from ..envs import name_of
 from ..errors import UserError
 from ..eval.results_file import Results
@@ -46,7 +47,7 @@ def evaluation_of(results: Results, path: Path, checkpoint: str | None, tasks: P
     missing = [key for key in AGENT_SETTINGS if key not in agent]
     if missing:
         raise UserError(f"{path} is of an earlier version, which did not record {', '.join(missing)}: evaluate again")
-    checkpoint = checkpoint or f"{env}-tiny"
+    checkpoint = checkpoint or shipped_with(run["checkpoint"]) or default_checkpoint(env)
     if checksum(checkpoint) != run["checkpoint"]:
         raise UserError(
             f"{path} is of another checkpoint than {checkpoint!r}: pass --checkpoint with that of the evaluation "
