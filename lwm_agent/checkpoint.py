@@ -45,8 +45,13 @@ from .validation import check_arguments
 from .weights import CheckpointError, build, load_weights, save_weights, sha256
 
 __all__ = [
-    *("Checkpoint", "CheckpointError", "checksum", "find_checkpoint", "output_folder"),
-    *("shipped_checkpoints", "shipped_with"),
+    "Checkpoint",
+    "CheckpointError",
+    "checksum",
+    "find_checkpoint",
+    "output_folder",
+    "shipped_checkpoints",
+    "shipped_with",
 ]
 
 ZOO = Path(__file__).parent / "zoo"
