@@ -439,7 +439,7 @@ def test_commands_of_measurements_name_no_place_of_a_machine(path: Path) -> None
     assert not [word for word in shlex.split(command) if word.startswith("/")]
 
 
-@pytest.mark.parametrize("name", ["pusht-tiny", "pusht-dreamer", "cube-tiny"])
+@pytest.mark.parametrize("name", ["pusht-pixels", "pusht-tiny", "pusht-dreamer", "cube-tiny"])
 def test_table_of_verifiers_is_that_of_its_files(name: str) -> None:
     measured = numbers_of(f"diagnosis-{name}")
     assert measured["checkpoint"] == checksum(name)
@@ -457,6 +457,18 @@ def test_table_of_trials_is_that_of_its_file() -> None:
     for name, found in trials.items():
         interval = f"{100 * found['low']:.0f}-{100 * found['high']:.0f}"
         assert f"| {name} | {len(found['solved'])} of {found['n']} | {interval} |" in text_of("docs/diagnosis.md")
+
+
+def test_trials_in_the_recipe_are_those_of_their_files() -> None:
+    before, after = (numbers_of(f"diagnosis-{name}")["trials"] for name in ("pusht-tiny", "pusht-pixels"))
+    assert before.keys() == after.keys()
+    for name in before:
+        cells = [
+            f"{len(trials[name]['solved'])} of {trials[name]['n']} "
+            f"({100 * trials[name]['low']:.0f}-{100 * trials[name]['high']:.0f})"
+            for trials in (before, after)
+        ]
+        assert f"| {name} | {' | '.join(cells)} |" in text_of("docs/recipe.md")
 
 
 def test_card_of_the_expert_is_that_of_its_file() -> None:
