@@ -77,19 +77,19 @@ env = $(firstword $(words))
 offset = $(firstword $(filter 25 50 75 100,$(words)))
 planner = $(patsubst $(env)-%,%,$(firstword $(subst -$(offset), ,$(notdir $*))))
 variant = $(patsubst $(env)-$(planner)-$(offset)-%,%,$(notdir $*))
-older = $(if $(filter pusht,$(env)),--checkpoint pusht-tiny)
-tiny = $(older)
-plain = $(older) --set agent.proposal=none --set agent.replan_every_env_steps=10 --set planner.iterations=10
+checkpoint = $(if $(filter-out . paper,$(kind)),$(if $(filter pusht,$(env)),--checkpoint pusht-tiny))
+tiny :=
+plain := --set agent.proposal=none --set agent.replan_every_env_steps=10 --set planner.iterations=10
 paper := --protocol lewm-paper
-every-step = $(older) --set agent.replan_every_env_steps=1
-realtime = $(older) --batch-size 1 --budget-ms 50 $(call first,1)
+every-step := --set agent.replan_every_env_steps=1
+realtime = --batch-size 1 --budget-ms 50 $(call first,1)
 first = $(if $(findstring +,$(planner)),--set planner.first.iterations=$(1))
-equal = $(older) --budget-rollouts 657 $(call first,2)
-offsets = $(older) --budget-rollouts $(if $(filter cube,$(env)),145,273) $(call first,1) \
+equal = --budget-rollouts 657 $(call first,2)
+offsets = --budget-rollouts $(if $(filter cube,$(env)),145,273) $(call first,1) \
 	$(if $(and $(filter cube,$(env)),$(findstring +,$(planner))),--set planner.first.num_samples=64) \
 	$(if $(filter-out guided,$(planner)),--no-floors)
-ladder = $(older) --budget-rollouts $(variant)
-ablation = $(older) --split val $(call known,$(variant))
+ladder = --budget-rollouts $(variant)
+ablation = --split val $(call known,$(variant))
 default :=
 no-proposal := --set agent.proposal=none --set planner.num_samples=64 --set planner.num_elites=8 --set planner.iterations=3
 one-proposal := --set agent.num_proposals=1
@@ -113,7 +113,7 @@ deviation-3 := --set 'agent.cost=best-step+3*actor-deviation'
 deviation-30 := --set 'agent.cost=best-step+30*actor-deviation'
 known = $(if $(filter file,$(origin $(1))),$($(1)),$(error $*: there is no "$(1)"))
 results/%.json: | $(VENV)/.run
-	$(BIN)/lwm-agent eval --env $(env) --planner $(planner) --offset $(offset) $(if $(filter-out .,$(kind)),$(call known,$(kind))) \
+	$(BIN)/lwm-agent eval --env $(env) $(checkpoint) --planner $(planner) --offset $(offset) $(if $(filter-out .,$(kind)),$(call known,$(kind))) \
 		--output-dir out/results/$*
 	mkdir -p $(@D)
 	cp out/results/$*/results.json $@
