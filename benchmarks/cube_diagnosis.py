@@ -282,7 +282,7 @@ def main(
     console, task_set = Console(), shipped_tasks("cube", "strict", "val", offset)
     planner = make_planner("cem", num_samples=samples, num_elites=samples // 8, iterations=iterations)
     agent = Agent.load(checkpoint, planner, cost=cost, proposal=proposal, seed=seed)
-    if agent.cost.asks_for_steps or agent.cost.asks_for_actor:
+    if agent.cost.asks_for_heads:
         raise typer.BadParameter(f"{cost} asks heads on latents, and says nothing of a cube's place")
     seen_as = conventions("cube", agent.checkpoint.env_kwargs)
     diagnosis = Diagnosis(agent, CubeEnv(**seen_as), CubeEnv(fidelity="blank", terminate_on_success=False))

@@ -100,6 +100,21 @@ class GoalActor(GoalPolicy, Protocol):
         """Logarithm of the model steps ``(B, S, T)`` from `latents` ``(B, S, T, D)`` to `goal` ``(B, D)``."""
         ...
 
+    @property
+    def contrast_flops(self) -> float:
+        """Floating-point operations of the contrast of one latent; 0 where none was learned."""
+        ...
+
+    def contrasts(self, latents: Tensor, goal: Tensor) -> Tensor:
+        """How surely ``(B, S, T)`` the `latents` ``(B, S, T, D)`` are another place than `goal` ``(B, D)``, in nats.
+
+        It is near 0 around the goal, whatever looks like it.
+
+        Raises:
+            UserError: nothing was learned that tells.
+        """
+        ...
+
     def deviations(self, latents: Tensor, goal: Tensor, steps: Tensor, blocks: Tensor) -> Tensor:
         """Mean squared distance ``(B, S, T)`` of `blocks` ``(B, S, T, F*A)`` from the actor's, in its deviations.
 

@@ -23,6 +23,8 @@ class Futures:
             if the world model has no learned temporal distance.
         compute_deviations: computes the distance of each block from what the actor would do there, ``(B, S, T)``; None
             if the world model has no actor.
+        compute_contrasts: computes how surely each latent is another place than the goal, ``(B, S, T)``; None if the
+            world model has no actor.
         valid: whether a block belongs to its episode's plan, ``(B, T)``, as in `Problem`: costs do not depend on the
             others. None if all do.
     """
@@ -32,6 +34,7 @@ class Futures:
     compute_log_steps: Callable[[], Tensor] | None = None
     compute_deviations: Callable[[], Tensor] | None = None
     valid: Tensor | None = None
+    compute_contrasts: Callable[[], Tensor] | None = None
 
     def last(self, values: Tensor) -> Tensor:
         """`values` ``(B, S, T)`` after the last block of each plan, ``(B, S)``; of one block, those after it."""
@@ -90,6 +93,13 @@ def temporal_distance(futures: Futures) -> Tensor:
     return futures.smallest(futures.compute_log_steps())
 
 
+def contrast(futures: Futures) -> Tensor:
+    """Smallest certainty of being elsewhere: get away from what only looks like the goal (`models.heads.Contrast`)."""
+    if futures.compute_contrasts is None:
+        raise UserError("the cost 'contrast' needs learned heads: train them with `lwm-agent train-heads`")
+    return futures.smallest(futures.compute_contrasts())
+
+
 def actor_deviation(futures: Futures) -> Tensor:
     """Mean squared distance of the actions from the actor's, in its standard deviations: do as the data did.
 
@@ -107,6 +117,7 @@ COSTS: dict[str, Cost] = {
     "running": running,
     "control-penalty": control_penalty,
     "temporal-distance": temporal_distance,
+    "contrast": contrast,
     "actor-deviation": actor_deviation,
 }
 
@@ -130,6 +141,16 @@ class WeightedSum:
     def asks_for_steps(self) -> bool:
         """True if it needs a learned temporal distance."""
         return any(cost is temporal_distance for _, cost in self.terms)
+
+    @property
+    def asks_for_contrast(self) -> bool:
+        """True if it needs a learned contrast."""
+        return any(cost is contrast for _, cost in self.terms)
+
+    @property
+    def asks_for_heads(self) -> bool:
+        """True if it needs anything that is learned beside the world model."""
+        return self.asks_for_steps or self.asks_for_contrast or self.asks_for_actor
 
     @property
     def asks_for_actor(self) -> bool:

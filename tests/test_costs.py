@@ -5,15 +5,16 @@ import pickle
 import pytest
 import torch
 
-from lwm_agent.planners import COSTS, make_cost
+from lwm_agent.planners import make_cost
 from lwm_agent.planners.costs import Futures
 
 DISTANCES = torch.tensor([[[3.0, 1.0, 2.0], [6.0, 5.0, 4.0]]])  # (B, S, T) = (1, 2, 3)
 ACTIONS = torch.tensor([1.0, 3.0]).expand(1, 2, 3, 2) * torch.tensor([1.0, 2.0])[:, None, None]  # F*A = 2
 LOG_STEPS = torch.tensor([[[0.5, 2.0, 1.0], [4.0, 3.0, 3.5]]])
 DEVIATIONS = torch.tensor([[[1.0, 2.0, 6.0], [0.0, 0.5, 0.1]]])
-FUTURES = Futures(DISTANCES, ACTIONS, lambda: LOG_STEPS, lambda: DEVIATIONS)
-ON_DISTANCES = [name for name in COSTS if name not in ("control-penalty", "temporal-distance", "actor-deviation")]
+CONTRASTS = torch.tensor([[[0.0, 3.0, 9.0], [7.0, 2.0, 8.0]]])
+FUTURES = Futures(DISTANCES, ACTIONS, lambda: LOG_STEPS, lambda: DEVIATIONS, None, lambda: CONTRASTS)
+ON_DISTANCES = ["terminal", "best-step", "running"]
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,7 @@ ON_DISTANCES = [name for name in COSTS if name not in ("control-penalty", "tempo
         ("temporal-distance", [0.5, 3.0]),
         ("actor-deviation", [3.0, 0.2]),
         ("best-step+10*actor-deviation", [31.0, 6.0]),
+        ("best-step+0.5*contrast", [1.0, 5.0]),
         ("best-step+0.1*control-penalty", [1.5, 6.0]),
         ("best-step+2*temporal-distance", [2.0, 10.0]),
         ("2*terminal+1e-1*control-penalty+running", [6.5, 15.0]),
@@ -69,6 +71,13 @@ def test_log_steps_are_computed_only_where_a_cost_needs_them() -> None:
         make_cost("terminal+0.1*temporal-distance")(blind)
 
 
+def test_contrasts_are_computed_only_where_a_cost_needs_them() -> None:
+    assert not make_cost("terminal+actor-deviation").asks_for_contrast
+    assert make_cost("terminal+0.1*contrast").asks_for_contrast
+    with pytest.raises(ValueError, match=r"'contrast' needs learned heads: .* `lwm-agent train-heads`"):
+        make_cost("contrast")(Futures(DISTANCES, ACTIONS))
+
+
 def test_deviations_are_computed_only_where_a_cost_needs_them() -> None:
     assert not make_cost("terminal+temporal-distance").asks_for_actor
     assert make_cost("terminal+0.1*actor-deviation").asks_for_actor
@@ -94,7 +103,9 @@ def test_equal_texts_make_equal_costs() -> None:
 @pytest.mark.parametrize("text", ["last", "terminal+last", "terminal+2*last", "terminal*2"])
 def test_unknown_name(text: str) -> None:
     name = "2" if text == "terminal*2" else "last"
-    with pytest.raises(ValueError, match=rf"unknown planning cost '{name}'.*'best-step', 'control-penalty', 'running'"):
+    with pytest.raises(
+        ValueError, match=rf"unknown planning cost '{name}'.*'best-step', 'contrast', 'control-penalty', 'running'"
+    ):
         make_cost(text)
 
 

@@ -21,13 +21,14 @@ from lwm_agent.agent.objective import ModelObjective
 from lwm_agent.agent.proposal import make_proposal
 from lwm_agent.checkpoint import Checkpoint, CheckpointError, checksum
 from lwm_agent.cli.main import app
-from lwm_agent.data.trajectories import DatasetError
+from lwm_agent.data.trajectories import DatasetError, Trajectories
 from lwm_agent.models import Heads
+from lwm_agent.models.heads import Contrast
 from lwm_agent.models.window import Window, make_window
 from lwm_agent.planners import COSTS, PLANNERS, Budget, make_cost
 from lwm_agent.protocols import Problem
 from lwm_agent.training.config import HeadsConfig, TrainConfig
-from lwm_agent.training.heads import train_heads
+from lwm_agent.training.heads import Pairs, train_heads
 from lwm_agent.training.train import train
 
 D, BLOCK, N = 7, 6, 5
@@ -53,9 +54,9 @@ def bare(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def headed(bare: Path, data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with heads."""
+    """The same with heads, and all that they can have."""
     out = tmp_path_factory.mktemp("headed") / "checkpoint"
-    train_heads(config(bare, data, out=str(out)))
+    train_heads(config(bare, data, out=str(out), contrast_steps=2))
     return out
 
 
@@ -94,6 +95,31 @@ def test_heads_learn_direction_and_distance() -> None:
     assert float(losses["actor_error"].detach()) < 0.05  # 0.5 is guessing
     assert float(losses["distance"].detach()) < 0.05  # 0.33 is guessing
     assert heads.steps_to_go(torch.zeros(2, 2), torch.tensor([[0.0, 2.0], [-4.0, 0.0]])).tolist() == [2, 4]
+
+
+def test_a_contrast_tells_apart_what_looks_alike() -> None:
+    """On a circle whose points look like those a third of a turn away, the way along it decides."""
+
+    def seen(turn: torch.Tensor) -> torch.Tensor:
+        waves = [(3 * turn).cos(), (3 * turn).sin(), 0.2 * turn.cos(), 0.2 * turn.sin()]
+        return torch.stack(waves, dim=-1)
+
+    torch.manual_seed(0)
+    contrast = Contrast(4, 64)
+    optimizer = torch.optim.Adam(contrast.parameters(), lr=3e-3)
+    for _ in range(300):
+        turn = torch.rand(256) * 2 * math.pi
+        loss = contrast.loss(seen(turn), seen(turn + 0.3 * torch.randn(256)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    turns = torch.arange(24) * 2 * math.pi / 24
+    third, little = turns + 2 * math.pi / 3, turns + math.pi / 6
+    looks = [(seen(turns) - seen(other)).square().sum(-1) for other in (third, little)]
+    learned = [contrast(seen(turns), seen(other)) for other in (third, little)]
+    assert (looks[0] < looks[1]).all()
+    assert (learned[0] > learned[1]).all()
+    torch.testing.assert_close(learned[0], contrast(seen(third), seen(turns)))  # both ways
 
 
 def test_training_is_reproducible_and_leaves_the_world_model_alone(bare: Path, data: str, tmp_path: Path) -> None:
@@ -381,7 +407,9 @@ def test_the_proposal_is_paid_for(headed: Path) -> None:
     assert (decision.rollouts, decision.trace) == (4, ())  # none is left for a search
 
 
-@pytest.mark.parametrize("cost", ["best-step", "best-step+2*actor-deviation", "running+temporal-distance"])
+@pytest.mark.parametrize(
+    "cost", ["best-step", "best-step+2*actor-deviation", "running+temporal-distance", "best-step+contrast"]
+)
 @pytest.mark.parametrize("planner", ["actor", "guided", "gradient", "grasp"])
 def test_the_flops_of_a_decision_are_those_that_torch_counts(headed: Path, planner: str, cost: str) -> None:
     planning = agent(headed, planner, cost=cost, num_proposals=40)
@@ -447,6 +475,41 @@ def test_temporal_distance_as_a_cost(bare: Path, headed: Path) -> None:
     torch.testing.assert_close(log_steps, heads.distance(pixels, goal).expand(1, 4, 3))
     with pytest.raises(ValueError, match=r"cost='running\+temporal-distance' needs .*lwm-agent train-heads"):
         agent(bare, cost="running+temporal-distance")
+
+
+def test_contrast_as_a_cost(bare: Path, headed: Path, data: str, tmp_path: Path) -> None:
+    sure = agent(headed, proposal="none", cost="best-step+0.5*contrast")
+    (plain,), (decision,) = (
+        each.predict(observation())[1].decisions for each in (agent(headed, proposal="none"), sure)
+    )
+    heads = sure.checkpoint.heads
+    assert plain is not None
+    assert decision is not None
+    assert heads is not None
+    assert decision.flops == plain.flops + decision.rollouts * 5 * heads.contrast_flops
+    latents, goal = torch.randn(2, 3, 5, 8), torch.randn(2, 8)
+    contrasts = heads.contrasts(latents, goal)
+    assert contrasts.shape == (2, 3, 5)
+    assert float(heads.contrasts(goal[:, None, None], goal).max()) < 0.01  # at the goal
+    torch.testing.assert_close(contrasts[1:, 2:, 3:], heads.contrasts(latents[1:, 2:, 3:], goal[1:]))
+    with pytest.raises(ValueError, match=r"cost='contrast' needs .*lwm-agent train-heads"):
+        agent(bare, cost="contrast")
+    train_heads(config(bare, data, steps=1, out=str(tmp_path / "usual")))
+    assert Checkpoint.load(tmp_path / "usual").heads.settings == {  # type: ignore[union-attr]
+        **{"latent_size": 8, "block_size": heads.settings["block_size"], "width": 32, "max_steps": 6},
+    }
+    with pytest.raises(ValueError, match=r"--set heads.contrast_steps=12"):
+        agent(tmp_path / "usual", cost="contrast")
+
+
+def test_near_pairs_are_near(headed: Path, data: str) -> None:
+    file, checkpoint = Trajectories.open(data), Checkpoint.load(headed)
+    rows = torch.arange(file.num_frames, dtype=torch.float32)[:, None].expand(-1, 8)  # each knows its place
+    pairs = Pairs(checkpoint, file, rows, np.arange(file.num_episodes), 6)
+    for near, most in ((0, 6), (2, 2)):
+        first, later, steps, _ = pairs.sample(500, np.random.default_rng(0), torch.device("cpu"), near)
+        assert set(steps.tolist()) == set(range(1, most + 1))
+        assert torch.equal((later - first)[:, 0], checkpoint.model.frameskip * steps.float())
 
 
 def test_without_heads_the_command_that_trains_them_is_named(bare: Path, headed: Path) -> None:

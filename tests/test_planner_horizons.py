@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -185,7 +186,9 @@ def test_horizons_out_of_range_are_refused(horizons: tuple[int, ...], message: s
         plan(make_planner("cem"), problem)
 
 
-@pytest.mark.parametrize("name", ["terminal", "best-step", "running", "control-penalty", "temporal-distance"])
+@pytest.mark.parametrize(
+    "name", ["terminal", "best-step", "running", "control-penalty", "temporal-distance", "contrast"]
+)
 def test_costs_look_at_the_plan_only(name: str) -> None:
     distances, log_steps = random(0, 3, 11, T), random(1, 3, 11, T)
     actions = random(2, 3, 11, T, F * A)
@@ -193,11 +196,12 @@ def test_costs_look_at_the_plan_only(name: str) -> None:
     valid = torch.arange(T) < torch.tensor(horizons)[:, None]
     cost = make_cost(name)
     odd = distances.masked_fill(~valid[:, None], torch.nan)
-    masked = cost(Futures(odd, actions, lambda: log_steps, valid=valid))
+    masked = cost(Futures(odd, actions, lambda: log_steps, valid=valid, compute_contrasts=lambda: log_steps))
     for place, horizon in enumerate(horizons):
         own = (tensor[place : place + 1, :, :horizon] for tensor in (distances, actions, log_steps))
         own_distances, own_actions, own_steps = own
-        alone = cost(Futures(own_distances, own_actions, lambda own_steps=own_steps: own_steps))  # type: ignore[misc]
+        steps = partial(torch.clone, own_steps)
+        alone = cost(Futures(own_distances, own_actions, steps, compute_contrasts=steps))
         torch.testing.assert_close(masked[place], alone[0])
 
 

@@ -134,7 +134,7 @@ class Agent:
         self._check_actions()
         self.cost_name = checkpoint.cost if cost is None else cost
         self.cost = make_cost(self.cost_name)
-        if checkpoint.goal_actor is None and (self.cost.asks_for_steps or self.cost.asks_for_actor):
+        if checkpoint.goal_actor is None and self.cost.asks_for_heads:
             raise UserError(f"cost={self.cost_name!r} needs learned heads: train them with `lwm-agent train-heads`")
         with unaffected(self.device):
             ready = ready_networks(checkpoint, self.device, self.bf16, int8, compile)

@@ -98,12 +98,14 @@ class ModelObjective:
             latents = latents[:, :, -1:]
         log_steps: Callable[[], Tensor] | None = None
         deviations: Callable[[], Tensor] | None = None
+        contrasts: Callable[[], Tensor] | None = None
         if self.actor is not None:
             summaries, target = self.model.summary(latents), self.model.summary(goal)
             log_steps = partial(self.actor.log_steps, summaries, target)
+            contrasts = partial(self.actor.contrasts, summaries, target)
             deviations = partial(self._deviations, self.actor, summaries, target, actions, part)
         with autocast(actions.device, self.bf16):
-            futures = Futures(self.model.distance(latents, goal), actions, log_steps, deviations, valid)
+            futures = Futures(self.model.distance(latents, goal), actions, log_steps, deviations, valid, contrasts)
             return self.cost(futures).float()
 
     @cached_property

@@ -148,7 +148,8 @@ class Replanner:
         flops = self.model.rollout_flops(horizon)
         if self.actor is not None:
             steps = self.cost.asks_for_steps * self.actor.distance_flops
-            flops += horizon * (steps + self.cost.asks_for_actor * self.actor.actor_flops)
+            contrast = self.cost.asks_for_contrast * self.actor.contrast_flops
+            flops += horizon * (steps + contrast + self.cost.asks_for_actor * self.actor.actor_flops)
         return flops
 
     def _warm_start(self, plans: Tensor, horizons: NDArray[np.int64]) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .layers import linear_weights, normed_mlp, pair
 
 
@@ -48,19 +49,58 @@ class TemporalDistance(nn.Module):
         return distance
 
 
+class Contrast(nn.Module):
+    """Distance that knows apart what only looks alike: squared distance of two embeddings, in nats.
+
+    It learns which frame of a batch comes soon after a given one (InfoNCE, arXiv 1807.03748; between the times of
+    a trajectory, contrastive RL, arXiv 2206.07568). A pose that looks like the goal and is a long way from it, such as
+    a T after a third of a turn, follows it as seldom as any other frame; so it is as far. A network that sees both
+    latents at once would go by the agent instead, which stands near where it was if little time has passed.
+
+    Args:
+        latent_size: D.
+        width: of its two hidden layers.
+    """
+
+    SIZE, SAME = 32, 6.0
+    """Numbers of an embedding; nats within which two frames count as one place, where latents tell better."""
+
+    def __init__(self, latent_size: int, width: int) -> None:
+        super().__init__()
+        self.body = normed_mlp(latent_size, width, self.SIZE, depth=3)
+        self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, latent: Tensor, goal: Tensor) -> Tensor:
+        """Distance ``(...)`` from `latent` to `goal` ``(..., D)``, which may have fewer rows where they broadcast."""
+        apart = self.body(latent).float() - self.body(goal).float()
+        return apart.square().sum(-1) * self.log_scale.exp()
+
+    def loss(self, latent: Tensor, later: Tensor) -> Tensor:
+        """Cross-entropy of finding for each `latent` ``(N, D)`` its own `later` ``(N, D)`` among all of them."""
+        first, second = self.body(latent).float(), self.body(later).float()
+        squares = first.square().sum(1)[:, None] + second.square().sum(1) - 2 * first @ second.T
+        return F.cross_entropy(-squares * self.log_scale.exp(), torch.arange(len(latent), device=latent.device))
+
+
 class Heads(nn.Module):
-    """An actor and a temporal distance, both learned from pairs of frames of one trajectory.
+    """An actor, a temporal distance and maybe a contrast, learned from pairs of frames of one trajectory.
 
     Args:
         latent_size: D.
         block_size: F*A, numbers of an action block.
         width: of the actor's hidden layers; those of the distance have half of it.
         max_steps: model steps between the frames of a pair, at most.
+        contrast: whether there is a `Contrast`; it is a third wider than the actor.
     """
 
-    def __init__(self, *, latent_size: int, block_size: int, width: int = 384, max_steps: int = 25) -> None:
+    def __init__(
+        self, *, latent_size: int, block_size: int, width: int = 384, max_steps: int = 25, contrast: bool = False
+    ) -> None:
         super().__init__()
         self.settings = {"latent_size": latent_size, "block_size": block_size, "width": width, "max_steps": max_steps}
+        self.contrast = Contrast(latent_size, 4 * width // 3) if contrast else None
+        if contrast:  # those without one are saved as they were before there was any
+            self.settings["contrast"] = True
         self.actor = Actor(latent_size, block_size, width, max_steps)
         self.distance = TemporalDistance(latent_size, width // 2)
 
@@ -93,6 +133,20 @@ class Heads(nn.Module):
         goals = goal[:, None, None].expand_as(latents)
         mean, std = self.actor(*(part.flatten(0, 2) for part in (latents, goals, steps)))
         return ((blocks.flatten(0, 2) - mean) / std).square().mean(dim=-1).unflatten(0, blocks.shape[:3])
+
+    def contrasts(self, latents: Tensor, goal: Tensor) -> Tensor:
+        """Implements `GoalActor`."""
+        if self.contrast is None:
+            raise UserError(
+                "the cost 'contrast' needs heads with a contrast: train them with "
+                "`lwm-agent train-heads --set heads.contrast_steps=12`"
+            )
+        return F.softplus(self.contrast(latents, goal[:, None, None]) - Contrast.SAME)
+
+    @property
+    def contrast_flops(self) -> float:
+        """FLOPs of the contrast of one latent, in linear maps; a multiply-add is two."""
+        return 0.0 if self.contrast is None else 2.0 * linear_weights(self.contrast)
 
     @property
     def actor_flops(self) -> float:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .layers import linear_weights
 from .rssm import dense
 from .two_hot import TwoHot
@@ -90,6 +91,15 @@ class ImaginationActor(nn.Module):
     def steps_to_go(self, latent: Tensor, goal: Tensor) -> Tensor:
         """Implements `GoalActor`."""
         return self._log_steps(latent, goal).exp().round().long().clamp(1, self.max_steps)
+
+    def contrasts(self, latents: Tensor, goal: Tensor) -> Tensor:
+        """Implements `GoalActor`: a Dreamer has none."""
+        raise UserError("the cost 'contrast' needs heads with a contrast, and a Dreamer has none: choose another cost")
+
+    @property
+    def contrast_flops(self) -> float:
+        """Implements `GoalActor`."""
+        return 0.0
 
     def deviations(self, latents: Tensor, goal: Tensor, steps: Tensor, blocks: Tensor) -> Tensor:
         """Implements `GoalActor`."""

@@ -286,6 +286,8 @@ class HeadsConfig(LatentsConfig):
     Attributes:
         width: hidden width of the actor.
         max_steps: largest number of model steps between the frames of a pair.
+        contrast_steps: largest number of model steps between frames that the contrast holds for near (12 is a good
+            one on Push-T); 0 trains none.
     """
 
     own_group: ClassVar[str | None] = "heads"
@@ -295,6 +297,7 @@ class HeadsConfig(LatentsConfig):
     learning_rate: PositiveFloat = 1e-3
     width: PositiveInt = 384
     max_steps: PositiveInt = 25
+    contrast_steps: Annotated[int, Range(least=0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Training the heads of a checkpoint: a goal-conditioned actor and a temporal distance on its frozen latents."""
+"""Training the heads of a checkpoint on its frozen latents: an actor, a temporal distance, and maybe a contrast."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> C
             block_size=checkpoint.model.block_size,
             width=config.width,
             max_steps=config.max_steps,
+            contrast=config.contrast_steps > 0,
         ).to(device)
     records = follow_splits(checkpoint.training, files, config)
     trainer = PartTrainer(config, "heads", heads, records, started_at)
@@ -53,22 +54,34 @@ def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> C
         for part, numbers in zip((pairs, held_out), episodes, strict=True):
             part.append(Pairs(checkpoint, file, latents, numbers, config.max_steps))
 
+    def losses_of(sources: Sequence[Pairs], num: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        losses = heads.loss(*sample(sources, num, rng, device))
+        if heads.contrast is not None:  # of so few in validation too: it is the harder, the more there are
+            first, later, _, _ = sample(sources, min(num, config.batch_size), rng, device, config.contrast_steps)
+            losses["contrast"] = heads.contrast.loss(first, later)
+            losses["loss"] = losses["loss"] + losses["contrast"]
+        return losses
+
     def loss(rng: np.random.Generator) -> Tensor:
-        batch = sample(pairs, config.batch_size, rng, device)
         with autocast(device, fast_bf16(device)):
-            return heads.loss(*batch)["loss"]
+            return losses_of(pairs, config.batch_size, rng)["loss"]
 
     state = trainer.optimize(loss, report)
     heads.eval().requires_grad_(False)
     num = affordable(16_384, held_out[0].latents, 2)
-    losses = heads.loss(*sample(held_out, num, np.random.default_rng(0), device))
+    with torch.no_grad():
+        losses = losses_of(held_out, num, np.random.default_rng(0))
     validation = {name: float(value) for name, value in losses.items()}
     return trainer.save(replace(checkpoint, heads=heads), state, validation, sum(file.num_frames for file in files))
 
 
-def sample(sources: Sequence[Pairs], num: int, rng: np.random.Generator, device: torch.device) -> list[Tensor]:
+def sample(
+    sources: Sequence[Pairs], num: int, rng: np.random.Generator, device: torch.device, near: int = 0
+) -> list[Tensor]:
     """`num` pairs, as many of each source; see `Pairs.sample`."""
-    parts = [part.sample(share, rng, device) for part, share in zip(sources, shares(num, len(sources)), strict=True)]
+    parts = [
+        part.sample(share, rng, device, near) for part, share in zip(sources, shares(num, len(sources)), strict=True)
+    ]
     return [torch.cat(column) for column in zip(*parts, strict=True)]
 
 
@@ -92,15 +105,21 @@ class Pairs:
         if len(self._offsets) == 0:
             raise DatasetError(f"{trajectories.path} has no episode of more than {self.frameskip} steps")
 
-    def sample(self, num: int, rng: np.random.Generator, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def sample(
+        self, num: int, rng: np.random.Generator, device: torch.device, near: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Latents and goals ``(num, D)``, model steps between them ``(num,)``, and blocks ``(num, F*A)``.
 
-        Steps are log-uniform: near goals matter as much as far ones, for every plan ends near its goal.
+        Steps are log-uniform: near goals matter as much as far ones, for every plan ends near its goal. With `near`,
+        they are uniform from 1 to `near`.
         """
         episodes = rng.integers(len(self._offsets), size=num)
         lengths = self._lengths[episodes]
         most = np.minimum(self._max_steps, (lengths - 1) // self.frameskip)
-        steps = np.floor(np.exp(rng.random(num) * np.log(most + 1))).astype(np.int64)
+        if near:
+            steps = 1 + np.floor(rng.random(num) * np.minimum(near, most)).astype(np.int64)
+        else:
+            steps = np.floor(np.exp(rng.random(num) * np.log(most + 1))).astype(np.int64)
         start = (rng.random(num) * (lengths - steps * self.frameskip)).astype(np.int64) + self._offsets[episodes]
         blocks = self._action[start[:, None] + np.arange(self.frameskip)]
         return (
