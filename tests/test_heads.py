@@ -120,6 +120,10 @@ def test_a_contrast_tells_apart_what_looks_alike() -> None:
     assert (looks[0] < looks[1]).all()
     assert (learned[0] > learned[1]).all()
     torch.testing.assert_close(learned[0], contrast(seen(third), seen(turns)))  # both ways
+    contrast.measure_step(seen(turns), seen(little))
+    beyond = contrast.beyond(seen(turns), torch.stack([seen(turns), seen(little), seen(third)])).mean(1)
+    assert beyond[0] < beyond[1] < beyond[2]
+    assert beyond[1].item() == pytest.approx(math.log(2), abs=0.1)
 
 
 def test_training_is_reproducible_and_leaves_the_world_model_alone(bare: Path, data: str, tmp_path: Path) -> None:
@@ -490,7 +494,9 @@ def test_contrast_as_a_cost(bare: Path, headed: Path, data: str, tmp_path: Path)
     latents, goal = torch.randn(2, 3, 5, 8), torch.randn(2, 8)
     contrasts = heads.contrasts(latents, goal)
     assert contrasts.shape == (2, 3, 5)
-    assert float(heads.contrasts(goal[:, None, None], goal).max()) < 0.01  # at the goal
+    at_goal = heads.contrasts(goal[:, None, None], goal)
+    assert float(at_goal.max()) < 0.7  # less than the log of 2, where a step ends
+    assert (contrasts > at_goal).all()
     torch.testing.assert_close(contrasts[1:, 2:, 3:], heads.contrasts(latents[1:, 2:, 3:], goal[1:]))
     with pytest.raises(ValueError, match=r"cost='contrast' needs .*lwm-agent train-heads"):
         agent(bare, cost="contrast")

@@ -62,18 +62,30 @@ class Contrast(nn.Module):
         width: of its two hidden layers.
     """
 
-    SIZE, SAME = 32, 6.0
-    """Numbers of an embedding; nats within which two frames count as one place, where latents tell better."""
+    SIZE = 32
+    """Numbers of an embedding."""
+
+    one_step: Tensor
 
     def __init__(self, latent_size: int, width: int) -> None:
         super().__init__()
         self.body = normed_mlp(latent_size, width, self.SIZE, depth=3)
         self.log_scale = nn.Parameter(torch.zeros(()))
+        self.register_buffer("one_step", torch.ones(()))
 
     def forward(self, latent: Tensor, goal: Tensor) -> Tensor:
         """Distance ``(...)`` from `latent` to `goal` ``(..., D)``, which may have fewer rows where they broadcast."""
         apart = self.body(latent).float() - self.body(goal).float()
         return apart.square().sum(-1) * self.log_scale.exp()
+
+    def beyond(self, latent: Tensor, goal: Tensor) -> Tensor:
+        """Distance beyond that of one model step, as of `forward`; nearer than that, latents tell better."""
+        return F.softplus(self(latent, goal) - self.one_step)
+
+    @torch.no_grad()
+    def measure_step(self, latent: Tensor, later: Tensor) -> None:
+        """Measures how far a model step is: `later` ``(N, D)`` are one after `latent` ``(N, D)``."""
+        self.one_step.copy_(self(latent, later).mean())
 
     def loss(self, latent: Tensor, later: Tensor) -> Tensor:
         """Cross-entropy of finding for each `latent` ``(N, D)`` its own `later` ``(N, D)`` among all of them."""
@@ -141,7 +153,7 @@ class Heads(nn.Module):
                 "the cost 'contrast' needs heads with a contrast: train them with "
                 "`lwm-agent train-heads --set heads.contrast_steps=12`"
             )
-        return F.softplus(self.contrast(latents, goal[:, None, None]) - Contrast.SAME)
+        return self.contrast.beyond(latents, goal[:, None, None])
 
     @property
     def contrast_flops(self) -> float:

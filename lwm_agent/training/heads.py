@@ -68,6 +68,9 @@ def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> C
 
     state = trainer.optimize(loss, report)
     heads.eval().requires_grad_(False)
+    if heads.contrast is not None:
+        first, later, _, _ = sample(pairs, 4096, np.random.default_rng(0), device, near=1)
+        heads.contrast.measure_step(first, later)
     num = affordable(16_384, held_out[0].latents, 2)
     with torch.no_grad():
         losses = losses_of(held_out, num, np.random.default_rng(0))
