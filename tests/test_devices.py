@@ -331,7 +331,7 @@ def test_losses_of_heads_are_computed_on_cuda(cuda: None) -> None:
     results = {}
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
-        heads = Heads(latent_size=8, block_size=10, width=16, max_steps=6)
+        heads = Heads(latent_size=8, block_size=10, width=16, max_steps=6, contrast=True)
         pairs = torch.randn(7, 8), torch.randn(7, 8), torch.arange(1, 8), torch.randn(7, 10)
         results[device] = differentiate(heads.to(device), heads.loss(*(part.to(device) for part in pairs)))
     assert_same(results["cuda"], results["cpu"])
