@@ -59,7 +59,7 @@ def checkpoint(predictor: str = "transformer", discrete: bool = False) -> Checkp
     model = LeWorldModel(**settings)
     for parameter in model.predictor.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    heads = Heads(latent_size=8, block_size=10, width=16, max_steps=6)
+    heads = Heads(latent_size=8, block_size=10, width=16, max_steps=6, contrast=True)
     units = {
         "pixel_mean": (0.5, 0.5, 0.5),
         "pixel_std": (0.2, 0.3, 0.4),
@@ -331,7 +331,7 @@ def test_losses_of_heads_are_computed_on_cuda(cuda: None) -> None:
     results = {}
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
-        heads = Heads(latent_size=8, block_size=10, width=16, max_steps=6, contrast=True)
+        heads = Heads(latent_size=8, block_size=10, width=16, max_steps=6)
         pairs = torch.randn(7, 8), torch.randn(7, 8), torch.arange(1, 8), torch.randn(7, 10)
         results[device] = differentiate(heads.to(device), heads.loss(*(part.to(device) for part in pairs)))
     assert_same(results["cuda"], results["cpu"])
