@@ -69,7 +69,7 @@ class Checkpoint:
         env: name of the environment on the command line, or a Gymnasium id.
         env_kwargs: conventions of the data (image size, fidelity, control mode...), as in `EnvSpec`.
         training: settings, data and validation results of the training, for the model card.
-        heads: actor and temporal distance learned on its latents, or None.
+        heads: actor, temporal distance and maybe a contrast learned on its latents, or None.
         cost: planning cost that agents use by default, such as one chosen on validation tasks.
         replan_every_env_steps: environment steps between two plans of agents by default; None is a block.
         decoder: painter of latents, to look at what the model imagines, or None.

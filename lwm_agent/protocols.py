@@ -106,7 +106,7 @@ class GoalActor(GoalPolicy, Protocol):
         ...
 
     def contrasts(self, latents: Tensor, goal: Tensor) -> Tensor:
-        """How surely ``(B, S, T)`` the `latents` ``(B, S, T, D)`` are another place than `goal` ``(B, D)``, in nats.
+        """Certainty ``(B, S, T)``, in nats, that `latents` ``(B, S, T, D)`` are another place than `goal` ``(B, D)``.
 
         It is near 0 around the goal, whatever looks like it.
 

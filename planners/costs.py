@@ -23,10 +23,10 @@ class Futures:
             if the world model has no learned temporal distance.
         compute_deviations: computes the distance of each block from what the actor would do there, ``(B, S, T)``; None
             if the world model has no actor.
-        compute_contrasts: computes how surely each latent is another place than the goal, ``(B, S, T)``; None if the
-            world model has no actor.
         valid: whether a block belongs to its episode's plan, ``(B, T)``, as in `Problem`: costs do not depend on the
             others. None if all do.
+        compute_contrasts: computes the certainty that each latent is another place than the goal, ``(B, S, T)``; None
+            if the world model has no actor.
     """
 
     distances: Tensor
@@ -148,14 +148,14 @@ class WeightedSum:
         return any(cost is contrast for _, cost in self.terms)
 
     @property
-    def asks_for_heads(self) -> bool:
-        """True if it needs anything that is learned beside the world model."""
-        return self.asks_for_steps or self.asks_for_contrast or self.asks_for_actor
-
-    @property
     def asks_for_actor(self) -> bool:
         """True if it needs a learned actor."""
         return any(cost is actor_deviation for _, cost in self.terms)
+
+    @property
+    def asks_for_heads(self) -> bool:
+        """True if it needs anything that is learned beside the world model."""
+        return self.asks_for_steps or self.asks_for_contrast or self.asks_for_actor
 
 
 def make_cost(text: str) -> WeightedSum:

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from lwm_agent.planners import make_cost
+from lwm_agent.planners import COSTS, make_cost
 from lwm_agent.planners.costs import Futures
 
 DISTANCES = torch.tensor([[[3.0, 1.0, 2.0], [6.0, 5.0, 4.0]]])  # (B, S, T) = (1, 2, 3)
@@ -14,7 +14,8 @@ LOG_STEPS = torch.tensor([[[0.5, 2.0, 1.0], [4.0, 3.0, 3.5]]])
 DEVIATIONS = torch.tensor([[[1.0, 2.0, 6.0], [0.0, 0.5, 0.1]]])
 CONTRASTS = torch.tensor([[[0.0, 3.0, 9.0], [7.0, 2.0, 8.0]]])
 FUTURES = Futures(DISTANCES, ACTIONS, lambda: LOG_STEPS, lambda: DEVIATIONS, None, lambda: CONTRASTS)
-ON_DISTANCES = ["terminal", "best-step", "running"]
+LEARNED = ("temporal-distance", "contrast", "actor-deviation")
+ON_DISTANCES = [name for name in COSTS if name not in ("control-penalty", *LEARNED)]
 
 
 @pytest.mark.parametrize(

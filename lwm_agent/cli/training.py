@@ -86,7 +86,7 @@ def sweep(config: SweepConfig) -> None:
 
 
 def train_heads(config: HeadsConfig) -> None:
-    """Train an actor and a temporal distance on a world model's latents."""
+    """Train an actor, a temporal distance and, if asked for, a contrast on a world model's latents."""
     from ..training.heads import train_heads as run
 
     show_metrics(_trained(config, run).training["heads"]["validation"])

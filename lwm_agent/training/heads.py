@@ -72,8 +72,7 @@ def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> C
         first, later, _, _ = sample(pairs, 4096, np.random.default_rng(0), device, near=1)
         heads.contrast.measure_step(first, later)
     num = affordable(16_384, held_out[0].latents, 2)
-    with torch.no_grad():
-        losses = losses_of(held_out, num, np.random.default_rng(0))
+    losses = losses_of(held_out, num, np.random.default_rng(0))
     validation = {name: float(value) for name, value in losses.items()}
     return trainer.save(replace(checkpoint, heads=heads), state, validation, sum(file.num_frames for file in files))
 
