@@ -81,8 +81,7 @@ _STAGES = {
     ),
     "heads": (
         "Heads",
-        "An actor and a temporal distance on the frozen latents: {steps} steps of {batch_size} pairs of frames, "
-        "{minutes} minutes{changes}.",
+        "On the frozen latents, {heads}: {steps} steps of {batch_size} pairs of frames, {minutes} minutes{changes}.",
     ),
 }
 """Heading and summary of each part that is trained after the world model."""
@@ -187,6 +186,7 @@ def _numbers(training: Mapping[str, Any]) -> dict[str, str]:
     seconds = training.get("seconds")
     minutes = seconds / 60 if isinstance(seconds, int | float) and abs(seconds) < 1e15 else seconds
     changes = training.get("changes")
+    has_contrast = training.get("contrast_steps", 0) != 0
     return {
         "frames": _number(training.get("frames"), ",.0f"),
         "steps": _number(training.get("steps"), ",.0f"),
@@ -194,6 +194,7 @@ def _numbers(training: Mapping[str, Any]) -> dict[str, str]:
         "clip_length": _number(training.get("clip_length"), ".0f"),
         "seed": _number(training.get("seed"), ".0f"),
         "minutes": _number(minutes, ".0f"),
+        "heads": "an actor, a temporal distance and a contrast" if has_contrast else "an actor and a temporal distance",
         "changes": "".join(f"; resumed: {_text(text)}" for text in changes) if isinstance(changes, list) else "",
     }
 

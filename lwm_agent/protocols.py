@@ -79,9 +79,10 @@ class GoalPolicy(Protocol):
         ...
 
     def act(self, latent: Tensor, goal: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation ``(N, F*A)`` of the next block from `latent` to `goal` ``(N, D)``.
+        """Mean and standard deviation ``(..., F*A)`` of the next block from `latent` to `goal` ``(..., D)``.
 
-        `steps` ``(N,)`` are the model steps left; a policy without a sense of time does not look at them.
+        `goal` may have fewer rows, where they broadcast. `steps` ``(...)`` are the model steps left; a policy without a
+        sense of time does not look at them.
         """
         ...
 

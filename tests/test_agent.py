@@ -463,7 +463,7 @@ def test_compiled_it_imagines_the_same(planner: str, predictor: str, device: str
     heads = agent.replanner.actor
     assert isinstance(heads, Heads)
     assert "deviations" in vars(heads)
-    assert "forward" in vars(heads.actor)
+    assert "act" in vars(heads)
     assert "rollout" not in vars(agent.checkpoint.model)
 
 

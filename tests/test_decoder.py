@@ -123,7 +123,7 @@ def test_an_interrupted_training_goes_on(trained: Path, data: str, tmp_path: Pat
     )
 
     def stop(task: str, done: int, total: int, text: str) -> None:
-        if task == "training" and done == 6:
+        if task == "training decoder" and done == 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

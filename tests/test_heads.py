@@ -78,6 +78,35 @@ def test_heads_return_the_documented_shapes_and_ranges() -> None:
     assert ((steps >= 1) & (steps <= 4)).all()
 
 
+@pytest.mark.parametrize("contrast", [False, True])
+def test_many_latents_share_a_goal(contrast: bool) -> None:
+    heads = Heads(latent_size=D, block_size=BLOCK, width=12, max_steps=4, contrast=contrast)
+    latents, goal, steps = torch.randn(N, 3, D), torch.randn(N, D), torch.randint(1, 5, (N, 3))
+    mean, std = heads.act(latents, goal[:, None], steps)
+    log_steps = heads.log_steps(latents[:, :, None], goal)
+    assert mean.shape == std.shape == (N, 3, BLOCK)
+    for i in range(3):
+        own = heads.act(latents[:, i], goal, steps[:, i])
+        torch.testing.assert_close((mean[:, i], std[:, i]), own)
+        whole = log_steps[:, i, 0].exp().round().long().clamp(1, 4)
+        assert torch.equal(whole, heads.steps_to_go(latents[:, i], goal))
+
+
+def test_actor_and_distance_see_the_embedding_of_a_contrast() -> None:
+    torch.manual_seed(0)
+    heads = Heads(latent_size=D, block_size=BLOCK, width=12, max_steps=4, contrast=True)
+    assert heads.contrast is not None
+    latent, goal = torch.randn(N, D, requires_grad=True), torch.randn(N, D)
+    steps = torch.randint(1, 5, (N,))
+    assert torch.equal(heads.see(latent), torch.cat([latent, heads.contrast.embed(latent)], dim=-1))
+    before = heads.act(latent, goal, steps)[0]
+    heads.contrast.log_scale.data += 3
+    assert not torch.allclose(before, heads.act(latent, goal, steps)[0])
+    embedded = heads.see(latent)[:, D:]
+    (gradient,) = torch.autograd.grad(embedded.sum(), latent)  # planners follow it
+    assert gradient.abs().sum() > 0
+
+
 def test_heads_learn_direction_and_distance() -> None:
     """In a world where one walks straight to the goal, as fast each time, both follow from where the goal is."""
     torch.manual_seed(0)
@@ -126,6 +155,18 @@ def test_a_contrast_tells_apart_what_looks_alike() -> None:
     assert beyond[1].item() == pytest.approx(math.log(2), abs=0.1)
 
 
+def test_the_loss_of_a_contrast_is_exact_in_bfloat16_too() -> None:
+    """It compares squared distances that are much smaller than the embeddings."""
+    contrast = Contrast(Contrast.SIZE, 8)
+    contrast.body = torch.nn.Identity()  # type: ignore[assignment]
+    latent = 20 + torch.randn(50, Contrast.SIZE)
+    later = latent + 0.1 * torch.randn(50, Contrast.SIZE)
+    squares = (latent[:, None] - later).square().sum(-1)
+    expected = torch.nn.functional.cross_entropy(-squares, torch.arange(50))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(contrast.loss(latent, later), expected, atol=0.01, rtol=0)
+
+
 def test_training_is_reproducible_and_leaves_the_world_model_alone(bare: Path, data: str, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     for name in ("one", "two"):
@@ -139,7 +180,7 @@ def test_training_is_reproducible_and_leaves_the_world_model_alone(bare: Path, d
     weights = two.heads.state_dict()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in one.heads.state_dict().items())
     assert (tmp_path / "one" / "model.safetensors").read_bytes() == (bare / "model.safetensors").read_bytes()
-    assert {("encoding", 492, 492), ("training", 5, 5)} <= set(seen)
+    assert {("encoding", 492, 492), ("training heads", 5, 5)} <= set(seen)
     card = (tmp_path / "one" / "README.md").read_text()
     assert "lwm-agent train-heads --checkpoint" in card
     assert "actor_error" in card
@@ -239,7 +280,7 @@ def test_the_first_proposal_is_what_the_actor_would_do(headed: Path) -> None:
         latents = model.rollout(belief, actions[:, :1])[:, 0]
         steps = torch.minimum(heads.steps_to_go(belief.latent, goal), deadline).long()
         for step, latent in enumerate((belief.latent, latents[:, 0], latents[:, 1])):
-            expected = heads.actor(latent, goal, steps - step)[0].clamp(problem.low, problem.high)
+            expected = heads.act(latent, goal, steps - step)[0].clamp(problem.low, problem.high)
             torch.testing.assert_close(actions[:, 0, step], expected)
 
 
@@ -259,11 +300,11 @@ def test_deviations_are_from_what_the_actor_would_do_on_the_way(headed: Path) ->
         for candidate in range(3):
             way = [belief.latent, *latents[:, candidate].unbind(1)][:4]
             for step, latent in enumerate(way):
-                mean, std = heads.actor(latent, goal, steps - step)
+                mean, std = heads.act(latent, goal, steps - step)
                 far = (actions[:, candidate, step] - mean) / std
                 expected[:, candidate] += far.square().mean(-1) / 4
         torch.testing.assert_close(objective(actions), expected)
-        block = heads.actor(belief.latent, goal, steps)[0][:, None, None]
+        block = heads.act(belief.latent, goal, steps)[0][:, None, None]
         torch.testing.assert_close(objective(block), torch.zeros(N, 1))
 
 
@@ -475,8 +516,9 @@ def test_temporal_distance_as_a_cost(bare: Path, headed: Path) -> None:
     pixels, goal = (timed.observer.begin(observation()[name][None]).latent for name in ("pixels", "goal"))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         log_steps = heads.log_steps(pixels.expand(4, 3, -1)[None], goal)
-    assert counter.get_total_flops() == 12 * heads.distance_flops
-    torch.testing.assert_close(log_steps, heads.distance(pixels, goal).expand(1, 4, 3))
+    assert counter.get_total_flops() == 12 * heads.distance_flops + heads.contrast_flops  # that of the goal
+    expected = heads.distance(heads.see(pixels), heads.see(goal))
+    torch.testing.assert_close(log_steps, expected.expand(1, 4, 3))
     with pytest.raises(ValueError, match=r"cost='running\+temporal-distance' needs .*lwm-agent train-heads"):
         agent(bare, cost="running+temporal-distance")
 

@@ -88,7 +88,7 @@ class InterruptError(Exception):
 
 def test_an_interrupted_training_equals_an_uninterrupted_one(play: str, tmp_path: Path) -> None:
     def stop(task: str, done: int, total: int, text: str) -> None:
-        if (task, done) == ("training", 20):
+        if (task, done) == ("training encoder", 20):
             raise InterruptError
 
     wanted = {"steps": 24, "save_every": 8}
@@ -110,7 +110,7 @@ def test_a_training_that_was_interrupted_after_its_last_step_has_nothing_to_lear
     play: str, tmp_path: Path
 ) -> None:
     def stop(task: str, done: int, total: int, text: str) -> None:
-        if (task, done) == ("training", 3):
+        if (task, done) == ("training encoder", 3):
             raise InterruptError
 
     with pytest.raises(InterruptError):
@@ -118,7 +118,7 @@ def test_a_training_that_was_interrupted_after_its_last_step_has_nothing_to_lear
     seen: list[tuple[int, str]] = []
     train_encoder(
         config(play, tmp_path / "out", steps=3),
-        lambda task, done, total, text: seen.append((done, text)) if task == "training" else None,
+        lambda task, done, total, text: seen.append((done, text)) if task == "training encoder" else None,
     )
     assert seen == [(3, "continued after step 3")]
 

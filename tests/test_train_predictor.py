@@ -138,7 +138,7 @@ def test_equal_seeds_give_equal_weights(trained: Path, data: str, tmp_path: Path
         )
     one, two, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two", "other"))
     assert one == two != other
-    assert {("encoding", 492, 492), ("training", 3, 3)} <= set(seen)
+    assert {("encoding", 492, 492), ("training predictor", 3, 3)} <= set(seen)
 
 
 @pytest.mark.parametrize("files", ["d", (), ("d", "e", "f")])
@@ -213,26 +213,29 @@ class InterruptError(Exception):
     pass
 
 
-@pytest.mark.parametrize("part", ["predictor", "new predictor", "heads"])
+@pytest.mark.parametrize("part", ["predictor", "new predictor", "heads", "contrast", "contrast and heads"])
 def test_interrupted_training_of_a_part_equals_an_uninterrupted_one(
     part: str, trained: Path, data: str, tmp_path: Path
 ) -> None:
+    task_name = f"training {part.split()[-1]}"
+
     def stop_after(step: int) -> OnProgress:
         def report(task: str, done: int, total: int, text: str) -> None:
-            if (task, done) == ("training", step):
+            if (task, done) == (task_name, step):
                 raise InterruptError
 
         return report
 
     def run(name: str, on_progress: OnProgress | None = None, **settings: Any) -> Checkpoint:
         wanted: dict[str, Any] = {"steps": 45, "batch_size": 32, "save_every": 15, **settings}
-        if part != "heads":
+        if "predictor" in part:
             wanted_data = wanted.pop("data", data)
             if part == "new predictor":
                 wanted = {"model_settings": {"predictor": "mlp"}, **wanted}
             return train_predictor(config(trained, wanted_data, tmp_path / name, **wanted), on_progress)
         fixed = {"checkpoint": str(trained), "data": (data,), "out": str(tmp_path / name), "width": 16, "device": "cpu"}
-        return train_heads(HeadsConfig(**{**fixed, **wanted}), on_progress)
+        contrast = {"contrast_steps": 3 if "contrast" in part else 0}
+        return train_heads(HeadsConfig(**{**fixed, **contrast, **wanted}), on_progress)
 
     run("whole")
     unfinished = tmp_path / f"cut.{part.split()[-1]}.unfinished"
@@ -249,17 +252,17 @@ def test_interrupted_training_of_a_part_equals_an_uninterrupted_one(
     seen: list[tuple[int, str]] = []
     run(
         "cut",
-        lambda task, done, total, text: seen.append((done, text[:9])) if task == "training" else None,
+        lambda task, done, total, text: seen.append((done, text[:9])) if task == task_name else None,
         data=(str(shutil.copy(data, tmp_path / "copy.h5")),),  # the same data, elsewhere
     )
     assert seen == [(30, "continued"), (40, seen[1][1]), (45, seen[2][1])]
-    assert not unfinished.exists()
+    assert not list(tmp_path.glob("*.unfinished"))
     for name in ("model.safetensors", "heads.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def stop(task: str, done: int, total: int, text: str) -> None:
-    if (task, done) == ("training", 20):
+    if (task, done) == ("training predictor", 20):
         raise InterruptError
 
 

@@ -35,5 +35,5 @@ def ready_networks(checkpoint: Checkpoint, device: torch.device, bf16: bool, int
     if compiled and isinstance(model, WorldModel):
         compile_methods(device, (model, "rollout"), (model, "imagine"))
     if compiled and heads is not None:
-        compile_methods(device, (heads, "deviations"), (heads.actor, "forward"))
+        compile_methods(device, (heads, "deviations"), (heads, "act"))
     return replace(checkpoint, model=model, heads=heads)

@@ -85,22 +85,21 @@ class ActorProposal:
     ) -> tuple[Tensor, Tensor]:
         """Some guesses for `part` of the episodes: the problem's `own` ``(B, P)``, or by `noise` ``(B, P, T, F*A)``."""
         num = noise.shape[1]
-        belief = repeat(select(objective.belief, part), num)  # (B*P, ...), as all that follows
-        ends, steps, init = (
-            rows[part].repeat_interleave(num, dim=0)
-            for rows in (self.model.summary(objective.goal), objective.steps_left, problem.init)
+        belief = repeat(select(objective.belief, part), num)  # (B*P, ...)
+        goal, left, init = (
+            rows[part][:, None] for rows in (self.model.summary(objective.goal), objective.steps_left, problem.init)
         )
-        noise, own = noise.flatten(0, 1), own.flatten()[:, None]
         blocks, latents = [], []
         with autocast(init.device, self.bf16):
-            for step in range(init.shape[1]):
-                mean, std = self.actor.act(self.model.summary(belief.latent), ends, steps - step)
-                block = (mean + noise[:, step] * std).clamp(problem.low, problem.high)
-                block = torch.where(own, init[:, step], block)
-                belief = self.model.imagine(belief, block)
+            for step in range(init.shape[2]):
+                latent = self.model.summary(belief.latent).unflatten(0, (-1, num))
+                mean, std = self.actor.act(latent, goal, (left - step).expand(-1, num))
+                block = (mean + noise[:, :, step] * std).clamp(problem.low, problem.high)
+                block = torch.where(own[..., None], init[:, :, step], block)
+                belief = self.model.imagine(belief, block.flatten(0, 1))
                 blocks.append(block)
-                latents.append(belief.latent)
-        guesses, futures = (torch.stack(rows, dim=1).unflatten(0, (-1, num)) for rows in (blocks, latents))
+                latents.append(belief.latent.unflatten(0, (-1, num)))
+        guesses, futures = torch.stack(blocks, dim=2), torch.stack(latents, dim=2)
         return guesses, objective.rate(futures, guesses, part)
 
 

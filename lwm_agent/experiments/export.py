@@ -68,7 +68,7 @@ class Act(nn.Module):
     def forward(self, latent: Tensor, goal: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and deviation ``(N, F*A)`` for two latents ``(N, D)`` and steps left ``(N,)``; log of the steps."""
         mean, std = self.heads.act(latent, goal, steps)
-        return mean, std, self.heads.distance(latent, goal)
+        return mean, std, self.heads.log_steps(latent[:, None, None], goal)[:, 0, 0]
 
 
 class Graph(NamedTuple):

@@ -27,9 +27,10 @@ class Actor(nn.Module):
         self.body = normed_mlp(3 * latent_size + 32, width, 2 * block_size, depth=3)
 
     def forward(self, latent: Tensor, goal: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation ``(N, F*A)`` of the next block from `latent` to `goal` ``(N, D)``.
+        """Mean and standard deviation ``(..., F*A)`` of the next block from `latent` ``(..., D)`` to `goal`.
 
-        `steps` ``(N,)`` are the model steps left, from 1; those out of range count as the nearest in it.
+        `goal` ``(..., D)`` may have fewer rows, where they broadcast. `steps` ``(...)`` are the model steps left, from
+        1; those out of range count as the nearest in it.
         """
         index = steps.clamp(1, self.max_steps) - 1
         mean, log_std = self.body(torch.cat([pair(latent, goal), self.steps(index)], dim=-1)).float().chunk(2, dim=-1)
@@ -44,7 +45,7 @@ class TemporalDistance(nn.Module):
         self.body = normed_mlp(3 * latent_size, width, 1, depth=2)
 
     def forward(self, latent: Tensor, goal: Tensor) -> Tensor:
-        """Log of the steps ``(...)`` from `latent` to `goal` ``(..., D)``."""
+        """Log of the steps ``(...)`` from `latent` to `goal` ``(..., D)``, which may have fewer rows, as of `pair`."""
         distance: Tensor = self.body(pair(latent, goal)).float().squeeze(-1)
         return distance
 
@@ -75,8 +76,12 @@ class Contrast(nn.Module):
 
     def forward(self, latent: Tensor, goal: Tensor) -> Tensor:
         """Distance ``(...)`` from `latent` to `goal` ``(..., D)``, which may have fewer rows where they broadcast."""
-        apart = self.body(latent).float() - self.body(goal).float()
-        return apart.square().sum(-1) * self.log_scale.exp()
+        return (self.embed(latent) - self.embed(goal)).square().sum(-1)
+
+    def embed(self, latent: Tensor) -> Tensor:
+        """Embeddings ``(..., 32)`` of latents ``(..., D)``, in roots of nats."""
+        embedding: Tensor = self.body(latent).float() * (self.log_scale / 2).exp()
+        return embedding
 
     def beyond(self, latent: Tensor, goal: Tensor) -> Tensor:
         """Distance beyond that of one model step, as of `forward`; nearer than that, latents tell better."""
@@ -89,9 +94,10 @@ class Contrast(nn.Module):
 
     def loss(self, latent: Tensor, later: Tensor) -> Tensor:
         """Cross-entropy of finding for each `latent` ``(N, D)`` its own `later` ``(N, D)`` among all of them."""
-        first, second = self.body(latent).float(), self.body(later).float()
-        squares = first.square().sum(1)[:, None] + second.square().sum(1) - 2 * first @ second.T
-        return F.cross_entropy(-squares * self.log_scale.exp(), torch.arange(len(latent), device=latent.device))
+        first, second = self.embed(latent), self.embed(later)
+        with torch.autocast(latent.device.type, enabled=False):  # a small difference of large numbers
+            squares = first.square().sum(1)[:, None] + second.square().sum(1) - 2 * first @ second.T
+        return F.cross_entropy(-squares, torch.arange(len(latent), device=latent.device))
 
 
 class Heads(nn.Module):
@@ -113,11 +119,13 @@ class Heads(nn.Module):
         self.contrast = Contrast(latent_size, 4 * width // 3) if contrast else None
         if contrast:  # those without one are saved as they were before there was any
             self.settings["contrast"] = True
-        self.actor = Actor(latent_size, block_size, width, max_steps)
-        self.distance = TemporalDistance(latent_size, width // 2)
+        seen = latent_size + (Contrast.SIZE if contrast else 0)
+        self.actor = Actor(seen, block_size, width, max_steps)
+        self.distance = TemporalDistance(seen, width // 2)
 
     def loss(self, latent: Tensor, goal: Tensor, steps: Tensor, block: Tensor) -> dict[str, Tensor]:
         """Losses of pairs `latent`, `goal` ``(N, D)``, `steps` ``(N,)`` apart; `block` ``(N, F*A)`` leaves `latent`."""
+        latent, goal = self.see(latent), self.see(goal)
         mean, std = self.actor(latent, goal, steps)
         losses = {
             "actor": F.gaussian_nll_loss(mean, block, std.square()),
@@ -127,14 +135,20 @@ class Heads(nn.Module):
         losses["actor_error"] = F.mse_loss(mean, block)  # to look at: 1.0 would be guessing
         return losses
 
+    def see(self, latent: Tensor) -> Tensor:
+        """What actor and temporal distance see of latents ``(..., D)``: with a contrast, its embedding too."""
+        if self.contrast is None:
+            return latent
+        return torch.cat([latent, self.contrast.embed(latent).to(latent.dtype)], dim=-1)
+
     def act(self, latent: Tensor, goal: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation ``(N, F*A)`` of the next block; see `Actor`."""
-        mean, std = self.actor(latent, goal, steps)
+        """Mean and standard deviation ``(..., F*A)`` of the next block; see `Actor`."""
+        mean, std = self.actor(self.see(latent), self.see(goal), steps)
         return mean, std
 
     def log_steps(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Logarithm of the model steps ``(B, S, T)`` from `latents` ``(B, S, T, D)`` to `goal` ``(B, D)``."""
-        steps: Tensor = self.distance(latents, goal[:, None, None].expand_as(latents))
+        steps: Tensor = self.distance(self.see(latents), self.see(goal)[:, None, None])
         return steps
 
     def deviations(self, latents: Tensor, goal: Tensor, steps: Tensor, blocks: Tensor) -> Tensor:
@@ -142,9 +156,8 @@ class Heads(nn.Module):
 
         The blocks leave `latents` ``(B, S, T, D)``, for `goal` ``(B, D)``, with `steps` ``(B, S, T)`` to go.
         """
-        goals = goal[:, None, None].expand_as(latents)
-        mean, std = self.actor(*(part.flatten(0, 2) for part in (latents, goals, steps)))
-        return ((blocks.flatten(0, 2) - mean) / std).square().mean(dim=-1).unflatten(0, blocks.shape[:3])
+        mean, std = self.act(latents, goal[:, None, None], steps)
+        return ((blocks - mean) / std).square().mean(dim=-1)
 
     def contrasts(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Implements `GoalActor`."""
@@ -157,19 +170,19 @@ class Heads(nn.Module):
 
     @property
     def contrast_flops(self) -> float:
-        """FLOPs of the contrast of one latent, in linear maps; a multiply-add is two."""
+        """FLOPs of the embedding of one latent, in linear maps; a multiply-add is two."""
         return 0.0 if self.contrast is None else 2.0 * linear_weights(self.contrast)
 
     @property
     def actor_flops(self) -> float:
-        """FLOPs of one action of the actor, in linear maps; a multiply-add is two."""
-        return 2.0 * linear_weights(self.actor)
+        """FLOPs of one action of the actor, but for the embedding of the goal, which many actions share."""
+        return 2.0 * linear_weights(self.actor) + self.contrast_flops
 
     @property
     def distance_flops(self) -> float:
-        """FLOPs of the temporal distance of one pair, in linear maps; a multiply-add is two."""
-        return 2.0 * linear_weights(self.distance)
+        """FLOPs of the temporal distance of one latent, but for the embedding of the goal, which many share."""
+        return 2.0 * linear_weights(self.distance) + self.contrast_flops
 
     def steps_to_go(self, latent: Tensor, goal: Tensor) -> Tensor:
         """Model steps ``(N,)``, whole numbers from 1, that the distance expects from `latent` to `goal` ``(N, D)``."""
-        return self.distance(latent, goal).exp().round().long().clamp(1, self.actor.max_steps)
+        return self.distance(self.see(latent), self.see(goal)).exp().round().long().clamp(1, self.actor.max_steps)

@@ -80,7 +80,7 @@ class ImaginationActor(nn.Module):
 
     def act(self, latent: Tensor, goal: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
         """Implements `GoalActor`."""
-        mean, std = self._policy(latent, self._code(goal))
+        mean, std = self._policy(latent, self._code(goal).expand(*latent.shape[:-1], -1))
         centre, half = self._limits()
         return centre + half * mean, half * std
 
@@ -103,7 +103,7 @@ class ImaginationActor(nn.Module):
 
     def deviations(self, latents: Tensor, goal: Tensor, steps: Tensor, blocks: Tensor) -> Tensor:
         """Implements `GoalActor`."""
-        mean, std = self.act(latents, goal[:, None, None].expand_as(latents), steps)
+        mean, std = self.act(latents, goal[:, None, None], steps)
         return ((blocks - mean) / std).square().mean(-1)
 
     @property

@@ -63,7 +63,11 @@ def normed_mlp(in_features: int, width: int, out_features: int, depth: int) -> n
 
 
 def pair(latent: Tensor, goal: Tensor) -> Tensor:
-    """What a network sees of `latent` and `goal` ``(..., D)``: both and their difference, ``(..., 3 * D)``."""
+    """What a network sees of `latent` and `goal` ``(..., D)``: both and their difference, ``(..., 3 * D)``.
+
+    One of the two may have fewer rows, where they broadcast.
+    """
+    latent, goal = torch.broadcast_tensors(latent, goal)
     return torch.cat([latent, goal, goal - latent], dim=-1)
 
 

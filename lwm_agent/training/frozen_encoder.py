@@ -77,7 +77,7 @@ class PartTrainer:
 
     Attributes:
         config: how to train.
-        part: "heads", "predictor", "decoder" or "encoder".
+        part: "heads", "contrast", "predictor", "decoder" or "encoder".
         module: the part.
         files: records of the data.
         started_at: ``time.perf_counter()`` at the start of the work.
@@ -102,12 +102,13 @@ class PartTrainer:
             DivergedError: a gradient is not finite.
             KeyboardInterrupt: SIGINT or SIGTERM ended the training; its state is saved.
         """
-        config, weights = self.config, list(self.module.parameters())
+        config = self.config
+        weights = [weight for weight in self.module.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=0.0, weight_decay=config.weight_decay)
         state = self._state(optimizer)
         start = state.load()
         if start > 0:
-            report("training", start, config.steps, f"continued after step {start}")
+            report(f"training {self.part}", start, config.steps, f"continued after step {start}")
         with Interruption() as interruption:
             for step in range(start, config.steps):
                 for group in optimizer.param_groups:
@@ -124,7 +125,7 @@ class PartTrainer:
                 if done % config.save_every == 0 or done == config.steps or interruption.requested:
                     state.save(done)
                 if done % 20 == 0 or done == config.steps:
-                    report("training", done, config.steps, f"loss {float(loss.detach()):.4f}")
+                    report(f"training {self.part}", done, config.steps, f"loss {float(loss.detach()):.4f}")
                 if interruption.requested and done < config.steps:
                     raise KeyboardInterrupt
         return state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from .latent_cache import OnProgress, affordable
 def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> Checkpoint:
     """Encodes the data once, trains the heads on the latents, and saves them inside the checkpoint.
 
+    A contrast learns before the others, which see its embedding.
+
     Raises:
         DatasetError: the data does not fit the checkpoint, or its episodes are shorter than a model step.
     """
@@ -33,58 +35,86 @@ def train_heads(config: HeadsConfig, on_progress: OnProgress | None = None) -> C
     checkpoint, files, device = open_all(config)
     if checkpoint.normalizer.discrete:
         raise DatasetError("heads need continuous actions; plan discrete ones with categorical-cem, which needs none")
+    heads = _new_heads(config, checkpoint).to(device)
+    records = follow_splits(checkpoint.training, files, config)
+    trainer = PartTrainer(config, "heads", heads, records, started_at)
+    before = [] if heads.contrast is None else [PartTrainer(config, "contrast", heads.contrast, records, started_at)]
+    for each in (*before, trainer):
+        each.check()
+    splits = [record.split(file) for record, file in zip(records, files, strict=True)]
+    latents = encode_all(config, checkpoint, files, device, report)
+    lessons, exam = (
+        _Lessons(
+            config,
+            heads,
+            device,
+            [
+                Pairs(checkpoint, file, encoded, split[part], config.max_steps)
+                for file, encoded, split in zip(files, latents, splits, strict=True)
+            ],
+        )
+        for part in range(2)
+    )
+    finished = [each.optimize(lessons.contrast, report) for each in before]
+    if heads.contrast is not None:
+        heads.contrast.eval().requires_grad_(False)
+        first, later, _, _ = lessons.sample(4096, np.random.default_rng(0), near=1)
+        heads.contrast.measure_step(first, later)
+    state = trainer.optimize(lessons.pairs, report)
+    heads.eval().requires_grad_(False)
+    validation = exam.losses(affordable(16_384, latents[0], 2))
+    trained = trainer.save(replace(checkpoint, heads=heads), state, validation, sum(file.num_frames for file in files))
+    for each_state in finished:
+        each_state.discard()
+    return trained
+
+
+def _new_heads(config: HeadsConfig, checkpoint: Checkpoint) -> Heads:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        heads = Heads(
+        return Heads(
             latent_size=checkpoint.model.summary_size,
             block_size=checkpoint.model.block_size,
             width=config.width,
             max_steps=config.max_steps,
             contrast=config.contrast_steps > 0,
-        ).to(device)
-    records = follow_splits(checkpoint.training, files, config)
-    trainer = PartTrainer(config, "heads", heads, records, started_at)
-    trainer.check()
-    splits = [record.split(file) for record, file in zip(records, files, strict=True)]
-    pairs: list[Pairs] = []
-    held_out: list[Pairs] = []
-    for file, latents, episodes in zip(
-        files, encode_all(config, checkpoint, files, device, report), splits, strict=True
-    ):
-        for part, numbers in zip((pairs, held_out), episodes, strict=True):
-            part.append(Pairs(checkpoint, file, latents, numbers, config.max_steps))
-
-    def losses_of(sources: Sequence[Pairs], num: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        losses = heads.loss(*sample(sources, num, rng, device))
-        if heads.contrast is not None:  # of so few in validation too: it is the harder, the more there are
-            first, later, _, _ = sample(sources, min(num, config.batch_size), rng, device, config.contrast_steps)
-            losses["contrast"] = heads.contrast.loss(first, later)
-            losses["loss"] = losses["loss"] + losses["contrast"]
-        return losses
-
-    def loss(rng: np.random.Generator) -> Tensor:
-        with autocast(device, fast_bf16(device)):
-            return losses_of(pairs, config.batch_size, rng)["loss"]
-
-    state = trainer.optimize(loss, report)
-    heads.eval().requires_grad_(False)
-    if heads.contrast is not None:
-        first, later, _, _ = sample(pairs, 4096, np.random.default_rng(0), device, near=1)
-        heads.contrast.measure_step(first, later)
-    num = affordable(16_384, held_out[0].latents, 2)
-    losses = losses_of(held_out, num, np.random.default_rng(0))
-    validation = {name: float(value) for name, value in losses.items()}
-    return trainer.save(replace(checkpoint, heads=heads), state, validation, sum(file.num_frames for file in files))
+        )
 
 
-def sample(
-    sources: Sequence[Pairs], num: int, rng: np.random.Generator, device: torch.device, near: int = 0
-) -> list[Tensor]:
-    """`num` pairs, as many of each source; see `Pairs.sample`."""
-    parts = [
-        part.sample(share, rng, device, near) for part, share in zip(sources, shares(num, len(sources)), strict=True)
-    ]
-    return [torch.cat(column) for column in zip(*parts, strict=True)]
+@dataclass(frozen=True)
+class _Lessons:
+    """What heads learn from, or are examined with: pairs of frames of several files."""
+
+    config: HeadsConfig
+    heads: Heads
+    device: torch.device
+    sources: Sequence[Pairs]
+
+    def pairs(self, rng: np.random.Generator) -> Tensor:
+        """Loss of actor and distance, of a random batch."""
+        with autocast(self.device, fast_bf16(self.device)):
+            return self.heads.loss(*self.sample(self.config.batch_size, rng))["loss"]
+
+    def contrast(self, rng: np.random.Generator) -> Tensor:
+        """Loss of the contrast, of a random batch."""
+        assert self.heads.contrast is not None
+        first, later, _, _ = self.sample(self.config.batch_size, rng, near=self.config.contrast_steps)
+        with autocast(self.device, fast_bf16(self.device)):
+            return self.heads.contrast.loss(first, later)
+
+    @torch.no_grad()
+    def losses(self, num: int) -> dict[str, float]:
+        """All losses: of `num` pairs; of the contrast in a batch as in training, for it is harder in a larger one."""
+        losses = self.heads.loss(*self.sample(num, np.random.default_rng(0)))
+        if self.heads.contrast is not None:
+            losses["contrast"] = self.contrast(np.random.default_rng(0))
+        return {name: float(value) for name, value in losses.items()}
+
+    def sample(self, num: int, rng: np.random.Generator, near: int = 0) -> list[Tensor]:
+        """`num` pairs, as many of each source; see `Pairs.sample`."""
+        counts = shares(num, len(self.sources))
+        parts = [part.sample(count, rng, self.device, near) for part, count in zip(self.sources, counts, strict=True)]
+        return [torch.cat(column) for column in zip(*parts, strict=True)]
 
 
 class Pairs:
