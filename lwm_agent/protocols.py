@@ -109,7 +109,7 @@ class GoalActor(GoalPolicy, Protocol):
     def contrasts(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Certainty ``(B, S, T)``, in nats, that `latents` ``(B, S, T, D)`` are another place than `goal` ``(B, D)``.
 
-        It is near 0 around the goal, whatever looks like it.
+        It is 0 around the goal.
 
         Raises:
             UserError: nothing was learned that tells.

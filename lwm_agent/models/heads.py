@@ -60,7 +60,7 @@ class Contrast(nn.Module):
 
     Args:
         latent_size: D.
-        width: of its two hidden layers.
+        width: of its three hidden layers.
     """
 
     SIZE = 32
@@ -84,8 +84,8 @@ class Contrast(nn.Module):
         return embedding
 
     def beyond(self, latent: Tensor, goal: Tensor) -> Tensor:
-        """Distance beyond that of one model step, as of `forward`; nearer than that, latents tell better."""
-        return F.softplus(self(latent, goal) - self.one_step)
+        """Distance beyond that of one model step, as of `forward`; none nearer than that, where latents tell better."""
+        return F.relu(self(latent, goal) - self.one_step)
 
     @torch.no_grad()
     def measure_step(self, latent: Tensor, later: Tensor) -> None:
@@ -106,9 +106,9 @@ class Heads(nn.Module):
     Args:
         latent_size: D.
         block_size: F*A, numbers of an action block.
-        width: of the actor's hidden layers; those of the distance have half of it.
+        width: of the hidden layers of actor and contrast; those of the distance have half of it.
         max_steps: model steps between the frames of a pair, at most.
-        contrast: whether there is a `Contrast`; it is a third wider than the actor.
+        contrast: whether there is a `Contrast`, whose embedding actor and distance see too.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Heads(nn.Module):
     ) -> None:
         super().__init__()
         self.settings = {"latent_size": latent_size, "block_size": block_size, "width": width, "max_steps": max_steps}
-        self.contrast = Contrast(latent_size, 4 * width // 3) if contrast else None
+        self.contrast = Contrast(latent_size, width) if contrast else None
         if contrast:  # those without one are saved as they were before there was any
             self.settings["contrast"] = True
         seen = latent_size + (Contrast.SIZE if contrast else 0)

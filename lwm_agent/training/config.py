@@ -284,7 +284,7 @@ class HeadsConfig(LatentsConfig):
     """Training of the heads; an example is a pair of frames.
 
     Attributes:
-        width: hidden width of the actor.
+        width: hidden width of actor and contrast.
         max_steps: largest number of model steps between the frames of a pair.
         contrast_steps: largest number of model steps between frames that the contrast holds for near (12 is a good
             one on Push-T); 0 trains none.
