@@ -32,6 +32,8 @@ RESULTS := pusht-cem-25 pusht-guided-25 pusht-actor-25 pusht-gradient-25 pusht-r
 SHORT := $(foreach env,pusht cube,$(foreach planner,guided actor,$(patsubst %,$(env)-$(planner)-%,25 50 75 100)))
 TINY := $(patsubst %,tiny/pusht-%,cem-25 guided-25 actor-25 gradient-25 $(FAR_ROWS)) plain/pusht-cem-25
 EVERY := $(foreach planner,guided actor,$(patsubst %,every-step/pusht-$(planner)-%,25 50 75 100))
+DRAWN := drawn/pusht-guided-100 drawn-wall/pusht-guided-100 drawn-turned/pusht-guided-100 drawn/cube-guided-100 \
+	drawn-edge/cube-guided-100
 ABLATION := ablation/pusht-guided-25-default ablation/pusht-cem-25-no-proposal $(patsubst %,ablation/pusht-guided-25-%, \
 	one-proposal white-noise whole-plans two-blocks ten-blocks fixed-horizon terminal fixed-horizon-terminal running \
 	temporal-distance both-distances actor-deviation every-step int8 all-proposals) \
@@ -48,9 +50,10 @@ FAR := $(foreach offset,50 75 100,$(filter tiny/pusht-%-$(offset),$(TINY)) $(fil
 	$(foreach offset,50 75 100,$(filter cube-%-$(offset),$(RESULTS)) $(filter offsets/cube-%-$(offset),$(OFFSETS)))
 files = $(patsubst %,results/%.json,$(1))
 FIGURES := $(foreach name,compute far-pusht far-cube bench-pusht,docs/$(name).png docs/$(name).svg)
-results: $(call files,$(RESULTS) $(TINY) $(EVERY) $(ABLATION) $(EQUAL) $(OFFSETS) $(LADDER) $(REALTIME)) $(FIGURES)
+results: $(call files,$(RESULTS) $(DRAWN) $(TINY) $(EVERY) $(ABLATION) $(EQUAL) $(OFFSETS) $(LADDER) $(REALTIME)) $(FIGURES)
 	$(BIN)/lwm-agent report $(call files,$(SHORT)) --into README.md --mark short --compact
 	$(BIN)/lwm-agent report $(call files,$(RESULTS)) --into docs/results.md
+	$(BIN)/lwm-agent report $(call files,$(DRAWN)) --into docs/results.md --mark drawn
 	$(BIN)/lwm-agent report $(call files,$(TINY)) --into docs/results.md --mark tiny
 	$(BIN)/lwm-agent report $(call files,$(EVERY)) --into docs/results.md --mark every-step
 	$(BIN)/lwm-agent report $(call files,$(ABLATION)) --into docs/planners.md --mark ablation --bars docs/ablation.png
@@ -65,8 +68,8 @@ docs/far-%.png docs/far-%.svg: $(call files,$(FAR)) | $(VENV)/.dev
 docs/bench-pusht.png docs/bench-pusht.svg &: docs/bench-pusht.json | $(VENV)/.dev
 	$(BIN)/python -m lwm_agent.eval.latency_figure $<
 
-# A row is called [KIND/]ENV-PLANNER-OFFSET[-VARIANT]. "paper" is the protocol of the paper. Push-T's rows of the other kinds
-# are of pusht-tiny: "tiny" is as it plans by default; "plain" is without the learned proposal, with what suits it then (chosen
+# A row is called [KIND/]ENV-PLANNER-OFFSET[-VARIANT]. "paper" is the protocol of the paper, and "drawn", "drawn-wall",
+# "drawn-turned" and "drawn-edge" are those of goals that no play has reached. Push-T's rows of the other kinds are of pusht-tiny: "tiny" is as it plans by default; "plain" is without the learned proposal, with what suits it then (chosen
 # on validation tasks); in "every-step", plans are made anew at every environment step; in "realtime", each episode is alone,
 # and a plan takes 50 ms; in "equal", any planner goes on for as many rollouts as cem spends by itself, in "offsets" for about
 # 5 GFLOP's worth (the floors are in guided's rows), and in "ladder" for as many as its variant says; in "ablation", a variant
@@ -77,10 +80,14 @@ env = $(firstword $(words))
 offset = $(firstword $(filter 25 50 75 100,$(words)))
 planner = $(patsubst $(env)-%,%,$(firstword $(subst -$(offset), ,$(notdir $*))))
 variant = $(patsubst $(env)-$(planner)-$(offset)-%,%,$(notdir $*))
-checkpoint = $(if $(filter-out . paper,$(kind)),$(if $(filter pusht,$(env)),--checkpoint pusht-tiny))
+checkpoint = $(if $(filter-out . paper drawn%,$(kind)),$(if $(filter pusht,$(env)),--checkpoint pusht-tiny))
 tiny :=
 plain := --set agent.proposal=none --set agent.replan_every_env_steps=10 --set planner.iterations=10
 paper := --protocol lewm-paper
+drawn := --protocol drawn
+drawn-wall := --protocol drawn-wall
+drawn-turned := --protocol drawn-turned
+drawn-edge := --protocol drawn-edge
 every-step := --set agent.replan_every_env_steps=1
 realtime = --batch-size 1 --budget-ms 50 $(call first,1)
 first = $(if $(findstring +,$(planner)),--set planner.first.iterations=$(1))

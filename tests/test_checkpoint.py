@@ -407,4 +407,4 @@ def test_shipped_checkpoints_load_and_are_small(name: str) -> None:
     folder = Path(__file__).parent.parent / "lwm_agent" / "zoo" / name
     sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
     assert sizes.get("decoder.safetensors", 0) < 3e6
-    assert sum(size for name, size in sizes.items() if name != "decoder.safetensors") < 12e6
+    assert sum(sizes.values()) < 15e6  # as the README says

@@ -39,6 +39,7 @@ DOCUMENTS = ["README.md", "CHANGELOG.md", *sorted(f"docs/{path.name}" for path i
 TABLES = [
     ("README.md", "short", [f"{env}-{planner}-*.json" for env in ("pusht", "cube") for planner in ("guided", "actor")]),
     ("docs/results.md", "results", ["*.json", "paper/*.json"]),
+    ("docs/results.md", "drawn", ["drawn*/*.json"]),
     ("docs/results.md", "tiny", ["tiny/*.json", "plain/*.json"]),
     ("docs/planners.md", "ablation", ["ablation/*.json"]),
     ("docs/planners.md", "equal", ["equal/*.json"]),
@@ -123,8 +124,8 @@ def test_rates_of_readers_are_those_that_were_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    "path",  # "joint" is of a checkpoint on the way to the one that is shipped
-    sorted(path for path in (ROOT / "results").rglob("*.json") if not path.stem.endswith("-joint")),
+    "path",  # "joint" and "predictor" are of checkpoints on the way to the one that is shipped
+    sorted(path for path in (ROOT / "results").rglob("*.json") if not path.stem.endswith(("-joint", "-predictor"))),
     ids=lambda path: path.stem,
 )
 def test_results_are_those_of_the_shipped_checkpoint(path: Path) -> None:
