@@ -36,4 +36,6 @@ def ready_networks(checkpoint: Checkpoint, device: torch.device, bf16: bool, int
         compile_methods(device, (model, "rollout"), (model, "imagine"))
     if compiled and heads is not None:
         compile_methods(device, (heads, "deviations"), (heads, "act"))
+        if heads.contrast is not None:
+            compile_methods(device, (heads, "contrasts"))
     return replace(checkpoint, model=model, heads=heads)
