@@ -475,6 +475,15 @@ def test_trials_in_the_recipe_are_those_of_their_files() -> None:
         assert f"| {name} | {' | '.join(cells)} |" in text_of("docs/recipe.md")
 
 
+def test_rates_of_two_checkpoints_in_the_comparison_are_those_of_their_file() -> None:
+    rates: dict[str, list[str]] = {}
+    for cell in numbers_of("comparison-pixels")["cells"]:
+        low, high = (100 * end for end in cell["ci95"])
+        rates.setdefault(cell["planner"], []).append(f"{100 * cell['success']:.0f} ({low:.0f}-{high:.0f})")
+    for planner in ("cem", "gradient", "guided"):
+        assert f"| {planner} | {' | '.join(rates[planner])} |" in text_of("docs/comparison.md")
+
+
 def test_card_of_the_expert_is_that_of_its_file() -> None:
     scores = numbers_of("expert")["scores"]
     assert [(score["offset_env_steps"], score["shaken"]) for score in scores] == [
