@@ -69,7 +69,8 @@ docs/bench-pusht.png docs/bench-pusht.svg &: docs/bench-pusht.json | $(VENV)/.de
 	$(BIN)/python -m lwm_agent.eval.latency_figure $<
 
 # A row is called [KIND/]ENV-PLANNER-OFFSET[-VARIANT]. "paper" is the protocol of the paper, and "drawn", "drawn-wall",
-# "drawn-turned" and "drawn-edge" are those of goals that no play has reached. Push-T's rows of the other kinds are of pusht-tiny: "tiny" is as it plans by default; "plain" is without the learned proposal, with what suits it then (chosen
+# "drawn-turned" and "drawn-edge" are those of goals that no play has reached. Push-T's rows of the other kinds are of
+# pusht-tiny: "tiny" is as it plans by default; "plain" is without the learned proposal, with what suits it then (chosen
 # on validation tasks); in "every-step", plans are made anew at every environment step; in "realtime", each episode is alone,
 # and a plan takes 50 ms; in "equal", any planner goes on for as many rollouts as cem spends by itself, in "offsets" for about
 # 5 GFLOP's worth (the floors are in guided's rows), and in "ladder" for as many as its variant says; in "ablation", a variant
