@@ -72,7 +72,7 @@ def checkpoint(predictor: str = "transformer", kind: type[LeWorldModel] = LeWorl
         env="pusht",
         env_kwargs={"image_size": 32},
         training={"steps": 1},
-        heads=Heads(latent_size=8, block_size=10, width=16, max_steps=6).eval().requires_grad_(False),
+        heads=Heads(latent_size=8, block_size=10, width=16, max_steps=6, contrast=True).eval().requires_grad_(False),
     )
 
 
@@ -447,7 +447,7 @@ def test_bfloat16_weights_are_cast_once_and_leave_the_checkpoint_alone(predictor
 )
 def test_compiled_it_imagines_the_same(planner: str, predictor: str, device: str) -> None:
     costs, batch = [], observations(2)
-    cost = "best-step" if planner == "cem" else "best-step+actor-deviation"
+    cost = "best-step" if planner == "cem" else "best-step+actor-deviation+contrast"
     for compiled in (False, True):
         found: list[float] = []
         for deadline in (None, 5):  # two blocks ahead, then one
@@ -464,6 +464,7 @@ def test_compiled_it_imagines_the_same(planner: str, predictor: str, device: str
     assert isinstance(heads, Heads)
     assert "deviations" in vars(heads)
     assert "act" in vars(heads)
+    assert "contrasts" in vars(heads)
     assert "rollout" not in vars(agent.checkpoint.model)
 
 
